@@ -1,0 +1,1 @@
+"""Measurements: rate, quality and speed, always beside a peer."""

@@ -1,0 +1,1 @@
+"""Triton kernels of the entropy core, each with its NumPy reference."""
