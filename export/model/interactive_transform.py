@@ -1,0 +1,50 @@
+"""The interactive transform (IT): where the semantic tokens and the detail map of a tile read each other."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlf.export.model.attention import TransformerBlock
+from dlf.export.model.config import GRID, LATENT_TOKENS
+from dlf.export.model.convolution import ConvNeXtBlock
+from dlf.export.model.swin import SwinRun
+from dlf.export.model.tiles import from_tiles, to_tiles
+
+TILE_TOKENS = 1 + GRID * GRID + LATENT_TOKENS  # class, patches, latents
+
+
+class InteractiveTransform(nn.Module):
+    """Joint attention over the 289 semantic tokens and 256 detail positions of each tile, at the detail width."""
+
+    def __init__(self, vit_width: int, detail_width: int, depth: int) -> None:
+        super().__init__()
+        self.titok_pos_emb = nn.Parameter(0.02 * torch.randn(TILE_TOKENS, 1, vit_width))
+        self.feat_pos_emb = nn.Parameter(0.02 * torch.randn(GRID * GRID, 1, detail_width))
+        self.titok_compress_proj = nn.Linear(vit_width, detail_width)
+        self.attn = nn.Sequential(*(TransformerBlock(detail_width) for _ in range(depth)))
+        self.titok_decompress_proj = nn.Sequential(nn.Linear(detail_width, 2 * detail_width), nn.LayerNorm(2 * detail_width))
+        self.zero_add = nn.Linear(2 * detail_width, vit_width)
+        self.feat_add = nn.Sequential(nn.LayerNorm(detail_width), nn.Linear(detail_width, detail_width))
+
+    def forward(self, detail: Tensor, semantic: Tensor) -> tuple[Tensor, Tensor]:
+        """Update both branches.
+
+        Args:
+            detail: (n, 16h, 16w, detail_width).
+            semantic: (n*h*w, 289, vit_width).
+        """
+        _, height, width, _ = detail.shape
+        s = self.titok_compress_proj(semantic + self.titok_pos_emb[:, 0])
+        d = to_tiles(detail) + self.feat_pos_emb[:, 0]
+        q = self.attn(torch.cat([s, d], 1))
+        q_s, q_d = q[:, :TILE_TOKENS], q[:, TILE_TOKENS:]
+        detail = detail + from_tiles(self.feat_add(q_d), height, width)
+        semantic = semantic + self.zero_add(F.silu(self.titok_decompress_proj(q_s)))
+        return detail, semantic
+
+
+class DetailBlocks(nn.Sequential):
+    """What the detail map goes through after each interactive transform: two Swin and two ConvNeXt blocks."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(SwinRun(width, 2, first=1), ConvNeXtBlock(width), ConvNeXtBlock(width))

@@ -1,0 +1,100 @@
+"""Swin blocks: attention in 16x16 windows of a map, every other block shifted by half a window.
+
+Maps are channels-last, (n, height, width, channels), with sides that are multiples of 16.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlf.export.model.attention import attention
+from dlf.export.model.config import HEAD_WIDTH, WINDOW
+
+POSITIONS = WINDOW * WINDOW
+SHIFT = WINDOW // 2
+# Stands for -inf: exp() of it is 0 in float32 and float16, and unlike -inf it may be multiplied by 0.
+MASKED = -1e4
+
+
+def displacements() -> Tensor:
+    """For each pair of positions (i, j) of a window, where j - i stands in a flat (31, 31) table; (256, 256), int64."""
+    row, column = torch.arange(POSITIONS) // WINDOW, torch.arange(POSITIONS) % WINDOW
+    return (row[None] - row[:, None] + WINDOW - 1) * (2 * WINDOW - 1) + column[None] - column[:, None] + WINDOW - 1
+
+
+def boundary_masks() -> tuple[Tensor, Tensor]:
+    """Which pairs of positions of a shifted window come from opposite borders of the map.
+
+    Returns (upper_lower, left_right), bool (256, 256) each: for windows of the last row and of the last column.
+    """
+    far = torch.arange(WINDOW) >= WINDOW - SHIFT
+    rows, columns = far.repeat_interleave(WINDOW), far.repeat(WINDOW)
+    return rows[:, None] != rows[None, :], columns[:, None] != columns[None, :]
+
+
+def shift_mask(down: int, across: int) -> Tensor:
+    """Additive mask (down * across, 1, 256, 256) of the shifted windows of a map."""
+    upper_lower, left_right = (MASKED * mask.float() for mask in boundary_masks())
+    last_row = (torch.arange(down) == down - 1).float()[:, None, None, None]
+    last_column = (torch.arange(across) == across - 1).float()[None, :, None, None]
+    return (last_row * upper_lower + last_column * left_right).reshape(-1, 1, POSITIONS, POSITIONS)
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside each window, with a learned bias for each pair of positions.
+
+    The first block of a run (`relative`) has one value for each displacement, the others one for each pair.
+    """
+
+    def __init__(self, width: int, shifted: bool, relative: bool) -> None:
+        super().__init__()
+        self.heads = width // HEAD_WIDTH
+        self.shifted = shifted
+        self.relative = relative
+        side = 2 * WINDOW - 1
+        self.pos_embedding = nn.Parameter(torch.randn(side, side) if relative else torch.randn(POSITIONS, POSITIONS))
+        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.to_out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, height, width, channels) to the same."""
+        n, height, width, channels = x.shape
+        down, across = height // WINDOW, width // WINDOW
+        bias = (self.pos_embedding.flatten()[displacements()] if self.relative else self.pos_embedding)[None, None]
+        if self.shifted:
+            x = x.roll((-SHIFT, -SHIFT), (1, 2))
+            bias = (bias + shift_mask(down, across)).repeat(n, 1, 1, 1)
+        windows = self.to_qkv(x).reshape(n, down, WINDOW, across, WINDOW, 3, self.heads, HEAD_WIDTH)
+        windows = windows.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, n * down * across, self.heads, POSITIONS, HEAD_WIDTH)
+        out = attention(*windows.unbind(0), bias)
+        out = out.reshape(n, down, across, self.heads, WINDOW, WINDOW, HEAD_WIDTH).permute(0, 1, 4, 2, 5, 3, 6)
+        out = self.to_out(out.reshape(n, height, width, channels))
+        return out.roll((SHIFT, SHIFT), (1, 2)) if self.shifted else out
+
+
+class SwinBlock(nn.Module):
+    """Window attention and MLP, each pre-norm with its residual."""
+
+    def __init__(self, width: int, shifted: bool, relative: bool) -> None:
+        super().__init__()
+        self.norm_attn = nn.LayerNorm(width)
+        self.attention_block = WindowAttention(width, shifted, relative)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp_block = nn.ModuleDict(
+            {"net": nn.ModuleDict({"0": nn.Linear(width, 4 * width), "2": nn.Linear(4 * width, width)})}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, height, width, channels) to the same."""
+        x = x + self.attention_block(self.norm_attn(x))
+        net = self.mlp_block["net"]
+        return x + net["2"](F.gelu(net["0"](self.norm_mlp(x))))  # type: ignore[index]
+
+
+class SwinRun(nn.Sequential):
+    """Consecutive Swin blocks; odd ones are shifted. `first` is the index of block 0 in the checkpoint."""
+
+    def __init__(self, width: int, blocks: int, first: int) -> None:
+        super().__init__()
+        for i in range(blocks):
+            self.add_module(str(first + i), SwinBlock(width, shifted=i % 2 == 1, relative=i == 0))
