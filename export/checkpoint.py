@@ -133,4 +133,3 @@ def load_checkpoint(path: Path) -> DLF:
         model = DLF(config)
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return model.eval().requires_grad_(False)
-

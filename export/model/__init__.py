@@ -1,4 +1,7 @@
-"""DLF in PyTorch, laid out as the released checkpoint names it (ICCV 2025, "Extreme Image Compression with Dual-generative Latent Fusion")."""
+"""DLF in PyTorch, as the released checkpoint lays it out.
+
+The model is that of "DLF: Extreme Image Compression with Dual-generative Latent Fusion" (ICCV 2025); see NOTICE.
+"""
 
 from dlf.export.model.config import MINI, RELEASED, Config
 from dlf.export.model.dlf import DLF

@@ -35,8 +35,7 @@ class MultiheadAttention(nn.Module):
         """Attend from every position of x to every position of x."""
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, self.heads, HEAD_WIDTH)).permute(2, 0, 3, 1, 4).unbind(0)
-        out: Tensor = self.out_proj(attention(q, k, v).transpose(1, 2).flatten(2))
-        return out
+        return self.out_proj(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class TransformerBlock(nn.Module):

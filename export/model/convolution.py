@@ -18,8 +18,7 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, height, width, channels) to the same."""
         mixed = self.conv(x.permute(0, 3, 1, 2) * self.layer_scale).permute(0, 2, 3, 1)
-        out: Tensor = x + self.mlp(self.norm(mixed))
-        return out
+        return x + self.mlp(self.norm(mixed))
 
 
 class _DepthConv(nn.Module):
@@ -34,7 +33,7 @@ class _DepthConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv2(self.depth_conv(F.leaky_relu(self.conv1(x), 0.01)))
-        return out + (x if self.adaptor is None else self.adaptor(x))  # type: ignore[no-any-return]
+        return out + (x if self.adaptor is None else self.adaptor(x))
 
 
 class _GatedMLP(nn.Module):
@@ -47,8 +46,7 @@ class _GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.conv(x).chunk(2, 1)
-        out: Tensor = x + self.conv_out(F.leaky_relu(a, 0.1) + F.leaky_relu(b, 0.01))
-        return out
+        return x + self.conv_out(F.leaky_relu(a, 0.1) + F.leaky_relu(b, 0.01))
 
 
 class DepthBlock(nn.Module):
@@ -60,5 +58,4 @@ class DepthBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, height, width) to (n, outputs, height, width)."""
-        out: Tensor = self.block(x)
-        return out
+        return self.block(x)

@@ -56,8 +56,7 @@ class DLF(nn.Module):
 
     def adaptor(self, semantic: Tensor, detail: Tensor) -> Tensor:
         """Both maps to the VQGAN's latent (n, vqgan_codebook_dim, 16h, 16w)."""
-        latent: Tensor = self.vqgan.quantize(self.prior_fusion(semantic, detail))
-        return latent
+        return self.vqgan.quantize(self.prior_fusion(semantic, detail))
 
     def generator(self, latent: Tensor) -> Tensor:
         """The VQGAN's latent to the image (n, 3, 256h, 256w), -1 to 1."""

@@ -1,4 +1,4 @@
-"""The encoder: a ViT over the patches of each tile, a convolutional detail branch over the whole map, and their meeting points."""
+"""The encoder: a ViT over the patches of each tile, a detail branch over the whole map, and where they meet."""
 
 import torch
 from torch import Tensor, nn

@@ -16,7 +16,11 @@ class LatentAdaptor(nn.Module):
         self.titok_in = nn.ModuleDict({"1": SwinRun(vit, 2, first=0)})
         self.feat_in = nn.ModuleDict({"1": SwinRun(detail, 2, first=0)})
         self.merge = nn.Sequential(
-            nn.Linear(vit + detail, 2 * vit), nn.LayerNorm(2 * vit), nn.SiLU(), nn.Linear(2 * vit, width), SwinRun(width, 4, first=0)
+            nn.Linear(vit + detail, 2 * vit),
+            nn.LayerNorm(2 * vit),
+            nn.SiLU(),
+            nn.Linear(2 * vit, width),
+            SwinRun(width, 4, first=0),
         )
         self.ffn = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Tanh(), nn.Linear(2 * width, config.vqgan_codebook_size)

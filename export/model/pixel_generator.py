@@ -25,7 +25,7 @@ class ResnetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, height, width) to (n, outputs, height, width)."""
         out = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
-        return self.nin_shortcut(x) + out  # type: ignore[no-any-return]
+        return self.nin_shortcut(x) + out
 
 
 class MapAttention(nn.Module):
@@ -44,8 +44,7 @@ class MapAttention(nn.Module):
         normed = self.norm(x)
         q, k, v = (conv(normed).flatten(2).transpose(1, 2)[:, None] for conv in (self.q, self.k, self.v))
         mixed = attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)
-        out: Tensor = x + self.proj_out(mixed)
-        return out
+        return x + self.proj_out(mixed)
 
 
 class _Middle(nn.Module):
@@ -58,7 +57,7 @@ class _Middle(nn.Module):
         self.block_2 = ResnetBlock(config, width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(x)))  # type: ignore[no-any-return]
+        return self.block_2(self.attn_1(self.block_1(x)))
 
 
 class _Upsample(nn.Module):
@@ -67,7 +66,7 @@ class _Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class _Level(nn.Module):
@@ -83,7 +82,7 @@ class _Level(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for block, attn in zip(self.block, self.attn, strict=True):
             x = attn(block(x))
-        return self.upsample(x)  # type: ignore[no-any-return]
+        return self.upsample(x)
 
 
 class PixelGenerator(nn.Module):
@@ -106,5 +105,4 @@ class PixelGenerator(nn.Module):
         x = self.mid(self.conv_in(latent))
         for level in reversed(self.up):
             x = level(x)
-        image: Tensor = self.conv_out(F.silu(self.norm_out(x)))
-        return image
+        return self.conv_out(F.silu(self.norm_out(x)))

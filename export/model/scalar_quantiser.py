@@ -80,13 +80,11 @@ class ScalarQuantiser(nn.Module):
 
     def analyse(self, feature: Tensor) -> Tensor:
         """Detail feature (n, detail_width, 8h, 8w) to latent y (n, channels, 8h, 8w)."""
-        y: Tensor = self.enc_trans_1(self.enc_trans_0(feature) * self.enc_q)
-        return y
+        return self.enc_trans_1(self.enc_trans_0(feature) * self.enc_q)
 
     def synthesise(self, y_hat: Tensor) -> Tensor:
         """The inverse of `analyse`."""
-        feature: Tensor = self.dec_trans_1(self.dec_trans_0(y_hat) * self.dec_q)
-        return feature
+        return self.dec_trans_1(self.dec_trans_0(y_hat) * self.dec_q)
 
     def prior_params(self, height: int, width: int) -> PriorParams:
         """Parameters of step 0 and the context of the others. They depend on the map's size alone; n is 1."""

@@ -3,8 +3,9 @@
 Maps are channels-last, (n, height, width, channels), with sides that are multiples of 16.
 """
 
+from collections import OrderedDict
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.export.model.attention import attention
@@ -66,7 +67,8 @@ class WindowAttention(nn.Module):
             bias = (bias + shift_mask(down, across)).repeat(n, 1, 1, 1)
         windows = self.to_qkv(x).reshape(n, down, WINDOW, across, WINDOW, 3, self.heads, HEAD_WIDTH)
         windows = windows.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, n * down * across, self.heads, POSITIONS, HEAD_WIDTH)
-        out = attention(*windows.unbind(0), bias)
+        q, k, v = windows.unbind(0)
+        out = attention(q, k, v, bias)
         out = out.reshape(n, down, across, self.heads, WINDOW, WINDOW, HEAD_WIDTH).permute(0, 1, 4, 2, 5, 3, 6)
         out = self.to_out(out.reshape(n, height, width, channels))
         return out.roll((SHIFT, SHIFT), (1, 2)) if self.shifted else out
@@ -80,15 +82,13 @@ class SwinBlock(nn.Module):
         self.norm_attn = nn.LayerNorm(width)
         self.attention_block = WindowAttention(width, shifted, relative)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp_block = nn.ModuleDict(
-            {"net": nn.ModuleDict({"0": nn.Linear(width, 4 * width), "2": nn.Linear(4 * width, width)})}
-        )
+        net = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp_block = nn.Sequential(OrderedDict(net=net))
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, height, width, channels) to the same."""
         x = x + self.attention_block(self.norm_attn(x))
-        net = self.mlp_block["net"]
-        return x + net["2"](F.gelu(net["0"](self.norm_mlp(x))))  # type: ignore[index]
+        return x + self.mlp_block(self.norm_mlp(x))
 
 
 class SwinRun(nn.Sequential):

@@ -36,5 +36,4 @@ class Codebook(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """The softmax-weighted mixture, (n, dim, height, width), of logits (n, size, height, width)."""
-        mixture: Tensor = torch.einsum("nkhw,kd->ndhw", logits.softmax(1), self.embedding.weight)
-        return mixture
+        return torch.einsum("nkhw,kd->ndhw", logits.softmax(1), self.embedding.weight)
