@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from dlf.export.model.attention import TransformerBlock
 from dlf.export.model.config import GRID, LATENT_TOKENS, Config
 from dlf.export.model.interactive_transform import DetailBlocks, InteractiveTransform
+from dlf.export.model.partition import unpartition
 from dlf.export.model.swin import SwinRun
-from dlf.export.model.tiles import from_tiles
 
 
 class Decoder(nn.Module):
@@ -34,7 +34,7 @@ class Decoder(nn.Module):
         """Decode both latents.
 
         Args:
-            z_hat: (n, h*w, codebook_dim, 32), unit vectors.
+            z_hat: (n, h, w, codebook_dim, 32), unit vectors.
             feature: (n, detail_width, 8h, 8w), from the scalar quantiser's decoder side.
 
         Returns:
@@ -44,7 +44,7 @@ class Decoder(nn.Module):
         detail = swin(shuffle(conv(feature)).permute(0, 2, 3, 1))
         _, height, width, _ = detail.shape
 
-        latents = self.decoder_embed(z_hat.flatten(0, 1).transpose(1, 2)) + self.latent_token_positional_embedding
+        latents = self.decoder_embed(z_hat.flatten(0, 2).transpose(1, 2)) + self.latent_token_positional_embedding
         tiles = latents.shape[0]
         mask_tokens = self.mask_token[0].expand(GRID * GRID, -1)
         s = torch.cat([self.class_embedding, mask_tokens]) + self.positional_embedding
@@ -56,5 +56,5 @@ class Decoder(nn.Module):
                 detail, s = self.inter_blocks[str(i)](detail, s)
                 detail = self.feat_blocks[str(i)](detail)
 
-        semantic = from_tiles(self.ln_post(s[:, 1 : 1 + GRID * GRID]), height, width)
+        semantic = unpartition(self.ln_post(s[:, 1 : 1 + GRID * GRID]), height, width)
         return semantic.permute(0, 3, 1, 2), detail.permute(0, 3, 1, 2)

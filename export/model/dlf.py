@@ -45,7 +45,7 @@ class DLF(nn.Module):
         self.vqgan = VQGAN(config)
 
     def analysis(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Image (n, 3, 256h, 256w), -1 to 1, to z (n, h*w, codebook_dim, 32) and y (n, detail_channels, 8h, 8w)."""
+        """Image (n, 3, 256h, 256w), -1 to 1, to z (n, h, w, codebook_dim, 32) and y (n, detail_channels, 8h, 8w)."""
         z, feature = self.hybrid_codec.encoder(image, self.hybrid_codec.latent_tokens)
         return z, self.hybrid_codec.quantize_feat.analyse(feature)
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from dlf.export.model.attention import TransformerBlock
 from dlf.export.model.config import GRID, LATENT_TOKENS, PATCH, Config
 from dlf.export.model.interactive_transform import TILE_TOKENS, DetailBlocks, InteractiveTransform
+from dlf.export.model.partition import partition
 from dlf.export.model.swin import SwinRun
-from dlf.export.model.tiles import to_tiles
 
 
 class Encoder(nn.Module):
@@ -47,13 +47,12 @@ class Encoder(nn.Module):
             latent_tokens: (32, vit_width), the learned queries.
 
         Returns:
-            z (n, h*w, codebook_dim, 32) and the detail feature (n, detail_width, 8h, 8w).
+            z (n, h, w, codebook_dim, 32) and the detail feature (n, detail_width, 8h, 8w).
         """
-        n = image.shape[0]
         patches = self.patch_embed(image * 0.5 + 0.5)
         detail = self.feat_in(self.pix_emb_proj(patches).permute(0, 2, 3, 1))
 
-        patches = to_tiles(patches.permute(0, 2, 3, 1))
+        patches = partition(patches.permute(0, 2, 3, 1))
         tiles = patches.shape[0]
         s = torch.cat([self.class_embedding.expand(tiles, 1, -1), patches], 1) + self.positional_embedding
         latents = (latent_tokens + self.latent_token_positional_embedding).expand(tiles, -1, -1)
@@ -67,7 +66,9 @@ class Encoder(nn.Module):
 
         z = self.ln_post(s[:, TILE_TOKENS - LATENT_TOKENS :])
         # The authors read the memory of (32, width) as (width, 32): no transposition.
-        z = self.conv_out(z.reshape(tiles, -1, LATENT_TOKENS, 1)).reshape(n, tiles // n, -1, LATENT_TOKENS)
+        n, height, width, _ = detail.shape
+        z = self.conv_out(z.reshape(tiles, -1, LATENT_TOKENS, 1))
+        z = z.reshape(n, height // GRID, width // GRID, -1, LATENT_TOKENS)
 
         detail = self.feat_out["1"](self.feat_out["0"](detail).permute(0, 3, 1, 2))
         detail = self.feat_out["4"](self.feat_out["3"](detail.permute(0, 2, 3, 1)))

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from dlf.export.model.attention import TransformerBlock
 from dlf.export.model.config import GRID, LATENT_TOKENS
 from dlf.export.model.convolution import ConvNeXtBlock
+from dlf.export.model.partition import partition, unpartition
 from dlf.export.model.swin import SwinRun
-from dlf.export.model.tiles import from_tiles, to_tiles
 
 TILE_TOKENS = 1 + GRID * GRID + LATENT_TOKENS  # class, patches, latents
 
@@ -35,10 +35,10 @@ class InteractiveTransform(nn.Module):
         """
         _, height, width, _ = detail.shape
         s = self.titok_compress_proj(semantic + self.titok_pos_emb[:, 0])
-        d = to_tiles(detail) + self.feat_pos_emb[:, 0]
+        d = partition(detail) + self.feat_pos_emb[:, 0]
         q = self.attn(torch.cat([s, d], 1))
         q_s, q_d = q[:, :TILE_TOKENS], q[:, TILE_TOKENS:]
-        detail = detail + from_tiles(self.feat_add(q_d), height, width)
+        detail = detail + unpartition(self.feat_add(q_d), height, width)
         semantic = semantic + self.zero_add(F.silu(self.titok_decompress_proj(q_s)))
         return detail, semantic
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dlf.export.model.attention import attention
-from dlf.export.model.config import HEAD_WIDTH, WINDOW
+from dlf.export.model.config import HEAD_WIDTH
+from dlf.export.model.partition import SIDE as WINDOW
+from dlf.export.model.partition import partition, unpartition
 
 POSITIONS = WINDOW * WINDOW
 SHIFT = WINDOW // 2
@@ -59,18 +61,14 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, height, width, channels) to the same."""
-        n, height, width, channels = x.shape
-        down, across = height // WINDOW, width // WINDOW
+        n, height, width, _ = x.shape
         bias = (self.pos_embedding.flatten()[displacements()] if self.relative else self.pos_embedding)[None, None]
         if self.shifted:
             x = x.roll((-SHIFT, -SHIFT), (1, 2))
-            bias = (bias + shift_mask(down, across)).repeat(n, 1, 1, 1)
-        windows = self.to_qkv(x).reshape(n, down, WINDOW, across, WINDOW, 3, self.heads, HEAD_WIDTH)
-        windows = windows.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, n * down * across, self.heads, POSITIONS, HEAD_WIDTH)
-        q, k, v = windows.unbind(0)
-        out = attention(q, k, v, bias)
-        out = out.reshape(n, down, across, self.heads, WINDOW, WINDOW, HEAD_WIDTH).permute(0, 1, 4, 2, 5, 3, 6)
-        out = self.to_out(out.reshape(n, height, width, channels))
+            bias = (bias + shift_mask(height // WINDOW, width // WINDOW)).repeat(n, 1, 1, 1)
+        qkv = self.to_qkv(partition(x)).unflatten(-1, (3, self.heads, HEAD_WIDTH))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        out = unpartition(self.to_out(attention(q, k, v, bias).transpose(1, 2).flatten(2)), height, width)
         return out.roll((SHIFT, SHIFT), (1, 2)) if self.shifted else out
 
 

@@ -18,12 +18,12 @@ class VectorQuantiser(nn.Module):
         return F.normalize(self.embedding.weight, dim=-1)
 
     def look_up(self, z: Tensor) -> Tensor:
-        """Indices (n, tiles, 32), int64, of z (n, tiles, dim, 32)."""
+        """Indices (..., 32), int64, of z (..., dim, 32)."""
         unit = F.normalize(z.transpose(-1, -2), dim=-1)
         return (unit @ self.unit_vectors.T).argmax(-1)
 
     def embed(self, indices: Tensor) -> Tensor:
-        """The unit vectors (n, tiles, dim, 32) of indices (n, tiles, 32)."""
+        """The unit vectors (..., dim, 32) of indices (..., 32)."""
         return F.embedding(indices, self.unit_vectors).transpose(-1, -2)
 
 
