@@ -1,0 +1,221 @@
+// The C border: checks what a caller of C may get wrong, and turns exceptions into results.
+#include "dlf.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "container.h"
+#include "detail.h"
+#include "entropy_model.h"
+#include "prior.h"
+#include "rans.h"
+#include "tokens.h"
+#include "vq.h"
+
+#define DLF_TEXT_(x) #x
+#define DLF_TEXT(x) DLF_TEXT_(x)
+
+struct dlf_entropy {
+    dlf::EntropyModel model;
+};
+
+namespace {
+
+using dlf::require;
+
+constexpr dlf_limits kDefaultLimits = {sizeof(dlf_limits), uint64_t{1} << 26, 16384};
+constexpr uint32_t kMaxMapSide = 65536; // of the largest image that a .dlf file can hold
+
+// Runs `body`; only it may throw.
+template <class Body> dlf_result guarded(Body body) noexcept {
+    try {
+        body();
+        return DLF_OK;
+    } catch (const dlf::Failure &failure) {
+        return failure.result;
+    } catch (...) { // std::bad_alloc, or std::length_error: a size that no memory could hold
+        return DLF_ERROR_OUT_OF_MEMORY;
+    }
+}
+
+void check(bool condition) { require(condition, DLF_ERROR_INVALID_ARGUMENT); }
+
+void check_map(uint32_t height, uint32_t width) {
+    for (const uint32_t side : {height, width})
+        check(side >= 8 && side <= kMaxMapSide && side % 2 == 0);
+}
+
+void hand_over(const std::vector<uint8_t> &bytes, uint8_t **out, size_t *size) {
+    auto *buffer = static_cast<uint8_t *>(std::malloc(std::max<size_t>(bytes.size(), 1)));
+    if (buffer == nullptr)
+        throw std::bad_alloc();
+    std::copy(bytes.begin(), bytes.end(), buffer);
+    *out = buffer;
+    *size = bytes.size();
+}
+
+const dlf::Cdf *find_cdf(const dlf_entropy *entropy, int16_t index) {
+    if (index == -1)
+        return nullptr;
+    const auto &cdfs = entropy->model.cdfs;
+    check(index >= 0 && static_cast<size_t>(index) < cdfs.size());
+    return &cdfs[static_cast<size_t>(index)];
+}
+
+} // namespace
+
+const char *dlf_version(void) {
+    return DLF_TEXT(DLF_VERSION_MAJOR) "." DLF_TEXT(DLF_VERSION_MINOR) "." DLF_TEXT(DLF_VERSION_PATCH);
+}
+
+const char *dlf_result_string(dlf_result result) {
+    switch (result) {
+    case DLF_OK: return "no error";
+    case DLF_ERROR_INVALID_ARGUMENT: return "an argument is out of its range";
+    case DLF_ERROR_OUT_OF_MEMORY: return "out of memory";
+    case DLF_ERROR_BUFFER_TOO_SMALL: return "the output buffer is too small";
+    case DLF_ERROR_NOT_DLF: return "not a .dlf file";
+    case DLF_ERROR_UNSUPPORTED_VERSION: return "a .dlf file of an unknown format version";
+    case DLF_ERROR_TRUNCATED: return "the data end too early";
+    case DLF_ERROR_TRAILING_BYTES: return "bytes are left after the last symbol";
+    case DLF_ERROR_CHECKSUM: return "the checksum does not match";
+    case DLF_ERROR_SIZE_LIMIT: return "the image is larger than the limits allow";
+    case DLF_ERROR_TOKENS_MISSING: return "the file is too short to hold its tokens";
+    case DLF_ERROR_WRONG_MODEL: return "the file was written with another model";
+    case DLF_ERROR_STREAM_CORRUPT: return "the coded data are damaged";
+    case DLF_ERROR_BUNDLE_BROKEN: return "a file of the bundle is missing or damaged";
+    case DLF_ERROR_BUNDLE_FOREIGN: return "not a bundle, or one of an unknown format version";
+    case DLF_ERROR_BACKEND_MISSING: return "the backend is not installed";
+    case DLF_ERROR_BACKEND_FAILED: return "the backend failed";
+    case DLF_ERROR_IMAGE: return "the image cannot be read";
+    case DLF_ERROR_CHECKPOINT: return "not a DLF checkpoint";
+    case DLF_ERROR_EXPORT: return "an exported stage does not do what the model does";
+    }
+    return "an unknown result";
+}
+
+void dlf_free(void *buffer) { std::free(buffer); }
+
+dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info) {
+    return guarded([&] {
+        check((data != nullptr || size == 0) && info != nullptr && info->struct_size >= sizeof *info);
+        check(limits == nullptr || limits->struct_size >= sizeof *limits);
+        const size_t struct_size = info->struct_size;
+        *info = {};
+        info->struct_size = struct_size;
+        dlf::parse_file(static_cast<const uint8_t *>(data), size, limits == nullptr ? kDefaultLimits : *limits, *info);
+    });
+}
+
+dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, const void *detail, size_t detail_size,
+                          uint8_t **out, size_t *size) {
+    return guarded([&] {
+        check(info != nullptr && info->struct_size >= sizeof *info && tokens != nullptr);
+        check((detail != nullptr || detail_size == 0) && out != nullptr && size != nullptr);
+        hand_over(dlf::write_file(*info, tokens, static_cast<const uint8_t *>(detail), detail_size), out, size);
+    });
+}
+
+dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t token_bits, uint16_t *tokens) {
+    return guarded([&] {
+        check(count == 0 || (packed != nullptr && tokens != nullptr));
+        check(token_bits >= 1 && token_bits <= 16);
+        dlf::unpack_tokens(static_cast<const uint8_t *>(packed), count, token_bits, tokens);
+    });
+}
+
+dlf_result dlf_entropy_open(const void *data, size_t size, dlf_entropy **out) {
+    return guarded([&] {
+        check((data != nullptr || size == 0) && out != nullptr);
+        *out = new dlf_entropy{dlf::EntropyModel(data, size)};
+    });
+}
+
+void dlf_entropy_free(dlf_entropy *entropy) { delete entropy; }
+
+void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *info) {
+    const dlf::EntropyModel &model = entropy->model;
+    dlf_entropy_info full = {};
+    full.struct_size = info->struct_size;
+    full.channels = static_cast<uint32_t>(model.channels);
+    full.codebook_size = static_cast<uint32_t>(model.codebook_size);
+    full.codebook_dim = static_cast<uint32_t>(model.codebook_dim);
+    full.token_bits = model.token_bits;
+    full.cdfs = static_cast<uint32_t>(model.cdfs.size());
+    std::memcpy(info, &full, std::min(info->struct_size, sizeof full));
+}
+
+dlf_result dlf_vq_lookup(const dlf_entropy *entropy, const float *z, size_t tiles, uint16_t *tokens) {
+    return guarded([&] {
+        check(entropy != nullptr && z != nullptr && tokens != nullptr);
+        dlf::vq_lookup(entropy->model, z, tiles, tokens);
+    });
+}
+
+dlf_result dlf_vq_embed(const dlf_entropy *entropy, const uint16_t *tokens, size_t tiles, float *z_hat) {
+    return guarded([&] {
+        check(entropy != nullptr && tokens != nullptr && z_hat != nullptr);
+        dlf::vq_embed(entropy->model, tokens, tiles, z_hat);
+    });
+}
+
+dlf_result dlf_detail_encode(const dlf_entropy *entropy, const float *y, uint32_t height, uint32_t width, float *y_hat,
+                             uint8_t **out, size_t *size) {
+    return guarded([&] {
+        check(entropy != nullptr && y != nullptr && out != nullptr && size != nullptr);
+        check_map(height, width);
+        hand_over(dlf::encode_detail(entropy->model, y, height, width, y_hat), out, size);
+    });
+}
+
+dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *data, size_t size, uint32_t height, uint32_t width,
+                             float *y_hat) {
+    return guarded([&] {
+        check(entropy != nullptr && (data != nullptr || size == 0) && y_hat != nullptr);
+        check_map(height, width);
+        dlf::decode_detail(entropy->model, data, size, height, width, y_hat);
+    });
+}
+
+dlf_result dlf_rans_encode(const dlf_entropy *entropy, const int32_t *symbols, const int16_t *indexes, size_t count,
+                           uint8_t **out, size_t *size) {
+    return guarded([&] {
+        check(entropy != nullptr && out != nullptr && size != nullptr);
+        check(count == 0 || (symbols != nullptr && indexes != nullptr));
+        dlf::RansEncoder encoder;
+        for (size_t i = count; i-- > 0;) {
+            if (const dlf::Cdf *cdf = find_cdf(entropy, indexes[i])) {
+                check(-dlf::kMaxSymbol <= symbols[i] && symbols[i] <= dlf::kMaxSymbol);
+                encoder.put(*cdf, symbols[i]);
+            }
+        }
+        hand_over(encoder.finish(), out, size);
+    });
+}
+
+dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data, size_t size, const int16_t *indexes, size_t count,
+                           int32_t *symbols) {
+    return guarded([&] {
+        check(entropy != nullptr && (data != nullptr || size == 0));
+        check(count == 0 || (symbols != nullptr && indexes != nullptr));
+        dlf::RansDecoder decoder(data, size);
+        for (size_t i = 0; i < count; ++i) {
+            const dlf::Cdf *cdf = find_cdf(entropy, indexes[i]);
+            symbols[i] = cdf == nullptr ? 0 : decoder.get(*cdf);
+        }
+        decoder.finish();
+    });
+}
+
+dlf_result dlf_prior_step(const dlf_entropy *entropy, int step, const int32_t *r, uint32_t height, uint32_t width,
+                          int16_t *indexes, int16_t *means) {
+    return guarded([&] {
+        check(entropy != nullptr && step >= 0 && static_cast<size_t>(step) < dlf::kSteps && (step == 0 || r != nullptr));
+        check(indexes != nullptr && means != nullptr);
+        check_map(height, width);
+        dlf::prior_step(entropy->model, static_cast<size_t>(step), r, height, width, indexes, means);
+    });
+}
