@@ -1,0 +1,120 @@
+"""The four-part prior in integers: everything that the arithmetic coder sees, made once, at export.
+
+Weights become 8-bit integers with one scale for each output channel; activations are 16-bit, in steps of 1/256. The
+scale, 2^-32 of an integer, and the bias are applied together in 64 bits. docs/format.md has the arithmetic.
+"""
+
+from importlib.resources import files
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dlf.export.model import DLF
+from dlf.export.model.config import SKIP_SCALE
+from dlf.export.model.convolution import DepthBlock as FloatBlock
+from dlf.kernels.entropy_tables import BLOCKS, DepthBlock, EntropyTables, Layer
+from dlf.runtime.errors import ExportError
+
+UNIT = 256  # activation units in 1.0
+SHIFT = 32  # of the requantisation
+INT8, INT16 = np.iinfo(np.int8), np.iinfo(np.int16)
+# The map at whose corners, borders and middle the tables of step 0 are read: any size from 5 on gives the same.
+TABLE_SIDE = 9
+
+
+def to_units(x: torch.Tensor) -> NDArray[np.int16]:
+    """Float activations in units of 1/256, saturated."""
+    return np.clip(np.rint(x.double().numpy() * UNIT), INT16.min, INT16.max).astype(np.int16)
+
+
+def quantise_layer(layer: nn.Conv2d, name: str) -> Layer:
+    """A float convolution as integers.
+
+    Raises:
+        ExportError: an accumulator could overflow, or a weight or bias is too large (or not finite).
+    """
+    weight = layer.weight.detach().double().numpy().reshape(layer.out_channels, -1)
+    assert layer.bias is not None
+    bias = layer.bias.detach().double().numpy()
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise ExportError(f"{name}: a weight or bias is not finite")
+    scale = np.abs(weight).max(1) / INT8.max
+    w = np.rint(weight / np.where(scale > 0, scale, 1)[:, None]).astype(np.int8)
+    m, b = np.rint(scale * 2**SHIFT), np.rint(bias * UNIT * 2.0**SHIFT) + 2.0 ** (SHIFT - 1)
+    if (m >= 2**31).any() or (np.abs(b) > 2**62).any():
+        raise ExportError(f"{name}: weights or biases are too large for the integer prior (largest {np.abs(weight).max():.3g})")
+    # Inputs are at most 2^15 in size, so this bounds every partial sum of the accumulator.
+    worst = 2**15 * int(np.abs(w.astype(np.int64)).sum(1).max())
+    if worst >= 2**31:
+        raise ExportError(f"{name}: the 32-bit accumulator could reach {worst}")
+    return Layer(w=w, m=m.astype(np.int32), b=b.astype(np.int64))
+
+
+def quantise_block(block: FloatBlock, name: str) -> DepthBlock:
+    """A float depth block as integers."""
+    depth, mlp = block.block[0], block.block[1]
+    layers = {
+        "conv1": depth.conv1[0],
+        "depth_conv": depth.depth_conv,
+        "conv2": depth.conv2,
+        "conv": mlp.conv,
+        "conv_out": mlp.conv_out,
+    }
+    return DepthBlock(**{key: quantise_layer(layer, f"{name}.{key}") for key, layer in layers.items()})
+
+
+def gaussian_frequencies() -> tuple[NDArray[np.uint16], ...]:
+    """The authors' 256 CDFs as frequencies: values -c..c and the escape, with sum 65536.
+
+    They are data, not a formula: computing them again gives other roundings in places.
+    """
+    with (files("dlf.export") / "data" / "gaussian_frequencies.npz").open("rb") as file:
+        table = np.load(file)
+        ends = np.cumsum(table["counts"])
+        return tuple(np.split(table["frequencies"], ends[:-1]))
+
+
+def scale_thresholds(cdfs: int = 256) -> NDArray[np.int16]:
+    """For each CDF the smallest scale, in units, that the authors' float32 formula gives this CDF or a later one."""
+    units = np.arange(1, INT16.max + 1)
+    scales = (units / UNIT).astype(np.float32)
+    log_min, log_max = np.log(np.float32(0.11)), np.log(np.float32(64))
+    step = np.float32((log_max - log_min) / np.float32(255))
+    indexes = np.clip(np.trunc((np.log(scales) - log_min) / step), 0, cdfs - 1).astype(int)
+    indexes[scales < np.float32(SKIP_SCALE)] = -1
+    return units[np.searchsorted(indexes, np.arange(cdfs))].astype(np.int16)
+
+
+def entropy_tables(model: DLF) -> EntropyTables:
+    """Everything that decoding depends on, apart from the stages.
+
+    Raises:
+        ExportError: the prior's weights do not fit the integer format.
+    """
+    quantiser = model.hybrid_codec.quantize_feat
+    with torch.no_grad():
+        params = quantiser.prior_params(TABLE_SIDE, TABLE_SIDE)
+        codebook = model.hybrid_codec.quantize.unit_vectors.numpy()
+    classes = np.array([0, 1, TABLE_SIDE // 2, TABLE_SIDE - 2, TABLE_SIDE - 1])
+
+    def table(x: torch.Tensor) -> torch.Tensor:
+        return x[0][:, classes][:, :, classes]
+
+    thresholds = scale_thresholds()
+    scales = to_units(table(params.scales))
+    floats = {
+        **{f"adaptor_{k}": quantiser.get_submodule(f"y_spatial_prior_adaptor_{k}") for k in (1, 2, 3)},
+        **{f"shared_{i}": block for i, block in enumerate(quantiser.y_spatial_prior)},
+    }
+    return EntropyTables(
+        codebook=codebook,
+        frequencies=gaussian_frequencies(),
+        thresholds=thresholds,
+        q=table(params.step_size).numpy(),
+        indexes=(np.searchsorted(thresholds, scales, side="right") - 1).astype(np.int16),
+        means=to_units(table(params.means)),
+        common=to_units(table(params.common)),
+        blocks=tuple(quantise_block(floats[name], name) for name in BLOCKS),
+    )

@@ -1,0 +1,181 @@
+"""The four stages of the codec as ONNX graphs, each compared with PyTorch before it is accepted.
+
+A stage is exported once, with batch, height and width dynamic, and then run in ONNX Runtime at sizes that the export
+has not seen.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from dlf.export.model import DLF, Config
+from dlf.export.model.config import LATENT_TOKENS
+from dlf.runtime.errors import ExportError
+
+log = logging.getLogger(__name__)
+
+OPSET = 18
+# Largest deviation from PyTorch, relative to the largest magnitude of the tensor.
+PARITY = 1e-4
+# (images, tiles down, tiles across): the export's, and those of the comparison.
+EXPORT_SIZE = (2, 2, 3)
+PARITY_SIZES = ((1, 1, 2), (2, 2, 1))
+
+# A dimension is a number or a factor of one of n (images), h (tiles down) and w (tiles across).
+Dimension = int | tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Port:
+    """A named input or output of a stage, float32."""
+
+    name: str
+    shape: tuple[Dimension, ...]
+
+    def at(self, n: int, h: int, w: int) -> tuple[int, ...]:
+        """The shape for n images of h by w tiles."""
+        sizes = {"n": n, "h": h, "w": w}
+        return tuple(d if isinstance(d, int) else d[0] * sizes[d[1]] for d in self.shape)
+
+    def describe(self) -> dict[str, object]:
+        """The port as the bundle's manifest spells it."""
+        shape = [d if isinstance(d, int) else d[1] if d[0] == 1 else f"{d[0]}*{d[1]}" for d in self.shape]
+        return {"name": self.name, "dtype": "float32", "shape": shape}
+
+    def dynamic(self, dims: dict[str, Dim]) -> dict[int, Dim]:
+        """The port's dynamic axes for `torch.export`."""
+        return {axis: d[0] * dims[d[1]] for axis, d in enumerate(self.shape) if not isinstance(d, int)}  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One exported graph."""
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+def _map(name: str, channels: int, factor: int) -> Port:
+    return Port(name, ((1, "n"), channels, (factor, "h"), (factor, "w")))
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """The stages in the order in which the codec runs them; also the manifest's description of their ports."""
+    image = _map("image", 3, 256)
+    y, latent = _map("y", config.detail_channels, 8), _map("latent", config.vqgan_codebook_dim, 16)
+    z_shape = ((1, "n"), (1, "h"), (1, "w"), config.codebook_dim, LATENT_TOKENS)
+    maps = (_map("semantic", config.vit_width, 16), _map("detail", config.detail_width, 16))
+    return (
+        Stage("analysis", (image,), (Port("z", z_shape), y)),
+        Stage("synthesis", (Port("z_hat", z_shape), Port("y_hat", y.shape)), maps),
+        Stage("adaptor", maps, (latent,)),
+        Stage("generator", (latent,), (image,)),
+    )
+
+
+class _Graph(nn.Module):
+    """A method of the model as the module that the exporter wants; holds the parameters that the method uses, and no others."""
+
+    def __init__(self, model: DLF, method: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.model = model
+        self.method = method
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return self.method(*inputs)
+
+
+@torch.no_grad()
+def sample_inputs(model: DLF, n: int, h: int, w: int) -> dict[str, Tensor]:
+    """What flows between the stages for n made-up images of h by w tiles: the ports' tensors by name."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(n, 3, 8 * h, 8 * w, generator=generator)
+    image = nn.functional.interpolate(coarse, scale_factor=32, mode="bicubic")
+    image = (image + 0.1 * torch.randn(image.shape, generator=generator)).clamp(0, 1) * 2 - 1
+    z, y = model.analysis(image)
+    z_hat = model.hybrid_codec.quantize.embed(model.hybrid_codec.quantize.look_up(z))
+    y_hat = model.hybrid_codec.quantize_feat.quantise(y).y_hat
+    semantic, detail = model.synthesis(z_hat, y_hat)
+    latent = model.adaptor(semantic, detail)
+    return {"image": image, "z": z, "y": y, "z_hat": z_hat, "y_hat": y_hat, "semantic": semantic, "detail": detail, "latent": latent}
+
+
+def export_stage(model: DLF, stage: Stage, folder: Path) -> Path:
+    """Write `folder/<stage>.onnx`, with its weights beside it in `<stage>.onnx.data`."""
+    dims = {"n": Dim("n", min=1, max=256), "h": Dim("h", min=1, max=64), "w": Dim("w", min=1, max=64)}
+    program = torch.onnx.export(
+        _Graph(model, getattr(model, stage.name)),
+        tuple(torch.zeros(port.at(*EXPORT_SIZE)) for port in stage.inputs),
+        input_names=[port.name for port in stage.inputs],
+        output_names=[port.name for port in stage.outputs],
+        dynamic_shapes=(tuple(port.dynamic(dims) for port in stage.inputs),),
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    path = folder / f"{stage.name}.onnx"
+    program.save(path, external_data=True)
+    _tidy(path, stage)
+    return path
+
+
+def _tidy(path: Path, stage: Stage) -> None:
+    """Drop the exporter's notes (most of a graph's bytes), and name the outputs' axes as the inputs' are."""
+    proto = onnx.load(path, load_external_data=False)
+    proto.producer_name, proto.doc_string = "dlf", ""
+    del proto.metadata_props[:]
+    graph = proto.graph
+    for entry in (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output, graph):
+        entry.doc_string = ""
+        del entry.metadata_props[:]
+    del graph.value_info[:]
+    for port, value in zip((*stage.inputs, *stage.outputs), (*graph.input, *graph.output), strict=True):
+        for axis, d in enumerate(port.describe()["shape"]):  # type: ignore[arg-type, var-annotated]
+            dim = value.type.tensor_type.shape.dim[axis]
+            if isinstance(d, str):
+                dim.dim_param = d
+            else:
+                dim.dim_value = d
+    onnx.save(proto, path)
+
+
+def check_stage(stage: Stage, path: Path, samples: Sequence[dict[str, Tensor]], model: DLF) -> list[dict[str, float]]:
+    """Validate a stage's graph and compare it with PyTorch in ONNX Runtime.
+
+    Returns for each sample the size and the relative error of each output, as the manifest records them.
+
+    Raises:
+        ExportError: an output is further than `PARITY` from PyTorch's.
+    """
+    onnx.checker.check_model(str(path), full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    report = []
+    for size, sample in zip(PARITY_SIZES, samples, strict=True):
+        inputs = [sample[port.name] for port in stage.inputs]
+        with torch.no_grad():
+            expected = getattr(model, stage.name)(*inputs)
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        actual = session.run(None, {port.name: x.numpy() for port, x in zip(stage.inputs, inputs, strict=True)})
+        errors = {
+            port.name: float(np.abs(a - e.numpy()).max() / np.abs(e.numpy()).max())
+            for port, a, e in zip(stage.outputs, actual, expected, strict=True)
+        }
+        log.info("%s at %s: relative error %s", stage.name, size, {name: f"{error:.1e}" for name, error in errors.items()})
+        for name, error in errors.items():
+            if not error <= PARITY:  # also refuses NaN
+                raise ExportError(f"stage {stage.name}: output {name} is {error:.1e} from PyTorch, over {PARITY:.0e}, at (n, h, w) = {size}")
+        report.append({**dict(zip("nhw", size, strict=True)), **errors})
+    return report
