@@ -11,6 +11,8 @@
  *  - "hostile" marks inputs that may come from an attacker: any byte sequence is safe there and ends in
  *    a dlf_result. All other inputs are trusted: wrong sizes there are undefined behaviour.
  *  - Arrays are dense, row-major, native-endian; H and W are those of the detail map (padded image / 32).
+ *  - Any of them may return INVALID_ARGUMENT for a NULL or a struct_size below sizeof, and OUT_OF_MEMORY.
+ *  - Floating-point results are defined for the default rounding (to nearest even). The library is built for 64 bits.
  */
 #ifndef DLF_H
 #define DLF_H
@@ -79,12 +81,12 @@ typedef struct dlf_limits {
     uint32_t max_side;   /* default 16384 */
 } dlf_limits;
 
-/* The header of a .dlf file and where its parts lie. Set struct_size to sizeof(dlf_file_info). */
+/* The header of a .dlf file and where its parts lie. Set struct_size to sizeof(dlf_file_info), the rest to 0. */
 typedef struct dlf_file_info {
     size_t struct_size;
     uint32_t width, height; /* of the image, in pixels */
     uint32_t version;       /* of the file format */
-    uint32_t fingerprint;   /* of the model, 16 bits */
+    uint32_t fingerprint;   /* of the model, 16 bits: first byte of the SHA-256 of entropy.bin * 256 + second */
     uint32_t token_bits;    /* bits of a token, 1 to 16: log2 of the codebook's size */
     uint32_t has_checksum;  /* 0 or 1 */
     uint32_t tiles;         /* 256x256 tiles */
@@ -118,6 +120,7 @@ DLF_API dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t 
 /* The entropy model of one bundle (entropy.bin): codebook, CDFs, and the integer four-part prior. Immutable. */
 typedef struct dlf_entropy dlf_entropy;
 
+/* Set struct_size to sizeof(dlf_entropy_info). */
 typedef struct dlf_entropy_info {
     size_t struct_size;
     uint32_t channels;      /* of the detail latent, a multiple of 4 */
@@ -136,8 +139,9 @@ DLF_API void dlf_entropy_free(dlf_entropy *entropy); /* NULL is allowed */
 DLF_API void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *info);
 
 /* Nearest codebook entry (cosine) of each latent token; ties go to the lowest index.
- *  z         (tiles, codebook_dim, 32), finite
- *  tokens    receives (tiles, 32) */
+ *  z         (tiles, codebook_dim, 32), of any length: it need not be normalised
+ *  tokens    receives (tiles, 32)
+ * Returns DLF_OK, INVALID_ARGUMENT (a z that is not finite). */
 DLF_API dlf_result dlf_vq_lookup(const dlf_entropy *entropy, const float *z, size_t tiles, uint16_t *tokens);
 
 /* The codebook's unit vectors for tokens: the inverse of dlf_vq_lookup.
@@ -147,8 +151,8 @@ DLF_API dlf_result dlf_vq_lookup(const dlf_entropy *entropy, const float *z, siz
 DLF_API dlf_result dlf_vq_embed(const dlf_entropy *entropy, const uint16_t *tokens, size_t tiles, float *z_hat);
 
 /* Quantise and code a detail latent with the four-part prior.
- *  y         (channels, height, width), finite; height and width even and at least 8
- *  y_hat     NULL, or receives the latent as the decoder will see it, same shape
+ *  y         (channels, height, width), finite; height and width even, from 8 to 65536
+ *  y_hat     NULL, or receives the latent as the decoder will see it, same shape. Symbols are clamped to 2^20 in size
  *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT (also for a y that is not finite), OUT_OF_MEMORY. */
 DLF_API dlf_result dlf_detail_encode(const dlf_entropy *entropy, const float *y, uint32_t height, uint32_t width, float *y_hat,
@@ -165,13 +169,15 @@ DLF_API dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *dat
  * The parts of the two functions above, for implementations that run the prior elsewhere, and for tests. */
 
 /* rANS-code symbols, each with the CDF of its index; index -1 is not coded.
- *  symbols, indexes   count of each; indexes in -1 .. cdfs-1
- *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure */
+ *  symbols, indexes   count of each; symbols at most 2^20 in size, indexes in -1 .. cdfs-1
+ *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure
+ * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY. */
 DLF_API dlf_result dlf_rans_encode(const dlf_entropy *entropy, const int32_t *symbols, const int16_t *indexes, size_t count,
                                    uint8_t **out, size_t *size);
 
 /* The inverse; symbols of index -1 are 0.
  *  data      hostile
+ *  symbols   receives count symbols; undefined on failure
  * Returns DLF_OK, INVALID_ARGUMENT, TRUNCATED, TRAILING_BYTES, STREAM_CORRUPT. */
 DLF_API dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data, size_t size, const int16_t *indexes, size_t count,
                                    int32_t *symbols);

@@ -24,22 +24,15 @@ int64_t requant(const Layer &layer, size_t output, int32_t acc) {
 // use(position, output, value) for the outputs of up to kTile positions.
 template <class Use> void pointwise(const Layer &layer, const int16_t *x, size_t positions, Use use) {
     const size_t inputs = layer.inputs;
-    // Positions beyond the last one repeat it; their results are not used.
-    const int16_t *x0 = x;
-    const int16_t *x1 = x + std::min<size_t>(1, positions - 1) * inputs;
-    const int16_t *x2 = x + std::min<size_t>(2, positions - 1) * inputs;
-    const int16_t *x3 = x + std::min<size_t>(3, positions - 1) * inputs;
+    const int16_t *rows[kTile];
+    for (size_t p = 0; p < kTile; ++p) // a short tile repeats its last position, whose further results are not used
+        rows[p] = x + std::min(p, positions - 1) * inputs;
     for (size_t o = 0; o < layer.outputs; ++o) {
         const int16_t *w = &layer.w[o * inputs];
-        int32_t acc[kTile];
-        int32_t acc0 = 0, acc1 = 0, acc2 = 0, acc3 = 0;
-        for (size_t i = 0; i < inputs; ++i) {
-            acc0 += w[i] * x0[i];
-            acc1 += w[i] * x1[i];
-            acc2 += w[i] * x2[i];
-            acc3 += w[i] * x3[i];
-        }
-        acc[0] = acc0, acc[1] = acc1, acc[2] = acc2, acc[3] = acc3;
+        int32_t acc[kTile] = {};
+        for (size_t i = 0; i < inputs; ++i)
+            for (size_t p = 0; p < kTile; ++p)
+                acc[p] += w[i] * rows[p][i];
         for (size_t p = 0; p < positions; ++p)
             use(p, o, requant(layer, o, acc[p]));
     }

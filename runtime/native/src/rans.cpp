@@ -10,7 +10,7 @@ constexpr uint32_t kLow = 1u << 23;
 constexpr uint32_t kHigh = kLow << 8;
 constexpr uint32_t kSlotMask = kProbabilityOne - 1;
 constexpr uint32_t kMore = 3;       // in the count of an escaped value's groups: 3, and more follows
-constexpr uint32_t kMaxGroups = 16; // of 2 bits
+constexpr uint32_t kMaxGroups = 11; // of 2 bits: raw < 2^21 for values up to kMaxSymbol in size
 
 } // namespace
 
