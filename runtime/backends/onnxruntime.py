@@ -1,0 +1,35 @@
+"""Stages in ONNX Runtime, on the CPU."""
+
+from pathlib import Path
+
+import onnxruntime  # type: ignore[import-untyped]
+
+from dlf.runtime.backends import Arrays, Stage
+
+
+class ONNXRuntimeBackend:
+    """ONNX Runtime's CPU provider in float32; see `dlf.runtime.backends.Backend`."""
+
+    name = "onnxruntime"
+    device = "CPU"
+    precision = "fp32"
+
+    def __init__(self, threads: int | None) -> None:
+        self.versions = {"onnxruntime": onnxruntime.__version__}
+        self._options = onnxruntime.SessionOptions()
+        self._options.log_severity_level = 3  # errors
+        if threads is not None:
+            self._options.intra_op_num_threads = threads
+
+    def load(self, file: Path) -> Stage:
+        """Load an ONNX file."""
+        session = onnxruntime.InferenceSession(file, self._options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+
+        def run(inputs: Arrays) -> Arrays:
+            return dict(zip(names, session.run(names, inputs), strict=True))
+
+        return run
+
+
+open_backend = ONNXRuntimeBackend

@@ -1,0 +1,290 @@
+"""The `dlf` command: encode images to `.dlf` files, decode them, describe them.
+
+Results meant for programs go to stdout, everything else to stderr. Exit codes: 0 done; 1 a file failed and the others were
+done; 2 wrong usage; 130 interrupted.
+"""
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+import dlf
+from dlf.runtime.backends import INSTALL
+from dlf.runtime.codec import Codec
+from dlf.runtime.core import Limits
+from dlf.runtime.errors import DLFError, InvalidArgumentError
+from dlf.runtime.files import write_atomically
+from dlf.runtime.images import encode_as
+from dlf.runtime.info import info as describe
+
+STDIO = "-"
+
+app = typer.Typer(
+    help="Encode images to .dlf files of 0.008 to 0.03 bits per pixel, and decode them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Files; - is standard input.", show_default=False)]
+Output = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="FILE|DIR", help="Where to write; - is standard output. By default beside the input."),
+]
+Model = Annotated[
+    str | None, typer.Option(metavar="BUNDLE", envvar="DLF_MODEL", help="The model: a folder that dlf-export has written.")
+]
+BackendName = Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the first that is installed.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. By default as many as the backend chooses.")]
+MaxPixels = Annotated[int, typer.Option(min=1, help="Refuse images of more pixels.")]
+MaxSide = Annotated[int, typer.Option(min=1, help="Refuse images that are wider or higher.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a file, each on a line, to standard output.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell what is in use, and how long each step takes.")]
+
+_LIMITS = Limits()
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="dlf")
+
+
+@app.callback()
+def _dlf(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"dlf {dlf.__version__}")
+        raise typer.Exit
+
+
+@app.command(
+    epilog="""Examples:
+
+    \b
+    dlf encode photo.jpg --model bundle             writes photo.dlf
+    dlf encode *.png -o small --model bundle        writes small/NAME.dlf
+    dlf encode - --model bundle < a.png > a.dlf
+    DLF_MODEL=bundle dlf encode photo.jpg"""
+)
+def encode(
+    images: Files,
+    output: Output = None,
+    model: Model = None,
+    backend: BackendName = None,
+    threads: Threads = None,
+    max_pixels: MaxPixels = _LIMITS.max_pixels,
+    max_side: MaxSide = _LIMITS.max_side,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Encode images to .dlf files."""
+    targets = _targets(images, output, ".dlf", as_json)
+    limits = Limits(max_pixels, max_side)
+    codec = _open(model, backend, threads, limits, verbose)
+
+    def encode_one(name: str) -> None:
+        _refuse_existing(targets[name], overwrite)
+        data = codec.encode(BytesIO(_read(name)) if name == STDIO else name)
+        _write(targets[name], data)
+        _report(codec, name, targets[name], data, limits, as_json)
+
+    _for_each(images, encode_one, verbose)
+
+
+@app.command(
+    epilog="""Examples:
+
+    \b
+    dlf decode photo.dlf --model bundle             writes photo.png
+    dlf decode photo.dlf -o photo.jpg --model bundle
+    dlf decode *.dlf -o large --model bundle        writes large/NAME.png
+    dlf decode - --model bundle < a.dlf > a.png"""
+)
+def decode(
+    files: Files,
+    output: Output = None,
+    model: Model = None,
+    backend: BackendName = None,
+    threads: Threads = None,
+    max_pixels: MaxPixels = _LIMITS.max_pixels,
+    max_side: MaxSide = _LIMITS.max_side,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Decode .dlf files to images: PNG, or the format of the output's suffix."""
+    targets = _targets(files, output, ".png", as_json)
+    limits = Limits(max_pixels, max_side)
+    codec = _open(model, backend, threads, limits, verbose)
+
+    def decode_one(name: str) -> None:
+        target = targets[name]
+        _refuse_existing(target, overwrite)
+        data = _read(name)
+        _write(target, encode_as(codec.decode(data), ".png" if target == STDIO else Path(target).suffix))
+        _report(codec, name, target, data, limits, as_json)
+
+    _for_each(files, decode_one, verbose)
+
+
+@app.command(
+    epilog="""Examples:
+
+    \b
+    dlf info photo.dlf
+    dlf info --json *.dlf"""
+)
+def info(
+    files: Files,
+    max_pixels: MaxPixels = _LIMITS.max_pixels,
+    max_side: MaxSide = _LIMITS.max_side,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Describe .dlf files. This needs no model."""
+
+    def info_one(name: str) -> None:
+        found = describe(_read(name), limits=Limits(max_pixels, max_side))
+        if as_json:
+            print(json.dumps({"file": name, **found.to_dict()}))
+            return
+        size = found.bytes
+        print(
+            f"{name}: {found.width}x{found.height}, {size.total} bytes ({size.header} header, {size.tokens} tokens, "
+            f"{size.detail} detail, {size.checksum} checksum), {found.bpp:.4f} bpp, {found.tiles} tiles "
+            f"({found.padding_waste:.0%} padding), model {found.fingerprint}, format version {found.version}"
+        )
+
+    _for_each(files, info_one, verbose)
+
+
+def _targets(inputs: list[str], output: str | None, suffix: str, as_json: bool) -> dict[str, str]:
+    """Where each input's result goes: a path, or STDIO."""
+    if len(set(inputs)) < len(inputs):
+        raise typer.BadParameter("A file is given twice.")
+    to_stdout = output == STDIO or (output is None and STDIO in inputs)
+    if to_stdout and (len(inputs) > 1 or as_json):
+        raise typer.BadParameter("Standard output takes one result and no --json; give a file or a folder.", param_hint="-o")
+    if to_stdout:
+        return {inputs[0]: STDIO}
+    if output is None:
+        return _distinct({name: str(Path(name).with_suffix(suffix)) for name in inputs})
+    if len(inputs) == 1 and not output.endswith(os.sep) and not os.path.isdir(output):
+        return {inputs[0]: output}
+    try:
+        os.makedirs(output, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{output}: {error.strerror}; many files need a folder.", param_hint="-o") from error
+    stems = {name: "stdin" if name == STDIO else Path(name).stem for name in inputs}
+    return _distinct({name: os.path.join(output, stem + suffix) for name, stem in stems.items()})
+
+
+def _distinct(targets: dict[str, str]) -> dict[str, str]:
+    inputs: dict[str, str] = {}
+    for name, target in targets.items():
+        if other := inputs.get(target):
+            raise typer.BadParameter(f"{other} and {name} would both be written to {target}.", param_hint="-o")
+        inputs[target] = name
+    return targets
+
+
+def _open(model: str | None, backend: str | None, threads: int | None, limits: Limits, verbose: bool) -> Codec:
+    _log_to_stderr(verbose)
+    if model is None:
+        raise typer.BadParameter(
+            "no model is given. Set it, or DLF_MODEL, to a bundle's folder; `dlf-export CHECKPOINT -o BUNDLE` makes one.",
+            param_hint="--model",
+        )
+    try:
+        return Codec(model, backend, threads, limits=limits)
+    except InvalidArgumentError as error:
+        raise typer.BadParameter(str(error)) from error
+    except DLFError as error:
+        stderr.print(f"dlf: {error}")
+        raise typer.Exit(1) from error
+
+
+def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool) -> None:
+    """Do all inputs, with a progress bar on a terminal; tell of those that fail, and exit with 1 if any did."""
+    failed = 0
+    columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeRemainingColumn())
+    hidden = len(inputs) == 1 or not stderr.is_terminal
+    with Progress(*columns, console=stderr, transient=True, disable=hidden, redirect_stdout=False, redirect_stderr=False) as bar:
+        for name in bar.track(inputs):
+            try:
+                work(name)
+            except Exception as error:
+                failed += 1
+                fact = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                if not isinstance(error, (DLFError, OSError)):
+                    fact = f"unexpected {type(error).__name__}: {error}"
+                stderr.print(f"dlf: {name}: {fact.removeprefix(f'{name}: ')}")
+                if verbose:
+                    stderr.print(traceback.format_exc())
+    if failed:
+        raise typer.Exit(1)
+
+
+def _refuse_existing(target: str, overwrite: bool) -> None:
+    if os.path.isfile(target) and not overwrite:
+        raise FileExistsError(None, f"{target} exists; use --overwrite, or -o for another place")
+
+
+def _read(name: str) -> bytes:
+    return sys.stdin.buffer.read() if name == STDIO else Path(name).read_bytes()
+
+
+def _write(target: str, data: bytes) -> None:
+    if target == STDIO:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        write_atomically(Path(target), data)
+
+
+def _report(codec: Codec, name: str, target: str, data: bytes, limits: Limits, as_json: bool) -> None:
+    """Tell of a file that was encoded or decoded; `data` is its .dlf side."""
+    found = describe(data, limits=limits)
+    load = codec.timings["load"]
+    seconds = sum(codec.timings.values()) - load
+    if as_json:
+        line = {
+            "input": name,
+            "output": target,
+            "width": found.width,
+            "height": found.height,
+            "bytes": found.bytes.total,
+            "bpp": found.bpp,
+            "seconds": seconds,
+            "load_seconds": load,
+            "backend": codec.backend.name,
+        }
+        print(json.dumps(line), flush=True)
+    else:
+        stderr.print(
+            f"{name} -> {target}: {found.width}x{found.height}, {found.bytes.total} bytes, {found.bpp:.4f} bpp, {seconds:.2f} s "
+            f"(and {load:.2f} s to load the model), {codec.backend.name}"
+        )
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    handler = logging.Handler()
+    handler.emit = lambda record: stderr.print(f"dlf: {record.getMessage()}")  # type: ignore[method-assign]
+    logger = logging.getLogger("dlf")
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)

@@ -1,0 +1,64 @@
+"""dlf: a runtime for DLF, a learned image codec for 0.008 to 0.03 bits per pixel.
+
+    codec = dlf.Codec("bundle")
+    data = codec.encode("photo.jpg")
+    image = codec.decode(data)
+    dlf.info(data)
+
+Importing it imports neither torch nor a backend.
+"""
+
+from importlib.metadata import version
+
+from dlf.runtime.codec import Codec
+from dlf.runtime.core import Limits
+from dlf.runtime.errors import (
+    BackendFailedError,
+    BackendMissingError,
+    BundleBrokenError,
+    BundleForeignError,
+    CheckpointError,
+    ChecksumError,
+    DLFError,
+    ExportError,
+    ImageError,
+    InvalidArgumentError,
+    NotDLFError,
+    OutOfMemoryError,
+    SizeLimitError,
+    StreamCorruptError,
+    TokensMissingError,
+    TrailingBytesError,
+    TruncatedError,
+    UnsupportedVersionError,
+    WrongModelError,
+)
+from dlf.runtime.info import Info, info
+
+__all__ = [
+    "BackendFailedError",
+    "BackendMissingError",
+    "BundleBrokenError",
+    "BundleForeignError",
+    "CheckpointError",
+    "ChecksumError",
+    "Codec",
+    "DLFError",
+    "ExportError",
+    "ImageError",
+    "Info",
+    "InvalidArgumentError",
+    "Limits",
+    "NotDLFError",
+    "OutOfMemoryError",
+    "SizeLimitError",
+    "StreamCorruptError",
+    "TokensMissingError",
+    "TrailingBytesError",
+    "TruncatedError",
+    "UnsupportedVersionError",
+    "WrongModelError",
+    "info",
+]
+
+__version__ = version("dlf")
