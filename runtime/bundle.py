@@ -78,7 +78,7 @@ class Bundle:
             found = path.stat().st_size
             if found != size:
                 raise self._broken(name, f"has {found} bytes, not {size}")
-            if file_sha256(path) != sha256:
+            if filefile_sha256(path) != sha256:
                 raise self._broken(name, "is not what its SHA-256 in manifest.json says")
         except OSError as error:
             raise self._broken(name, f"cannot be read ({error.strerror})") from error
@@ -112,7 +112,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def file_sha256(path: Path) -> str:
-    """The file's SHA-256, read in pieces: a stage's weights may be larger than memory allows."""
+    """The SHA-256 of a file in hexadecimal; read in pieces, since a stage's weights may be larger than memory."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
