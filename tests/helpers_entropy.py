@@ -1,5 +1,7 @@
-"""Entropy models for tests: random ones, and one with the reference coder's CDFs."""
+"""Entropy models for tests, all with the reference coder's CDFs, and a second implementation of the coder."""
 
+import dataclasses
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +32,9 @@ def random_layer(rng: np.random.Generator, outputs: int, inputs: int, gain: floa
     return Layer(w.astype(np.int8), m, b)
 
 
-def random_tables(rng: np.random.Generator, channels: int = 8, gain: float = 0.5, entries: int = 16, dim: int = 4) -> EntropyTables:
+def random_tables(
+    rng: np.random.Generator, channels: int = 8, gain: float = 0.5, entries: int = 16, dim: int = 4
+) -> EntropyTables:
     """A valid entropy model with random weights and the reference coder's CDFs. With a gain of 1 or more activations
     saturate."""
     codebook = rng.normal(size=(entries, dim))
@@ -47,6 +51,113 @@ def random_tables(rng: np.random.Generator, channels: int = 8, gain: float = 0.5
         means=rng.integers(-2000, 2000, table).astype(np.int16),
         common=rng.integers(-2000, 2000, table).astype(np.int16),
         blocks=tuple(
-            DepthBlock(**{name: random_layer(rng, *shape, gain) for name, shape in layer_shapes(channels).items()}) for _ in BLOCKS
+            DepthBlock(**{name: random_layer(rng, *shape, gain) for name, shape in layer_shapes(channels).items()})
+            for _ in BLOCKS
         ),
     )
+
+
+def extreme_tables(rng: np.random.Generator, channels: int) -> EntropyTables:
+    """A valid entropy model at the format's limits: the largest weights, multipliers and biases, so that all saturates."""
+
+    def layer(outputs: int, inputs: int) -> Layer:
+        w = rng.choice([-128, -127, 127], (outputs, inputs))
+        w[:, 65535 // 128 :] = 0  # sum|w| <= 65535
+        m = rng.choice([0, 1, 2**16, 2**31 - 1], outputs)
+        b = rng.choice([-(2**62), -1, 0, 2**31, 2**62], outputs)
+        return Layer(w.astype(np.int8), m.astype(np.int32), b.astype(np.int64))
+
+    blocks = tuple(DepthBlock(**{name: layer(*shape) for name, shape in layer_shapes(channels).items()}) for _ in BLOCKS)
+    return dataclasses.replace(random_tables(rng, channels), blocks=blocks)
+
+
+def identity_tables(channels: int = 4, mean: int = 0) -> EntropyTables:
+    """Every symbol is coded, every q is 1, and every mean is `mean` / 256: the blocks pass [r; common] through."""
+    tables = random_tables(np.random.default_rng(0), channels)
+    table = np.ones_like(tables.indexes)
+    blocks = tuple(
+        DepthBlock(
+            **{
+                name: Layer(np.zeros((outputs, inputs), np.int8), np.zeros(outputs, np.int32), np.zeros(outputs, np.int64))
+                for name, (outputs, inputs) in layer_shapes(channels).items()
+            }
+        )
+        for _ in BLOCKS
+    )
+    return dataclasses.replace(
+        tables,
+        thresholds=np.full_like(tables.thresholds, -32768),
+        q=table.astype(np.float32),
+        indexes=table * 100,
+        means=table * mean,
+        common=table * mean,
+        blocks=blocks,
+    )
+
+
+# A second implementation of the coder, from section 2 of docs/format.md.
+
+
+def python_rans_encode(frequencies: Sequence[NDArray[np.uint16]], symbols: Sequence[int], indexes: Sequence[int]) -> bytes:
+    """The stream of symbols; index -1 is not coded."""
+    operations: list[tuple[int, int, int]] = []  # (start, frequency, bits): a symbol of 16 bits, or a raw group of 2
+    for value, index in zip(map(int, symbols), indexes, strict=True):
+        if index < 0:
+            continue
+        freq = [int(f) for f in frequencies[index]]
+        c = len(freq) // 2 - 1
+        symbol = value + c if abs(value) <= c else 2 * c + 1
+        operations.append((sum(freq[:symbol]), freq[symbol], 16))
+        if symbol == 2 * c + 1:
+            u = value + c
+            raw = -2 * u - 1 if u < 0 else 2 * (u - (2 * c + 1))
+            n = (raw.bit_length() + 1) // 2
+            groups = [3] * (n // 3) + [n % 3] + [raw >> (2 * i) & 3 for i in range(n)]
+            operations += [(group, 1, 2) for group in groups]
+    x, emitted = 1 << 23, []
+    for start, frequency, bits in reversed(operations):
+        while x >= frequency << (31 - bits):
+            emitted.append(x & 0xFF)
+            x >>= 8
+        x = (x // frequency << bits) + x % frequency + start
+    return x.to_bytes(4, "little") + bytes(reversed(emitted))
+
+
+def python_rans_decode(frequencies: Sequence[NDArray[np.uint16]], stream: bytes, indexes: Sequence[int]) -> list[int]:
+    """The symbols of a valid stream."""
+    x = int.from_bytes(stream[:4], "little")
+    rest = iter(stream[4:])
+
+    def group() -> int:
+        nonlocal x
+        v, x = x & 3, x >> 2
+        if x < 1 << 23:
+            x = x << 8 | next(rest)
+        return v
+
+    symbols = []
+    for index in indexes:
+        if index < 0:
+            symbols.append(0)
+            continue
+        freq = [int(f) for f in frequencies[index]]
+        c, slot = len(freq) // 2 - 1, x & 0xFFFF
+        symbol, start = 0, 0
+        while start + freq[symbol] <= slot:
+            start += freq[symbol]
+            symbol += 1
+        x = freq[symbol] * (x >> 16) + slot - start
+        while x < 1 << 23:
+            x = x << 8 | next(rest)
+        if symbol <= 2 * c:
+            symbols.append(symbol - c)
+            continue
+        n, part = 0, 3
+        while part == 3:
+            part = group()
+            n += part
+        raw = sum(group() << (2 * i) for i in range(n))
+        symbols.append((-(raw + 1) // 2 if raw % 2 else raw // 2 + 2 * c + 1) - c)
+    assert x == 1 << 23
+    assert not list(rest)
+    return symbols
