@@ -78,7 +78,7 @@ class Bundle:
             found = path.stat().st_size
             if found != size:
                 raise self._broken(name, f"has {found} bytes, not {size}")
-            if filefile_sha256(path) != sha256:
+            if file_sha256(path) != sha256:
                 raise self._broken(name, "is not what its SHA-256 in manifest.json says")
         except OSError as error:
             raise self._broken(name, f"cannot be read ({error.strerror})") from error

@@ -1,0 +1,38 @@
+"""Fixtures that several folders of tests share."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers_bundle import make_toy_bundle
+
+import dlf
+from dlf.runtime.backends import INSTALL
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small bundle (`helpers_bundle`); not to be changed."""
+    return make_toy_bundle(tmp_path_factory.mktemp("toy") / "bundle")
+
+
+@pytest.fixture
+def bundle_copy(toy_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the small bundle, to be spoilt."""
+    return Path(shutil.copytree(toy_bundle, tmp_path / "copy"))
+
+
+@pytest.fixture(params=INSTALL)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of each backend in turn."""
+    name: str = request.param
+    pytest.importorskip(name)
+    return name
+
+
+@pytest.fixture
+def codec(toy_bundle: Path, backend: str) -> Iterator[dlf.Codec]:
+    """A codec of the small bundle, on each backend in turn."""
+    with dlf.Codec(toy_bundle, backend, threads=1) as codec:
+        yield codec
