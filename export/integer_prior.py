@@ -14,11 +14,13 @@ from torch import nn
 from dlf.export.model import DLF
 from dlf.export.model.config import SKIP_SCALE
 from dlf.export.model.convolution import DepthBlock as FloatBlock
+from dlf.export.model.convolution import DepthConv, GatedMLP
 from dlf.kernels.entropy_tables import BLOCKS, DepthBlock, EntropyTables, Layer
 from dlf.runtime.errors import ExportError
 
 UNIT = 256  # activation units in 1.0
 SHIFT = 32  # of the requantisation
+CDFS = 256
 INT8, INT16 = np.iinfo(np.int8), np.iinfo(np.int16)
 # The map at whose corners, borders and middle the tables of step 0 are read: any size from 5 on gives the same.
 TABLE_SIDE = 9
@@ -52,9 +54,11 @@ def quantise_layer(layer: nn.Conv2d, name: str) -> Layer:
     return Layer(w=w, m=m.astype(np.int32), b=b.astype(np.int64))
 
 
-def quantise_block(block: FloatBlock, name: str) -> DepthBlock:
+def quantise_block(block: nn.Module, name: str) -> DepthBlock:
     """A float depth block as integers."""
-    depth, mlp = block.block[0], block.block[1]
+    assert isinstance(block, FloatBlock)
+    depth, mlp = block.block
+    assert isinstance(depth, DepthConv) and isinstance(mlp, GatedMLP)
     layers = {
         "conv1": depth.conv1[0],
         "depth_conv": depth.depth_conv,
@@ -76,15 +80,19 @@ def gaussian_frequencies() -> tuple[NDArray[np.uint16], ...]:
         return tuple(np.split(table["frequencies"], ends[:-1]))
 
 
-def scale_thresholds(cdfs: int = 256) -> NDArray[np.int16]:
-    """For each CDF the smallest scale, in units, that the authors' float32 formula gives this CDF or a later one."""
-    units = np.arange(1, INT16.max + 1)
-    scales = (units / UNIT).astype(np.float32)
+def cdf_indexes(scales: NDArray[np.float32]) -> NDArray[np.int16]:
+    """The authors' CDF index of each float scale, in their float32 arithmetic; -1 where a symbol is not coded."""
     log_min, log_max = np.log(np.float32(0.11)), np.log(np.float32(64))
-    step = np.float32((log_max - log_min) / np.float32(255))
-    indexes = np.clip(np.trunc((np.log(scales) - log_min) / step), 0, cdfs - 1).astype(int)
-    indexes[scales < np.float32(SKIP_SCALE)] = -1
-    return units[np.searchsorted(indexes, np.arange(cdfs))].astype(np.int16)
+    step = np.float32((log_max - log_min) / np.float32(CDFS - 1))
+    indexes = np.trunc((np.log(np.maximum(scales, np.float32(1e-5))) - log_min) / step)
+    return np.where(scales < np.float32(SKIP_SCALE), -1, np.clip(indexes, 0, CDFS - 1)).astype(np.int16)
+
+
+def scale_thresholds() -> NDArray[np.int16]:
+    """For each CDF the smallest scale, in units, that is coded with this CDF or a later one."""
+    units = np.arange(1, INT16.max + 1)
+    indexes = cdf_indexes((units / UNIT).astype(np.float32))
+    return units[np.searchsorted(indexes, np.arange(CDFS))].astype(np.int16)
 
 
 def entropy_tables(model: DLF) -> EntropyTables:
