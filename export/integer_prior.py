@@ -9,12 +9,10 @@ from importlib.resources import files
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from dlf.export.model import DLF
 from dlf.export.model.config import SKIP_SCALE
-from dlf.export.model.convolution import DepthBlock as FloatBlock
-from dlf.export.model.convolution import DepthConv, GatedMLP
 from dlf.kernels.entropy_tables import BLOCKS, DepthBlock, EntropyTables, Layer
 from dlf.runtime.errors import ExportError
 
@@ -26,27 +24,25 @@ INT8, INT16 = np.iinfo(np.int8), np.iinfo(np.int16)
 TABLE_SIDE = 9
 
 
-def to_units(x: torch.Tensor) -> NDArray[np.int16]:
+def to_units(x: Tensor) -> NDArray[np.int16]:
     """Float activations in units of 1/256, saturated."""
     return np.clip(np.rint(x.double().numpy() * UNIT), INT16.min, INT16.max).astype(np.int16)
 
 
-def quantise_layer(layer: nn.Conv2d, name: str) -> Layer:
-    """A float convolution as integers.
+def quantise_layer(weight: Tensor, bias: Tensor, name: str) -> Layer:
+    """A float convolution, weight (outputs, ...) and bias (outputs,), as integers.
 
     Raises:
         ExportError: an accumulator could overflow, or a weight or bias is too large (or not finite).
     """
-    weight = layer.weight.detach().double().numpy().reshape(layer.out_channels, -1)
-    assert layer.bias is not None
-    bias = layer.bias.detach().double().numpy()
-    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+    floats, biases = weight.double().flatten(1).numpy(), bias.double().numpy()
+    if not (np.isfinite(floats).all() and np.isfinite(biases).all()):
         raise ExportError(f"{name}: a weight or bias is not finite")
-    scale = np.abs(weight).max(1) / INT8.max
-    w = np.rint(weight / np.where(scale > 0, scale, 1)[:, None]).astype(np.int8)
-    m, b = np.rint(scale * 2**SHIFT), np.rint(bias * UNIT * 2.0**SHIFT) + 2.0 ** (SHIFT - 1)
+    scale = np.abs(floats).max(1) / INT8.max
+    w = np.rint(floats / np.where(scale > 0, scale, 1)[:, None]).astype(np.int8)
+    m, b = np.rint(scale * 2**SHIFT), np.rint(biases * UNIT * 2.0**SHIFT) + 2.0 ** (SHIFT - 1)
     if (m >= 2**31).any() or (np.abs(b) > 2**62).any():
-        raise ExportError(f"{name}: weights or biases are too large for the integer prior (largest {np.abs(weight).max():.3g})")
+        raise ExportError(f"{name}: weights or biases are too large for the integer prior (largest {np.abs(floats).max():.3g})")
     # Inputs are at most 2^15 in size, so this bounds every partial sum of the accumulator.
     worst = 2**15 * int(np.abs(w.astype(np.int64)).sum(1).max())
     if worst >= 2**31:
@@ -56,17 +52,20 @@ def quantise_layer(layer: nn.Conv2d, name: str) -> Layer:
 
 def quantise_block(block: nn.Module, name: str) -> DepthBlock:
     """A float depth block as integers."""
-    assert isinstance(block, FloatBlock)
-    depth, mlp = block.block
-    assert isinstance(depth, DepthConv) and isinstance(mlp, GatedMLP)
+    state = block.state_dict()
     layers = {
-        "conv1": depth.conv1[0],
-        "depth_conv": depth.depth_conv,
-        "conv2": depth.conv2,
-        "conv": mlp.conv,
-        "conv_out": mlp.conv_out,
+        "conv1": "block.0.conv1.0",
+        "depth_conv": "block.0.depth_conv",
+        "conv2": "block.0.conv2",
+        "conv": "block.1.conv",
+        "conv_out": "block.1.conv_out",
     }
-    return DepthBlock(**{key: quantise_layer(layer, f"{name}.{key}") for key, layer in layers.items()})
+    return DepthBlock(
+        **{
+            layer: quantise_layer(state[f"{key}.weight"], state[f"{key}.bias"], f"{name}.{layer}")
+            for layer, key in layers.items()
+        }
+    )
 
 
 def gaussian_frequencies() -> tuple[NDArray[np.uint16], ...]:
@@ -107,7 +106,7 @@ def entropy_tables(model: DLF) -> EntropyTables:
         codebook = model.hybrid_codec.quantize.unit_vectors.numpy()
     classes = np.array([0, 1, TABLE_SIDE // 2, TABLE_SIDE - 2, TABLE_SIDE - 1])
 
-    def table(x: torch.Tensor) -> torch.Tensor:
+    def table(x: Tensor) -> Tensor:
         return x[0][:, classes][:, :, classes]
 
     thresholds = scale_thresholds()

@@ -21,23 +21,22 @@ class ConvNeXtBlock(nn.Module):
         return x + self.mlp(self.norm(mixed))
 
 
-class DepthConv(nn.Module):
+class _DepthConv(nn.Module):
     """First half of a depth block: mixes positions, may change the width."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv1 = nn.ModuleList([nn.Conv2d(inputs, inputs, 1)])
+        self.conv1 = nn.Sequential(nn.Conv2d(inputs, inputs, 1))
         self.depth_conv = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs)
         self.conv2 = nn.Conv2d(inputs, outputs, 1)
         self.adaptor = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, height, width) to (n, outputs, height, width)."""
-        out = self.conv2(self.depth_conv(F.leaky_relu(self.conv1[0](x), 0.01)))
+        out = self.conv2(self.depth_conv(F.leaky_relu(self.conv1(x), 0.01)))
         return out + (x if self.adaptor is None else self.adaptor(x))
 
 
-class GatedMLP(nn.Module):
+class _GatedMLP(nn.Module):
     """Second half of a depth block: mixes channels."""
 
     def __init__(self, width: int) -> None:
@@ -46,7 +45,6 @@ class GatedMLP(nn.Module):
         self.conv_out = nn.Conv2d(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, height, width) to the same."""
         a, b = self.conv(x).chunk(2, 1)
         return x + self.conv_out(F.leaky_relu(a, 0.1) + F.leaky_relu(b, 0.01))
 
@@ -56,7 +54,7 @@ class DepthBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.block = nn.Sequential(DepthConv(inputs, outputs), GatedMLP(outputs))
+        self.block = nn.Sequential(_DepthConv(inputs, outputs), _GatedMLP(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, height, width) to (n, outputs, height, width)."""
