@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import onnxruntime  # type: ignore[import-untyped]
+import onnxruntime
 
 from dlf.runtime.backends import Arrays, Stage
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import openvino  # type: ignore[import-untyped]
+import openvino
 
 from dlf.runtime.backends import Arrays, Stage
 

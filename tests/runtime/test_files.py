@@ -1,0 +1,51 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from dlf.runtime.files import write_atomically
+
+
+def test_new_file_has_the_usual_permissions(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "new", b"content")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "new").read_bytes() == b"content"
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])
+def test_failure_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, failure):
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+    write = Path.write_bytes
+
+    def write_half(path: Path, data: bytes) -> int:
+        write(path, data[: len(data) // 2])
+        raise failure
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    with pytest.raises(failure):
+        write_atomically(target, b"new content")
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_symbolic_link_is_followed(tmp_path):
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("target")
+    write_atomically(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"new"
+
+
+def test_pipe_is_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(pipe, b"content")
+    assert os.read(reader, 100) == b"content"
+    os.close(reader)
+    assert pipe.is_fifo()
