@@ -33,7 +33,7 @@ class Codec:
         backend: "openvino" or "onnxruntime"; by default the first of them that is installed.
         threads: CPU threads; by default as many as the backend chooses.
         limits: the largest image that is encoded or decoded.
-        checksum: whether encoded files carry a checksum (2 bytes).
+        checksum: whether encoded files carry a checksum (2 bytes); without it some damage decodes to a wrong picture.
         low_memory: drop each stage once it has run, to load it again for the next image.
 
     Attributes:
@@ -60,7 +60,7 @@ class Codec:
         self.backend: Backend = open_backend(backend, threads)
         self.timings: dict[str, float] = {}
         self._entropy = self.bundle.entropy
-        self._limits = limits or Limits()
+        self._limits = limits
         self._checksum = checksum
         self._low_memory = low_memory
         self._stages: dict[str, Stage] = {}

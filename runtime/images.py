@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 _pillow_limit = threading.Lock()
 
 
-def load(image: ImageLike, limits: Limits) -> Pixels:
+def load(image: ImageLike, limits: Limits | None = None) -> Pixels:
     """Return an image as an (H, W, 3) uint8 array of sRGB values.
 
     `image` is an array, (H, W, 3) or (H, W), of uint8; a Pillow image; the path of a file that Pillow reads; or a binary
@@ -39,6 +39,7 @@ def load(image: ImageLike, limits: Limits) -> Pixels:
         ImageError: it cannot be read, is empty, or has a shape, type or mode that has no one meaning as a picture.
         SizeLimitError: it has more pixels, or a longer side, than `limits` allows; known before it is decoded.
     """
+    limits = limits or Limits()
     if isinstance(image, np.ndarray):
         return _from_array(image, limits)
     if isinstance(image, Image.Image):

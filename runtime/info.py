@@ -51,7 +51,7 @@ def info(data: bytes, *, limits: Limits | None = None) -> Info:
         NotDLFError, UnsupportedVersionError, TruncatedError, TokensMissingError, ChecksumError: it is damaged or foreign.
         SizeLimitError: the image is larger than `limits` allows.
     """
-    file = parse_file(data, limits or Limits())
+    file = parse_file(data, limits)
     return Info(
         width=file.width,
         height=file.height,

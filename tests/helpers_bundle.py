@@ -18,15 +18,15 @@ from onnx import NodeProto, helper, numpy_helper
 
 from dlf.runtime.bundle import file_sha256
 
-CHANNELS, ENTRIES, DIM = 8, 64, 4
+CHANNELS, DIM = 8, 4
 GAIN = 32  # of y over the block's mean colour; q is at most 1, so that the picture is within 1/64 of the range
 TINT = 0.25
 
 
-def make_toy_bundle(folder: Path, seed: int = 0) -> Path:
+def make_toy_bundle(folder: Path, seed: int = 0, entries: int = 64) -> Path:
     rng = np.random.default_rng(seed)
     folder.mkdir()
-    tables = random_tables(rng, CHANNELS, entries=ENTRIES, dim=DIM)
+    tables = random_tables(rng, CHANNELS, entries=entries, dim=DIM)
     tables = replace(
         tables,
         q=rng.uniform(0.5, 1, tables.q.shape).astype(np.float32),

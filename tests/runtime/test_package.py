@@ -1,0 +1,51 @@
+"""What users of the installed package see: what `import dlf` brings and costs, and the flags for C programs."""
+
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+import dlf
+from dlf.runtime import errors
+
+
+def run(*arguments: str) -> str:
+    return subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def test_import_brings_neither_torch_nor_a_backend_nor_the_command_line():
+    loaded = set(run("-c", "import dlf, sys; print(*{name.split('.')[0] for name in sys.modules})").split())
+    assert "numpy" in loaded
+    assert not loaded & {"torch", "onnx", "onnxruntime", "openvino", "tensorrt", "triton", "typer", "rich"}
+
+
+def test_version_is_the_distributions():
+    assert dlf.__version__ == metadata.version("dlf")
+
+
+def test_every_error_is_public():
+    kinds = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.DLFError)}
+    assert kinds <= set(dlf.__all__)
+    assert all(hasattr(dlf, name) for name in dlf.__all__)
+
+
+def test_config_prints_what_is_asked_for():
+    assert run("-m", "dlf.config", "--version").split() == [dlf.__version__]
+    flags = run("-m", "dlf.config", "--cflags", "--libs").split()
+    assert [flag[:2] for flag in flags] == ["-I", "-L", "-W", "-l"]
+
+
+def test_config_wants_a_question():
+    assert subprocess.run([sys.executable, "-m", "dlf.config"], capture_output=True).returncode == 2
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+def test_a_c_program_builds_with_the_flags(tmp_path):
+    (tmp_path / "program.c").write_text(
+        "#include <dlf.h>\n#include <stdio.h>\nint main(void) { return puts(dlf_version()) < 0; }\n"
+    )
+    flags = run("-m", "dlf.config", "--cflags", "--libs").split()
+    subprocess.run(["cc", tmp_path / "program.c", *flags, "-o", tmp_path / "program"], check=True)
+    assert subprocess.run([tmp_path / "program"], check=True, capture_output=True, text=True).stdout.strip() == dlf.__version__
