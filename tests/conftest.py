@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers_bundle import make_toy_bundle
+from helpers_export import tiny_model, write_synthetic
 
 import dlf
 from dlf.runtime.backends import INSTALL
@@ -36,3 +37,19 @@ def codec(toy_bundle: Path, backend: str) -> Iterator[dlf.Codec]:
     """A codec of the small bundle, on each backend in turn."""
     with dlf.Codec(toy_bundle, backend, threads=1) as codec:
         yield codec
+
+
+@pytest.fixture(scope="session")
+def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The synthetic mini checkpoint that the golden tensors were computed from."""
+    return write_synthetic(tmp_path_factory.mktemp("mini") / "mini7.ckpt", "mini", 7)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported bundle of the smallest model (`helpers_export.TINY`) with random weights; not to be changed."""
+    from dlf.export.bundle import write_bundle
+
+    path = tmp_path_factory.mktemp("tiny") / "bundle"
+    write_bundle(tiny_model(), path, "tiny")
+    return path

@@ -37,6 +37,8 @@ class Config:
             raise ValueError(f"vit_width, detail_width and adaptor_width must be multiples of {HEAD_WIDTH}: {self}")
         if self.detail_channels % 4:
             raise ValueError(f"detail_channels must be a multiple of 4: {self}")
+        if any(self.vqgan_width * m % self.vqgan_groups for m in self.vqgan_multipliers):
+            raise ValueError(f"the pixel generator's widths must be multiples of vqgan_groups, {self.vqgan_groups}: {self}")
         if 2 ** (len(self.vqgan_multipliers) - 1) != PATCH:
             raise ValueError(f"vqgan_multipliers must have {PATCH.bit_length()} entries: {self}")
 

@@ -1,0 +1,66 @@
+"""The dlf-export command."""
+
+from pathlib import Path
+
+import pytest
+from helpers_export import TINY, tiny_model
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+import dlf
+import dlf.export.bundle
+from dlf.export.checkpoint import GROUPS_KEY
+from dlf.export.cli import app
+from dlf.runtime.bundle import Bundle
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    save_file(tiny_model().state_dict(), path, {GROUPS_KEY: str(TINY.vqgan_groups)})
+    return path
+
+
+def test_exports_and_replaces_only_when_told(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dlf.export.bundle, "stages", lambda config: ())  # those take long, and have tests of their own
+    output = tmp_path / "deep" / "bundle"
+    result = runner.invoke(app, [str(checkpoint), "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    assert Bundle(output).name == "tiny"
+
+    again = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "second"])
+    assert again.exit_code == 1
+    assert "--overwrite" in again.output
+    assert Bundle(output).name == "tiny"
+
+    replaced = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "second", "--overwrite"])
+    assert replaced.exit_code == 0, replaced.output
+    assert Bundle(output).name == "second"
+    assert [entry.name for entry in output.parent.iterdir()] == ["bundle"]
+
+
+def test_never_replaces_what_is_no_bundle(checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "photos"
+    output.mkdir()
+    (output / "a.jpg").write_bytes(b"precious")
+    result = runner.invoke(app, [str(checkpoint), "-o", str(output), "--overwrite"])
+    assert result.exit_code == 1
+    assert "not a bundle" in result.output
+    assert (output / "a.jpg").read_bytes() == b"precious"
+
+
+def test_refusal_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    result = runner.invoke(app, [str(tmp_path / "absent.ckpt"), "-o", str(tmp_path / "bundle")])
+    assert result.exit_code == 1
+    assert result.output == f"dlf-export: {tmp_path}/absent.ckpt: there is no such file\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_shows_examples_and_version_is_ours() -> None:
+    shown = runner.invoke(app, ["--help"])
+    assert shown.exit_code == 0
+    assert "dlf-export qp0.ckpt -o bundles/qp0" in shown.output
+    assert runner.invoke(app, ["--version"]).output == f"dlf-export {dlf.__version__}\n"
+    assert runner.invoke(app, []).exit_code == 2
