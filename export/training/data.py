@@ -1,0 +1,102 @@
+"""Photographs as one memory-mapped array of bytes, and random crops of it.
+
+JPEG files are decoded once; a crop then costs a small resize. The cache is a folder with `pixels.npy` (uint8, all images one
+after the other) and `sizes.npy` (height and width of each).
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dlf.export.model.config import TILE
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+SCALES = (0.75, 1.25)  # source pixels of a crop per pixel of it
+
+
+def build_cache(folders: Iterable[Path], cache: Path, longest_short_side: int) -> int:
+    """Decode every image below the folders, the shorter side scaled down to at most `longest_short_side`; returns their number."""
+    files = sorted(f for folder in folders for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
+    if not files:
+        raise FileNotFoundError(f"no image ({', '.join(sorted(SUFFIXES))}) below {', '.join(map(str, folders))}")
+    cache.mkdir(parents=True, exist_ok=True)
+    images = [_decode(f, longest_short_side) for f in files]
+    for name, array in (
+        ("pixels.npy", np.concatenate([i.reshape(-1) for i in images])),
+        ("sizes.npy", np.array([i.shape[:2] for i in images], np.int64)),
+    ):
+        np.save(cache / f"part-{name}", array)
+        os.replace(cache / f"part-{name}", cache / name)
+    return len(images)
+
+
+def _decode(file: Path, longest_short_side: int) -> NDArray[np.uint8]:
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    factor = longest_short_side / min(image.size)
+    if factor < 1:
+        image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A cache of `build_cache`. Every `held_out`-th image is kept from training and used to judge it."""
+
+    pixels: NDArray[np.uint8]
+    sizes: NDArray[np.int64]
+    held_out: int
+
+    @staticmethod
+    def open(cache: Path, held_out: int = 46) -> "Photographs":
+        """Memory-map a cache folder."""
+        return Photographs(np.load(cache / "pixels.npy", mmap_mode="r"), np.load(cache / "sizes.npy"), held_out)
+
+    def image(self, i: int) -> NDArray[np.uint8]:
+        """Image i, (height, width, 3)."""
+        start = 3 * int(self.sizes[:i].prod(1).sum())
+        height, width = map(int, self.sizes[i])
+        return self.pixels[start : start + 3 * height * width].reshape(height, width, 3)
+
+    def crops(self, rng: np.random.Generator, n: int, down: int, across: int) -> Tensor:
+        """Random crops of `down` x `across` tiles from images that are large enough, drawn by area and mirrored at random.
+
+        Returns (n, 3, 256 * down, 256 * across), -1 to 1.
+        """
+        need = SCALES[0] * TILE * np.array([down, across])
+        chosen = (self.sizes >= need).all(1) & (np.arange(len(self.sizes)) % self.held_out != 0)
+        area = self.sizes.prod(1) * chosen
+        picks = rng.choice(len(self.sizes), n, p=area / area.sum())
+        return to_tensor([self._crop(rng, int(i), down, across) for i in picks])
+
+    def _crop(self, rng: np.random.Generator, i: int, down: int, across: int) -> NDArray[np.uint8]:
+        image, size = self.image(i), TILE * np.array([down, across])
+        scale = rng.uniform(SCALES[0], min(SCALES[1], (np.array(image.shape[:2]) / size).min()))
+        height, width = (int(s * scale) for s in size)
+        top, left = rng.integers(image.shape[0] - height + 1), rng.integers(image.shape[1] - width + 1)
+        crop = Image.fromarray(image[top : top + height, left : left + width])
+        pixels = np.asarray(crop.resize((int(size[1]), int(size[0])), Image.Resampling.BICUBIC))
+        return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+
+    def judged(self, down: int = 1, across: int = 1) -> Tensor:
+        """The centres of the held-out images, (n, 3, 256 * down, 256 * across), -1 to 1."""
+        height, width = TILE * down, TILE * across
+        out = []
+        for i in range(0, len(self.sizes), self.held_out):
+            image = self.image(i)
+            top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+            if top >= 0 and left >= 0:
+                out.append(image[top : top + height, left : left + width])
+        return to_tensor(out)
+
+
+def to_tensor(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Images (height, width, 3) of one size as (n, 3, height, width), -1 to 1."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1

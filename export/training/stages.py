@@ -1,0 +1,182 @@
+"""The losses of the three stages of training."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlf.export.model import DLF, Config
+from dlf.export.model.config import LATENT_TOKENS, PATCH, TILE
+from dlf.export.training.autoencoder import TrainingEncoder
+from dlf.export.training.perceptual import LPIPS
+from dlf.export.training.quantisers import quantise_detail, quantise_semantic
+
+
+ENTRY_SCALE = 8.0  # of the VQGAN's codebook at the start
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One entry of the configuration's list of stages; see `builtin.toml`."""
+
+    name: str
+    kind: Literal["autoencode", "align", "finetune"]
+    minutes: float
+    lr: float
+    pixel: float = 1.0  # weight of the mean absolute error on -1..1
+    alexnet: float = 1.0  # weight of LPIPS-AlexNet
+    vgg16: float = 0.0  # weight of LPIPS-VGG16
+    vgg16_side: int = 128  # pixels a side of the crop that VGG16 sees of each tile
+    vq: float = 0.25  # weight of the codebook's and commitment loss
+    detail_bpp: float = 0.0  # target of the detail stream, bits per pixel
+    noisy_rate: bool = False  # rate of noisy instead of rounded latents
+    large_crops: float = 0.0  # share of batches with crops of several tiles
+
+
+class Nets(nn.Module):
+    """The model and the encoder of its first stage."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.model = DLF(config)
+        self.encoder = TrainingEncoder(config)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """What the model leaves at PyTorch's defaults and trains badly from there."""
+        for name, p in self.model.named_parameters():
+            if name.endswith("pos_embedding"):  # a table of logits
+                nn.init.zeros_(p)
+        quantiser, channels = self.model.hybrid_codec.quantize_feat, self.model.config.detail_channels
+        with torch.no_grad():
+            # The mixture of many entries is small; and while it is one of many, the softmax passes gradients.
+            self.model.vqgan.quantize.embedding.weight.mul_(ENTRY_SCALE)
+            # The prior starts as a Gaussian of scale and step 1.
+            last = quantiser.y_prior_fusion[1].block[1].conv_out
+            last.bias[: 2 * channels] += 1.0
+            quantiser.y_spatial_prior[2].block[1].conv_out.bias[:channels] += 1.0
+
+    @torch.no_grad()
+    def fit_inputs(self, images: Tensor, latent_scale: float = 2.0) -> None:
+        """Start the analysis from the data: principal components of the patches, and a detail latent of a useful scale."""
+        encoder, quantiser = self.model.hybrid_codec.encoder, self.model.hybrid_codec.quantize_feat
+        width = encoder.patch_embed.weight.shape[0]
+        patches = F.unfold(images * 0.5 + 0.5, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
+        mean = patches.mean(0)
+        values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
+        values, vectors = values.flip(0)[:width].clamp(min=1e-4), vectors.flip(1)[:, :width]
+        basis = (vectors * values**-0.25).T  # half whitened: fine structure counts, but less
+        encoder.patch_embed.weight.copy_(basis.reshape(encoder.patch_embed.weight.shape))
+        encoder.patch_embed.bias.copy_(-basis @ mean)
+        nn.init.eye_(encoder.pix_emb_proj.weight[:, :, 0, 0])
+        _, y = self.model.analysis(images)
+        gain = latent_scale / y.std()
+        quantiser.enc_q.mul_(gain)
+        quantiser.dec_q.div_(gain)
+
+
+@dataclass
+class Losses:
+    """The networks that judge, built once."""
+
+    alexnet: LPIPS
+    vgg16: LPIPS
+
+    @staticmethod
+    def make() -> "Losses":
+        """Both networks in bfloat16, without gradients of their own."""
+        return Losses(*(LPIPS(n).to(torch.bfloat16).requires_grad_(False) for n in ("alexnet", "vgg16")))
+
+    def __call__(self, stage: Stage, image: Tensor, output: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and its terms for the log."""
+        terms = {"pixel": (image - output).abs().mean()}
+        total = stage.pixel * terms["pixel"]
+        if stage.alexnet:
+            terms["lpips_alexnet"] = self.alexnet(image, output).mean()
+            total = total + stage.alexnet * terms["lpips_alexnet"]
+        if stage.vgg16:
+            a, b = random_crops(torch.cat([image, output], 1), stage.vgg16_side).split(3, 1)
+            terms["lpips_vgg16"] = self.vgg16(a, b).mean()
+            total = total + stage.vgg16 * terms["lpips_vgg16"]
+        return total, terms
+
+
+def random_crops(x: Tensor, side: int) -> Tensor:
+    """Random squares of x (n, c, 256h, 256w), as many as it has tiles; (n*h*w, c, side, side)."""
+    n, c, height, width = x.shape
+    count = n * (height // TILE) * (width // TILE)
+    tops, lefts = torch.randint(height - side + 1, (count,)), torch.randint(width - side + 1, (count,))
+    return torch.stack(
+        [x[i % n, :, top : top + side, left : left + side] for i, (top, left) in enumerate(zip(tops, lefts, strict=True))]
+    )
+
+
+@dataclass
+class Outcome:
+    """What a step gives: the loss without the rate, the rate to weigh, what to log, and tokens for the codebook's upkeep."""
+
+    distortion: Tensor
+    rate: Tensor
+    log: dict[str, Tensor]
+    z: Tensor | None = None
+    indices: Tensor | None = None
+
+
+def generate(model: DLF, latent: Tensor) -> Tensor:
+    """The image, not clamped."""
+    image: Tensor = model.vqgan.decoder(model.vqgan.post_quant_conv(latent))
+    return image.float()
+
+
+def autoencode(nets: Nets, losses: Losses, stage: Stage, image: Tensor) -> Outcome:
+    """Stage (a): training encoder, mixture of codebook entries, pixel generator."""
+    logits = nets.encoder(image)
+    output = generate(nets.model, nets.model.vqgan.quantize(logits))
+    total, terms = losses(stage, image, output)
+    mean = logits.softmax(1).mean((0, 2, 3))
+    perplexity = torch.exp(-(mean * (mean + 1e-9).log()).sum())
+    return Outcome(total, torch.zeros(()), {**terms, "perplexity": perplexity.detach()})
+
+
+def _code(nets: Nets, stage: Stage, image: Tensor) -> tuple[Tensor, Outcome]:
+    """Logits of the latent adaptor after both quantisers, and an outcome that lacks the distortion."""
+    model = nets.model
+    z, y = model.analysis(image)
+    with torch.autocast("cpu", enabled=False):
+        semantic = quantise_semantic(model.hybrid_codec.quantize, z.float())
+        detail = quantise_detail(model.hybrid_codec.quantize_feat, y.float())
+    logits = model.prior_fusion(*model.synthesis(semantic.z_hat, detail.y_hat)).float()
+    pixels = image.shape[0] * image.shape[2] * image.shape[3]
+    rate = (detail.noisy_bits if stage.noisy_rate else detail.bits) / pixels
+    log = {"detail_bpp": detail.bits.detach() / pixels, "vq": semantic.loss.detach()}
+    return logits, Outcome(stage.vq * semantic.loss, rate, log, z.detach().float(), semantic.indices)
+
+
+def align(nets: Nets, losses: Losses, stage: Stage, image: Tensor) -> Outcome:
+    """Stage (b): both branches and the adaptor learn to name the latent that the training encoder found."""
+    with torch.no_grad():
+        target = nets.encoder(image)
+        wanted = nets.model.vqgan.quantize(target)
+    logits, outcome = _code(nets, stage, image)
+    cross_entropy = -(target.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+    # The codebook stays as the first stage left it.
+    latent = torch.einsum("nkhw,kd->ndhw", logits.softmax(1), nets.model.vqgan.quantize.embedding.weight.detach())
+    distance = (latent - wanted).square().mean() / wanted.var()
+    outcome.distortion = outcome.distortion + 0.2 * cross_entropy + distance
+    outcome.log |= {"cross_entropy": cross_entropy.detach(), "latent": distance.detach()}
+    return outcome
+
+
+def finetune(nets: Nets, losses: Losses, stage: Stage, image: Tensor) -> Outcome:
+    """Stage (c): everything, end to end, on pixels and features."""
+    logits, outcome = _code(nets, stage, image)
+    total, terms = losses(stage, image, generate(nets.model, nets.model.vqgan.quantize(logits)))
+    outcome.distortion = outcome.distortion + total
+    outcome.log |= terms
+    return outcome
+
+
+STEP = {"autoencode": autoencode, "align": align, "finetune": finetune}
+TOKENS_PER_TILE = LATENT_TOKENS
