@@ -1,0 +1,192 @@
+"""The training loop on random images: it runs through its stages, learns, resumes exactly and writes a loadable checkpoint."""
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dlf.export.checkpoint import load_checkpoint
+from dlf.export.model import Config
+from dlf.export.training import stages
+from dlf.export.training.data import Photographs, build_cache
+from dlf.export.training.optimiser import Optimiser, orthogonalise, schedule
+from dlf.export.training.stages import Stage
+from dlf.export.training.train import Settings, Trainer
+
+BUILTIN = Path(__file__).parents[3] / "export" / "training" / "builtin.toml"
+TINY = Config(
+    vit_width=64,
+    vit_layers=1,
+    codebook_size=16,
+    codebook_dim=4,
+    detail_width=64,
+    detail_channels=8,
+    encoder_insertions=(0,),
+    decoder_insertions=(0,),
+    insertion_depth=1,
+    adaptor_width=64,
+    vqgan_codebook_size=16,
+    vqgan_codebook_dim=8,
+    vqgan_width=8,
+    vqgan_multipliers=(1, 1, 1, 1, 1),
+    vqgan_blocks=1,
+    vqgan_groups=2,
+)
+
+
+class Judge:
+    """Stands for the perceptual networks, which a test must not fetch."""
+
+    def __call__(self, stage: Stage, image: torch.Tensor, output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        error = (image - output).abs().mean()
+        return error, {"pixel": error}
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Photographs:
+    rng = np.random.default_rng(0)
+    (tmp_path / "photographs").mkdir()
+    for i in range(4):
+        small = Image.fromarray(rng.integers(0, 256, (8, 10, 3), np.uint8))
+        small.resize((400, 300), Image.Resampling.BICUBIC).save(tmp_path / "photographs" / f"{i}.png")
+    assert build_cache([tmp_path / "photographs"], tmp_path / "cache", 280) == 4
+    return Photographs.open(tmp_path / "cache", held_out=4)
+
+
+def settings(*kinds: str, steps: int = 3) -> Settings:
+    stage = {"minutes": steps / 60, "lr": 0.002, "detail_bpp": 0.03}
+    return replace(
+        Settings.read(BUILTIN),
+        model=TINY,
+        stages=tuple(Stage(name=kind, kind=kind, **stage) for kind in kinds),  # type: ignore[arg-type]
+        tiles=2,
+        revive_steps=2,
+        judge_minutes=1.0,
+    )
+
+
+def trainer(config: Settings, photographs: Photographs, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """A trainer whose clock advances a second a step."""
+    monkeypatch.setattr(stages.Losses, "make", staticmethod(Judge))
+    return Trainer(config, photographs, folder, clock=itertools.count().__next__)
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_all_stages_run_and_leave_a_checkpoint(photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trainer(settings("autoencode", "align", "finetune"), photographs, tmp_path / "run", monkeypatch)
+    run.run()
+    lines = log(tmp_path / "run")
+    assert all(np.isfinite(v) for line in lines for k, v in line.items() if k != "stage")
+    assert {line["stage"] for line in lines} == {"autoencode", "align", "finetune"}
+    assert sum("loss" in line for line in lines) == 9
+    assert all(0 <= line["codebook_used"] <= 1 for line in lines if "codebook_used" in line)
+    model = load_checkpoint(tmp_path / "run" / "finetune.safetensors")
+    assert model.config == TINY
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, run.shadow[f"model.{name}"]), name
+
+
+def test_the_loss_falls(photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trainer(settings("autoencode", steps=30), photographs, tmp_path / "run", monkeypatch)
+    run.run()
+    losses = [line["loss"] for line in log(tmp_path / "run") if "loss" in line]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(
+    photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings("align", "finetune", steps=4)
+    whole = trainer(config, photographs, tmp_path / "whole", monkeypatch)
+    whole.run()
+    part = trainer(config, photographs, tmp_path / "part", monkeypatch)
+    part._start(config.stages[0])
+    for _ in range(2):
+        part._train_step(config.stages[0], part.seconds / 4)
+        part.seconds += 1
+    part._save("latest")
+    resumed = trainer(config, photographs, tmp_path / "part", monkeypatch)
+    resumed.run()
+    for name, tensor in whole.nets.state_dict().items():
+        assert torch.equal(tensor, resumed.nets.state_dict()[name]), name
+    assert resumed.rate_weight == whole.rate_weight
+
+
+def test_a_finished_run_is_left_alone(photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings("autoencode")
+    trainer(config, photographs, tmp_path / "run", monkeypatch).run()
+    before = (tmp_path / "run" / "log.jsonl").read_bytes()
+    trainer(config, photographs, tmp_path / "run", monkeypatch).run()
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == before
+
+
+def test_the_weight_of_the_rate_follows_the_rate(
+    photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(settings("finetune"), photographs, tmp_path / "run", monkeypatch)
+    stage, start = run.settings.stages[0], run.rate_weight
+    run._steer(stage, 2 * stage.detail_bpp)
+    raised = run.rate_weight
+    run.stage_step = 0
+    run._steer(stage, stage.detail_bpp / 2)
+    assert start < raised
+    assert run.rate_weight < raised
+
+
+def test_the_shipped_configuration_is_complete() -> None:
+    config = Settings.read(BUILTIN)
+    assert [stage.kind for stage in config.stages[:3]] == ["autoencode", "align", "finetune"]
+    assert config.model.codebook_size & (config.model.codebook_size - 1) == 0, "token bits would be wasted"
+
+
+def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(BUILTIN.read_text().replace("seed = 1", "seed = 1\nsede = 2"))
+    with pytest.raises(TypeError, match="sede"):
+        Settings.read(tmp_path / "a.toml")
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((2, 16, 40), (1, 40, 16)):
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)).float())
+        assert float(values.min()) > 0.5
+        assert float(values.max()) < 1.4
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
+    module = torch.nn.Linear(16, 16)
+    optimiser, before = Optimiser(module, 0.1, 0.01), module.weight.detach().clone()
+    module.weight.grad, module.bias.grad = torch.full((16, 16), float("nan")), torch.zeros(16)
+    optimiser.step(1.0, 1.0)
+    assert torch.equal(module.weight, before)
+
+
+def test_schedule_warms_up_and_ends_at_zero() -> None:
+    assert schedule(0.0, 0.1) == 0
+    assert schedule(0.1, 0.1) == 1
+    assert schedule(1.0, 0.1) == pytest.approx(0)
+    assert schedule(1.2, 0.1) == pytest.approx(0)
+
+
+def test_crops_come_from_images_that_are_not_judged(photographs: Photographs) -> None:
+    marked = Photographs(photographs.pixels.copy(), photographs.sizes, held_out=4)
+    marked.image(0)[:] = 7
+    crops = marked.crops(np.random.default_rng(0), 8, 1, 1)
+    assert crops.shape == (8, 3, 256, 256)
+    assert float(crops.min()) >= -1
+    assert float(crops.max()) <= 1
+    assert all(float(crop.std()) > 0 for crop in crops)
+    assert torch.equal(marked.judged(), torch.full((1, 3, 256, 256), 7 / 127.5 - 1))
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no image"):
+        build_cache([tmp_path], tmp_path / "cache", 512)
