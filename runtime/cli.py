@@ -24,7 +24,7 @@ from dlf.runtime.codec import Codec
 from dlf.runtime.core import Limits
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 from dlf.runtime.files import write_atomically
-from dlf.runtime.images import encode_as
+from dlf.runtime.images import encode_as, format_of
 from dlf.runtime.info import info as describe
 
 STDIO = "-"
@@ -38,7 +38,7 @@ app = typer.Typer(
 )
 stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
-Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Files; - is standard input.", show_default=False)]
+Files = Annotated[list[str], typer.Argument(metavar="FILE", help="Files; - is standard input.", show_default=False)]
 Output = Annotated[
     str | None,
     typer.Option("-o", "--output", metavar="FILE|DIR", help="Where to write; - is standard output. By default beside the input."),
@@ -47,9 +47,9 @@ Model = Annotated[
     str | None, typer.Option(metavar="BUNDLE", envvar="DLF_MODEL", help="The model: a folder that dlf-export has written.")
 ]
 BackendName = Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the first that is installed.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. By default as many as the backend chooses.")]
-MaxPixels = Annotated[int, typer.Option(min=1, help="Refuse images of more pixels.")]
-MaxSide = Annotated[int, typer.Option(min=1, help="Refuse images that are wider or higher.")]
+Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads. By default as many as the backend chooses.")]
+MaxPixels = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images of more pixels.")]
+MaxSide = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images that are wider or higher.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a file, each on a line, to standard output.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell what is in use, and how long each step takes.")]
@@ -62,13 +62,18 @@ def main() -> None:
     app(prog_name="dlf")
 
 
-@app.callback()
-def _dlf(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"dlf {dlf.__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _dlf(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
 
 
 @app.command(
@@ -134,9 +139,11 @@ def decode(
 
     def decode_one(name: str) -> None:
         target = targets[name]
+        suffix = ".png" if target == STDIO else Path(target).suffix
+        format_of(suffix)  # refuses before the work is done
         _refuse_existing(target, overwrite)
         data = _read(name)
-        _write(target, encode_as(codec.decode(data), ".png" if target == STDIO else Path(target).suffix))
+        _write(target, encode_as(codec.decode(data), suffix))
         _report(codec, name, target, data, limits, as_json)
 
     _for_each(files, decode_one, verbose)
@@ -276,9 +283,10 @@ def _report(codec: Codec, name: str, target: str, data: bytes, limits: Limits, a
         }
         print(json.dumps(line), flush=True)
     else:
+        loading = f" and {load:.2f} s to load the model" if load >= 0.005 else ""
         stderr.print(
-            f"{name} -> {target}: {found.width}x{found.height}, {found.bytes.total} bytes, {found.bpp:.4f} bpp, {seconds:.2f} s "
-            f"(and {load:.2f} s to load the model), {codec.backend.name}"
+            f"{name} -> {target}: {found.width}x{found.height}, {found.bytes.total} bytes, {found.bpp:.4f} bpp, "
+            f"{seconds:.2f} s{loading}, {codec.backend.name}"
         )
 
 

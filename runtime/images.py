@@ -75,22 +75,30 @@ def crop_to_pixels(batch: Batch, height: int, width: int) -> Pixels:
     return np.ascontiguousarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
-def encode_as(pixels: Pixels, suffix: str) -> bytes:
-    """Return an image file of the format that a suffix such as `.png` stands for (lossy formats at quality 95).
+def format_of(suffix: str) -> str:
+    """Return Pillow's name for the format that a suffix such as `.png` stands for.
 
     Raises:
         ImageError: Pillow writes no such format.
     """
-    format_name = Image.registered_extensions().get(suffix.lower())
-    if format_name not in Image.SAVE:
-        raise ImageError(f"No image format is known for the suffix {suffix!r}; use .png, .jpg, .webp, .tif or .bmp.")
+    name = Image.registered_extensions().get(suffix.lower())
+    if name not in Image.SAVE:
+        raise ImageError(f"no image format is known for the suffix {suffix!r}; use .png, .jpg, .webp, .tif or .bmp.")
+    return name
+
+
+def encode_as(pixels: Pixels, suffix: str) -> bytes:
+    """Return an image file of the format of a suffix (lossy formats at quality 95).
+
+    Raises:
+        ImageError: Pillow writes no such format, or not at this size.
+    """
+    name = format_of(suffix)
     buffer = BytesIO()
     try:
-        Image.fromarray(pixels).save(buffer, format_name, quality=95)
+        Image.fromarray(pixels).save(buffer, name, quality=95)
     except (OSError, ValueError) as error:
-        raise ImageError(
-            f"An image of {pixels.shape[1]}x{pixels.shape[0]} cannot be written as {format_name} ({error})."
-        ) from error
+        raise ImageError(f"an image of {pixels.shape[1]}x{pixels.shape[0]} cannot be written as {name} ({error}).") from error
     return buffer.getvalue()
 
 
