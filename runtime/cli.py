@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 import dlf
 from dlf.runtime.backends import INSTALL
@@ -229,7 +229,7 @@ def _open(model: str | None, backend: str | None, threads: int | None, limits: L
 def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool) -> None:
     """Do all inputs, with a progress bar on a terminal; tell of those that fail, and exit with 1 if any did."""
     failed = 0
-    columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeRemainingColumn())
+    columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     hidden = len(inputs) == 1 or not stderr.is_terminal
     with Progress(*columns, console=stderr, transient=True, disable=hidden, redirect_stdout=False, redirect_stderr=False) as bar:
         for name in bar.track(inputs):
