@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,3 +105,23 @@ def test_wrong_arguments_are_refused(model, call, message):
 def test_a_refused_model_says_what_to_do(data, kind):
     with pytest.raises(kind, match="again"):
         core.EntropyModel(data)
+
+
+def test_no_memory_is_an_error_of_its_own():
+    """In a process of its own, which is left room for y_hat but not for the core's own 4 bytes a value."""
+    code = """
+import resource
+import numpy as np
+from helpers_entropy import identity_tables
+from dlf.runtime import core, errors
+model = core.EntropyModel(identity_tables().to_bytes())
+y = np.zeros((4, 2048, 2048), np.float32)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + y.nbytes * 3 // 2,) * 2)
+try:
+    model.encode_detail(y)
+except errors.OutOfMemoryError:
+    print("refused")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert run.stdout.strip() == "refused", run.stderr

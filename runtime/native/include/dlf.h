@@ -179,12 +179,13 @@ DLF_API dlf_result dlf_rans_encode(const dlf_entropy *entropy, const int32_t *sy
  *  data      hostile
  *  symbols   receives count symbols; undefined on failure
  * Returns DLF_OK, INVALID_ARGUMENT, TRUNCATED, TRAILING_BYTES, STREAM_CORRUPT. */
-DLF_API dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data, size_t size, const int16_t *indexes, size_t count,
-                                   int32_t *symbols);
+DLF_API dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data, size_t size, const int16_t *indexes,
+                                   size_t count, int32_t *symbols);
 
 /* Entropy parameters of one step of the four-part prior, for every channel and position.
  *  step      0 to 3
- *  r         (channels, height, width) in 1/256: the reconstruction so far, 0 where not yet coded; not read at step 0 (may be NULL)
+ *  r         (channels, height, width) in 1/256: the reconstruction so far, 0 where not yet coded; at step 0 it is not read
+ *            and may be NULL
  *  indexes   receives the CDF indexes, -1 where a symbol is not coded
  *  means     receives the means in 1/256 */
 DLF_API dlf_result dlf_prior_step(const dlf_entropy *entropy, int step, const int32_t *r, uint32_t height, uint32_t width,

@@ -10,7 +10,7 @@ namespace {
 constexpr int32_t kLeaky01 = 6554; // slope 0.1 in 1/65536
 constexpr int32_t kLeaky001 = 655; // slope 0.01
 
-// Positions that go through a pointwise layer together, each weight loaded once for all of them.
+// Positions of a row that go through the layers together, so that a weight is loaded once for all of them.
 constexpr size_t kTile = 4;
 
 int16_t sat16(int64_t x) { return static_cast<int16_t>(std::clamp<int64_t>(x, INT16_MIN, INT16_MAX)); }
@@ -38,15 +38,15 @@ template <class Use> void pointwise(const Layer &layer, const int16_t *x, size_t
     }
 }
 
-// One row of up to kTile positions of a depthwise 3x3 layer. `t` is the first of them in a map that has a border of one
-// position of zeros, `stride` values a row.
-void depthwise(const Layer &layer, const int16_t *t, size_t stride, size_t positions, int32_t *acc, int16_t *out) {
+// Up to kTile neighbouring positions of a depthwise 3x3 layer. `corner` is the upper left neighbour of the first, in a map that
+// has a border of zeros and `stride` values a row; acc is scratch for one position.
+void depthwise(const Layer &layer, const int16_t *corner, size_t stride, size_t positions, int32_t *acc, int16_t *out) {
     const size_t d = layer.outputs;
     for (size_t p = 0; p < positions; ++p) {
         std::fill_n(acc, d, 0);
         for (size_t tap = 0; tap < 9; ++tap) {
             const int16_t *w = &layer.w[tap * d];
-            const int16_t *x = t + (tap / 3) * stride + (tap % 3) * d + p * d - stride - d;
+            const int16_t *x = corner + (tap / 3) * stride + (tap % 3 + p) * d;
             for (size_t c = 0; c < d; ++c)
                 acc[c] += w[c] * x[c];
         }
@@ -64,14 +64,13 @@ public:
 
     void run(const DepthBlock &block, int16_t *x) {
         for_each_tile([&](size_t row, size_t col, size_t positions) {
-            int16_t *t = inner(row, col);
-            pointwise(block.conv1, x + (row * width_ + col) * d_, positions,
-                      [&](size_t p, size_t o, int64_t value) {
-                          t[p * d_ + o] = static_cast<int16_t>(leaky(sat16(value), kLeaky001));
-                      });
+            int16_t *t = &t_[(row + 1) * stride_ + (col + 1) * d_];
+            pointwise(block.conv1, x + (row * width_ + col) * d_, positions, [&](size_t p, size_t o, int64_t value) {
+                t[p * d_ + o] = static_cast<int16_t>(leaky(sat16(value), kLeaky001));
+            });
         });
         for_each_tile([&](size_t row, size_t col, size_t positions) {
-            finish_tile(block, inner(row, col), positions, x + (row * width_ + col) * d_);
+            finish_tile(block, &t_[row * stride_ + col * d_], positions, x + (row * width_ + col) * d_);
         });
     }
 
@@ -82,11 +81,9 @@ private:
                 visit(row, col, std::min(kTile, width_ - col));
     }
 
-    int16_t *inner(size_t row, size_t col) { return &t_[(row + 1) * stride_ + (col + 1) * d_]; }
-
-    // All that follows conv1, for the positions of a tile; x is theirs alone.
-    void finish_tile(const DepthBlock &block, const int16_t *t, size_t positions, int16_t *x) {
-        depthwise(block.depth_conv, t, stride_, positions, acc_.data(), mixed_.data());
+    // All that follows conv1, for the positions of a tile; x is theirs alone, `corner` as for depthwise().
+    void finish_tile(const DepthBlock &block, const int16_t *corner, size_t positions, int16_t *x) {
+        depthwise(block.depth_conv, corner, stride_, positions, acc_.data(), mixed_.data());
         pointwise(block.conv2, mixed_.data(), positions,
                   [&](size_t p, size_t o, int64_t value) { u_[p * d_ + o] = sat16(value + x[p * d_ + o]); });
         pointwise(block.conv, u_.data(), positions,
@@ -102,8 +99,8 @@ private:
     }
 
     size_t d_, height_, width_;
-    size_t stride_;           // values in a row of t_
-    std::vector<int16_t> t_;  // conv1's result, [height + 2][width + 2][D], the border 0
+    size_t stride_;          // values in a row of t_
+    std::vector<int16_t> t_; // conv1's result, [height + 2][width + 2][D], the border 0
     std::vector<int32_t> acc_;
     std::vector<int16_t> mixed_, u_, halves_, gated_; // of one tile
 };

@@ -122,6 +122,25 @@ def test_a_state_that_is_not_final_is_refused(model, state):
         model.rans_decode(state.to_bytes(4, "little"), np.array([], np.int16))
 
 
+@pytest.mark.parametrize("emitted", [0, 1])
+def test_a_first_state_that_no_encoder_leaves_is_refused(model, emitted):
+    """One symbol, decoded from 4 bytes where the encoder writes 5, or the reverse, would end in the right state too."""
+    target = (1 << 23) >> (8 * emitted)
+    index, symbol, start, frequency = next(
+        (index, symbol, int(cdf[:symbol].sum()), int(cdf[symbol]))
+        for index, cdf in enumerate(reference_frequencies())
+        for symbol in range(len(cdf) - 1)
+        if (1 << 23) // 65536 < cdf[symbol] <= 256 * 4**emitted and cdf[symbol] > 256 * emitted
+    )
+    state = (target // frequency << 16) + target % frequency + start
+    assert not 1 << 23 <= state < 1 << 31
+    stream = state.to_bytes(4, "little") + bytes(emitted)
+    indexes = np.array([index], np.int16)
+    assert python_rans_decode(reference_frequencies(), stream, indexes) == [symbol - len(reference_frequencies()[index]) // 2 + 1]
+    with pytest.raises(errors.StreamCorruptError):
+        model.rans_decode(stream, indexes)
+
+
 def raw_stream(frequencies, groups):
     """A stream of the escape of a CDF and then raw groups, whatever they say."""
     start, frequency = int(frequencies[:-1].sum()), int(frequencies[-1])
