@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 import dlf
 from dlf.kernels.entropy_tables import EntropyTables
+from dlf.runtime.backends import installed
 
 SIZES = [(1, 1), (1, 300), (300, 1), (257, 255), (256, 256), (512, 300)]
 
@@ -140,3 +141,14 @@ def test_limits_can_be_raised(codec):
         codec.encode(wide)
     generous = dlf.Codec(codec.bundle.path, codec.backend.name, limits=dlf.Limits(max_side=20000))
     assert generous.decode(generous.encode(wide)).shape == wide.shape
+
+
+def test_backends_read_each_others_files_of_a_real_model(tiny_bundle):
+    codecs = [dlf.Codec(tiny_bundle, name, threads=1) for name in installed()]
+    image = photograph(100, 300)
+    for writer in codecs:
+        data = writer.encode(image)
+        pictures = [reader.decode(data).astype(int) for reader in codecs]
+        assert pictures[0].shape == image.shape
+        assert pictures[0].std() > 0
+        assert all(np.abs(picture - pictures[0]).max() <= 1 for picture in pictures)
