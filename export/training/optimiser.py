@@ -62,7 +62,7 @@ class Optimiser:
             table = any(word in name for word in ("embed", "token", "prior_vec"))
             matrix = p.ndim >= 2 and min(p.shape[0], p.numel() // p.shape[0]) >= 8 and not table
             # The convolutions that meet pixels, the last logits and the depthwise kernels do better with Adam.
-            ends = "conv_out" in name and p.shape[0] == 3 or p.ndim == 4 and p.shape[1] == 1
+            ends = ("conv_out" in name and p.shape[0] == 3) or (p.ndim == 4 and p.shape[1] == 1)
             (matrices if matrix and not ends else others).append(p)
         self.lr = lr
         self.params = [*matrices, *others]
@@ -70,7 +70,7 @@ class Optimiser:
         self.adam = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
 
     def step(self, factor: float, clip: float) -> float:
-        """One update at `factor` times the peak learning rate; returns the gradient's norm. A gradient that is not finite is skipped."""
+        """One update at `factor` times the peak learning rate, skipped if the gradient is not finite; returns its norm."""
         norm = float(nn.utils.clip_grad_norm_(self.params, clip))
         if math.isfinite(norm):
             for optimiser in (self.muon, self.adam):

@@ -22,7 +22,7 @@ _LAYERS: dict[Network, list[tuple[int, int] | str]] = {
 
 
 class Features(nn.Module):
-    """The convolutions of an ImageNet network; the rectified features before each pooling (and of AlexNet's last three layers)."""
+    """The convolutions of an ImageNet network, tapped before each pooling (and at each of AlexNet's last three layers)."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()

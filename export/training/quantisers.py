@@ -54,7 +54,7 @@ class Detail(NamedTuple):
     noisy_bits: Tensor
 
 
-def quantise_detail(quantiser: ScalarQuantiser, y: Tensor) -> Detail:
+def quantise_detail(quantiser: ScalarQuantiser, y: Tensor, rng: torch.Generator | None = None) -> Detail:
     """The four-part prior and rounding of `ScalarQuantiser.quantise`, differentiable and without the skip.
 
     A skipped symbol has a scale below 0.12, under which anything but 0 is all but impossible; so the prior learns by itself to
@@ -71,7 +71,7 @@ def quantise_detail(quantiser: ScalarQuantiser, y: Tensor) -> Detail:
         value = here - mean
         symbol = round_through(value)
         bits = bits + gaussian_bits(symbol, scale).sum()
-        noisy_bits = noisy_bits + gaussian_bits(value + torch.rand_like(value) - 0.5, scale).sum()
+        noisy_bits = noisy_bits + gaussian_bits(value + torch.rand(value.shape, generator=rng) - 0.5, scale).sum()
         r = r.masked_scatter(mask, symbol + mean)
     return Detail(r * step_size, bits, noisy_bits)
 
@@ -98,7 +98,7 @@ def quantise_semantic(quantiser: VectorQuantiser, z: Tensor) -> Semantic:
 
 @torch.no_grad()
 def revive(quantiser: VectorQuantiser, usage: Tensor, z: Tensor, threshold: float) -> int:
-    """Move entries whose usage (a share of all tokens, (size,)) is below `threshold` of the uniform share onto latents of a batch.
+    """Move entries whose usage, a share of all tokens, is below `threshold` of the uniform share onto latents of a batch.
 
     Returns how many were moved; their usage is set to the uniform share.
     """

@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.export.model import DLF, Config
-from dlf.export.model.config import LATENT_TOKENS, PATCH, TILE
+from dlf.export.model.config import PATCH, TILE
 from dlf.export.training.autoencoder import TrainingEncoder
 from dlf.export.training.perceptual import LPIPS
 from dlf.export.training.quantisers import quantise_detail, quantise_semantic
-
 
 ENTRY_SCALE = 8.0  # of the VQGAN's codebook at the start
 
@@ -60,7 +59,11 @@ class Nets(nn.Module):
 
     @torch.no_grad()
     def fit_inputs(self, images: Tensor, latent_scale: float = 2.0) -> None:
-        """Start the analysis from the data: principal components of the patches, and a detail latent of a useful scale."""
+        """Start the analysis from the data.
+
+        Patches are embedded by their principal components; the semantic latent is spread over its codebook's sphere, and the
+        codebook drawn from it; the detail latent has a useful scale. `images` give more tokens than the codebook has entries.
+        """
         encoder, quantiser = self.model.hybrid_codec.encoder, self.model.hybrid_codec.quantize_feat
         width = encoder.patch_embed.weight.shape[0]
         patches = F.unfold(images * 0.5 + 0.5, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
@@ -71,7 +74,14 @@ class Nets(nn.Module):
         encoder.patch_embed.weight.copy_(basis.reshape(encoder.patch_embed.weight.shape))
         encoder.patch_embed.bias.copy_(-basis @ mean)
         nn.init.eye_(encoder.pix_emb_proj.weight[:, :, 0, 0])
-        _, y = self.model.analysis(images)
+        z, y = self.model.analysis(images)
+        z = z.mT.flatten(0, -2)
+        deviation, mean = z.std(0), z.mean(0)
+        encoder.conv_out.weight.div_(deviation[:, None, None, None])
+        encoder.conv_out.bias.sub_(mean).div_(deviation)
+        z = (z - mean) / deviation
+        entries = self.model.hybrid_codec.quantize.embedding.weight
+        entries.copy_(F.normalize(z[torch.randperm(len(z))[: len(entries)]], dim=-1))
         gain = latent_scale / y.std()
         quantiser.enc_q.mul_(gain)
         quantiser.dec_q.div_(gain)
@@ -89,7 +99,7 @@ class Losses:
         """Both networks in bfloat16, without gradients of their own."""
         return Losses(*(LPIPS(n).to(torch.bfloat16).requires_grad_(False) for n in ("alexnet", "vgg16")))
 
-    def __call__(self, stage: Stage, image: Tensor, output: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, stage: Stage, image: Tensor, output: Tensor, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum, and its terms for the log."""
         terms = {"pixel": (image - output).abs().mean()}
         total = stage.pixel * terms["pixel"]
@@ -97,17 +107,17 @@ class Losses:
             terms["lpips_alexnet"] = self.alexnet(image, output).mean()
             total = total + stage.alexnet * terms["lpips_alexnet"]
         if stage.vgg16:
-            a, b = random_crops(torch.cat([image, output], 1), stage.vgg16_side).split(3, 1)
+            a, b = random_crops(torch.cat([image, output], 1), stage.vgg16_side, rng).split(3, 1)
             terms["lpips_vgg16"] = self.vgg16(a, b).mean()
             total = total + stage.vgg16 * terms["lpips_vgg16"]
         return total, terms
 
 
-def random_crops(x: Tensor, side: int) -> Tensor:
+def random_crops(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
     """Random squares of x (n, c, 256h, 256w), as many as it has tiles; (n*h*w, c, side, side)."""
-    n, c, height, width = x.shape
+    n, _, height, width = x.shape
     count = n * (height // TILE) * (width // TILE)
-    tops, lefts = torch.randint(height - side + 1, (count,)), torch.randint(width - side + 1, (count,))
+    tops, lefts = (torch.randint(free - side + 1, (count,), generator=rng) for free in (height, width))
     return torch.stack(
         [x[i % n, :, top : top + side, left : left + side] for i, (top, left) in enumerate(zip(tops, lefts, strict=True))]
     )
@@ -130,23 +140,23 @@ def generate(model: DLF, latent: Tensor) -> Tensor:
     return image.float()
 
 
-def autoencode(nets: Nets, losses: Losses, stage: Stage, image: Tensor) -> Outcome:
+def autoencode(nets: Nets, losses: Losses, stage: Stage, image: Tensor, rng: torch.Generator) -> Outcome:
     """Stage (a): training encoder, mixture of codebook entries, pixel generator."""
     logits = nets.encoder(image)
     output = generate(nets.model, nets.model.vqgan.quantize(logits))
-    total, terms = losses(stage, image, output)
+    total, terms = losses(stage, image, output, rng)
     mean = logits.softmax(1).mean((0, 2, 3))
     perplexity = torch.exp(-(mean * (mean + 1e-9).log()).sum())
-    return Outcome(total, torch.zeros(()), {**terms, "perplexity": perplexity.detach()})
+    return Outcome(total, torch.zeros(()), {name: term.detach() for name, term in (terms | {"perplexity": perplexity}).items()})
 
 
-def _code(nets: Nets, stage: Stage, image: Tensor) -> tuple[Tensor, Outcome]:
+def _code(nets: Nets, stage: Stage, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Outcome]:
     """Logits of the latent adaptor after both quantisers, and an outcome that lacks the distortion."""
     model = nets.model
     z, y = model.analysis(image)
     with torch.autocast("cpu", enabled=False):
         semantic = quantise_semantic(model.hybrid_codec.quantize, z.float())
-        detail = quantise_detail(model.hybrid_codec.quantize_feat, y.float())
+        detail = quantise_detail(model.hybrid_codec.quantize_feat, y.float(), rng)
     logits = model.prior_fusion(*model.synthesis(semantic.z_hat, detail.y_hat)).float()
     pixels = image.shape[0] * image.shape[2] * image.shape[3]
     rate = (detail.noisy_bits if stage.noisy_rate else detail.bits) / pixels
@@ -154,12 +164,12 @@ def _code(nets: Nets, stage: Stage, image: Tensor) -> tuple[Tensor, Outcome]:
     return logits, Outcome(stage.vq * semantic.loss, rate, log, z.detach().float(), semantic.indices)
 
 
-def align(nets: Nets, losses: Losses, stage: Stage, image: Tensor) -> Outcome:
+def align(nets: Nets, losses: Losses, stage: Stage, image: Tensor, rng: torch.Generator) -> Outcome:
     """Stage (b): both branches and the adaptor learn to name the latent that the training encoder found."""
     with torch.no_grad():
         target = nets.encoder(image)
         wanted = nets.model.vqgan.quantize(target)
-    logits, outcome = _code(nets, stage, image)
+    logits, outcome = _code(nets, stage, image, rng)
     cross_entropy = -(target.softmax(1) * logits.log_softmax(1)).sum(1).mean()
     # The codebook stays as the first stage left it.
     latent = torch.einsum("nkhw,kd->ndhw", logits.softmax(1), nets.model.vqgan.quantize.embedding.weight.detach())
@@ -169,14 +179,13 @@ def align(nets: Nets, losses: Losses, stage: Stage, image: Tensor) -> Outcome:
     return outcome
 
 
-def finetune(nets: Nets, losses: Losses, stage: Stage, image: Tensor) -> Outcome:
+def finetune(nets: Nets, losses: Losses, stage: Stage, image: Tensor, rng: torch.Generator) -> Outcome:
     """Stage (c): everything, end to end, on pixels and features."""
-    logits, outcome = _code(nets, stage, image)
-    total, terms = losses(stage, image, generate(nets.model, nets.model.vqgan.quantize(logits)))
+    logits, outcome = _code(nets, stage, image, rng)
+    total, terms = losses(stage, image, generate(nets.model, nets.model.vqgan.quantize(logits)), rng)
     outcome.distortion = outcome.distortion + total
-    outcome.log |= terms
+    outcome.log |= {name: term.detach() for name, term in terms.items()}
     return outcome
 
 
 STEP = {"autoencode": autoencode, "align": align, "finetune": finetune}
-TOKENS_PER_TILE = LATENT_TOKENS

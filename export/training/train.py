@@ -12,13 +12,14 @@ import json
 import math
 import os
 import time
-import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import tomllib
 import torch
 import typer
 from safetensors.torch import save_file
@@ -29,13 +30,13 @@ from dlf.export.model import Config
 from dlf.export.training.data import Photographs, build_cache
 from dlf.export.training.optimiser import Optimiser, average, schedule
 from dlf.export.training.quantisers import revive
-from dlf.export.training.stages import STEP, Losses, Nets, Stage
+from dlf.export.training.stages import STEP, Losses, Nets, Outcome, Stage
 
 # Tiles down and across of a large crop.
 LARGE = ((1, 2), (2, 1), (2, 2))
-LARGE_ODDS = (0.4, 0.4, 0.2)
+LARGE_ODDS = (0.45, 0.45, 0.1)
 # How fast the weight of the rate follows the rate, and how fast averages of a run move.
-RATE_GAIN, RATE_MEMORY, USAGE_MEMORY = 0.02, 0.95, 0.99
+RATE_GAIN, RATE_MEMORY, USAGE_MEMORY = 0.03, 0.9, 0.98
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,22 @@ class Trainer:
     """One run, in memory. `clock` gives seconds; everything random follows from the seed and the number of the step."""
 
     def __init__(
-        self, settings: Settings, photographs: Photographs, folder: Path, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: Settings,
+        photographs: Photographs,
+        folder: Path,
+        threads: int = 2,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings, self.photographs, self.folder, self.clock = settings, photographs, folder, clock
+        self.threads, self.pool = threads, ThreadPoolExecutor(threads)
+        torch.set_num_threads(1)
         torch.manual_seed(settings.seed)
         self.nets = Nets(settings.model)
         self.losses = Losses.make()
         self.shadow = {name: tensor.clone() for name, tensor in self.nets.state_dict().items()}
         self.stage, self.step, self.stage_step, self.seconds = 0, 0, 0, 0.0
-        self.rate_weight, self.rate_mean = 4.0, 0.0
+        self.rate_weight, self.rate_mean = 0.5, 0.0
         self.usage = torch.full((settings.model.codebook_size,), 1 / settings.model.codebook_size)
         self.optimiser: Optimiser | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,19 +132,41 @@ class Trainer:
         assert self.optimiser is not None
         rng = np.random.default_rng((self.settings.seed, self.step))
         torch.manual_seed(int(rng.integers(2**62)))
-        image = self._batch(stage, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            outcome = STEP[stage.kind](self.nets, self.losses, stage, image)
-        loss = outcome.distortion + self.rate_weight * outcome.rate
-        loss.backward()  # type: ignore[no-untyped-call]
+        outcomes, gradients = self._gradients(stage, self._batch(stage, rng))
+        for p, gradient in zip(self.optimiser.params, gradients, strict=True):
+            p.grad = gradient
         factor = schedule(progress, self.settings.warm_up)
         norm = self.optimiser.step(factor, self.settings.clip)
         average(self.shadow, self.nets, self.stage_step, self.settings.average_decay)
-        log = {"loss": loss, **outcome.log}
-        if outcome.indices is not None and outcome.z is not None:
-            log |= self._steer(stage, float(outcome.log["detail_bpp"])) | self._keep_codebook(outcome.indices, outcome.z, progress)
+        log = {k: float(np.mean([float(outcome.log[k]) for outcome in outcomes])) for k in outcomes[0].log}
+        if "detail_bpp" in log:
+            z, indices = (torch.cat([getattr(outcome, name) for outcome in outcomes]) for name in ("z", "indices"))
+            log |= self._steer(stage, log["detail_bpp"]) | self._keep_codebook(indices, z, progress)
         self.step, self.stage_step = self.step + 1, self.stage_step + 1
-        self._write({"lr": stage.lr * factor, "norm": norm, **{k: float(torch.as_tensor(v).detach()) for k, v in log.items()}}, stage)
+        self._write({"lr": stage.lr * factor, "norm": norm, **log}, stage)
+
+    def _gradients(self, stage: Stage, images: Tensor) -> tuple[list[Outcome], list[Tensor | None]]:
+        """Outcomes of the parts of a batch, and the mean gradient of each parameter.
+
+        Each part has a thread of its own, and the operations inside are not spread over threads: for a network of many
+        small operations, on a machine that others use too, that takes a third less time.
+        """
+        assert self.optimiser is not None
+        params = self.optimiser.params
+        parts = images.split(-(-len(images) // self.threads))
+        seeds = torch.randint(2**31, (len(parts),)).tolist()
+
+        def part(image: Tensor, seed: int) -> tuple[Outcome, tuple[Tensor | None, ...]]:
+            rng = torch.Generator().manual_seed(seed)
+            with torch.autocast("cpu", torch.bfloat16):
+                outcome = STEP[stage.kind](self.nets, self.losses, stage, image, rng)
+            loss = (outcome.distortion + self.rate_weight * outcome.rate) * (len(image) / len(images))
+            outcome.log["loss"] = loss.detach() * (len(images) / len(image))
+            return outcome, torch.autograd.grad(loss, params, allow_unused=True)
+
+        outcomes, gradients = zip(*self.pool.map(part, parts, seeds), strict=True)
+        totals = [sum(g) if g[0] is not None else None for g in zip(*gradients, strict=True)]
+        return list(outcomes), totals  # type: ignore[return-value]
 
     def _steer(self, stage: Stage, bpp: float) -> dict[str, float]:
         """Raise or lower the weight of the rate until the detail stream meets its target."""
@@ -146,7 +176,7 @@ class Trainer:
         return {"rate_weight": self.rate_weight}
 
     def _keep_codebook(self, indices: Tensor, z: Tensor, progress: float) -> dict[str, float]:
-        """Track how the semantic codebook is used, and move entries that are not; not near the end, when they could not settle."""
+        """Track how the semantic codebook is used, and move unused entries; not near the end, when they could not settle."""
         share = torch.bincount(indices.flatten(), minlength=len(self.usage)) / indices.numel()
         self.usage.lerp_(share, 1 - USAGE_MEMORY)
         moved = 0
@@ -160,13 +190,13 @@ class Trainer:
         """The stage's loss on photographs that are not trained on, with the averaged weights."""
         kept = {name: tensor.clone() for name, tensor in self.nets.state_dict().items()}
         self.nets.load_state_dict(self.shadow)
-        torch.manual_seed(self.settings.seed)
+        rng = torch.Generator().manual_seed(self.settings.seed)
         full = Stage(**{**asdict(stage), "alexnet": 1.0, "vgg16": 1.0, "vgg16_side": 192})
         batches = self.photographs.judged().split(self.settings.tiles)
         logs = []
         for image in batches:
             with torch.autocast("cpu", torch.bfloat16):
-                logs.append(STEP[stage.kind](self.nets, self.losses, full, image).log)
+                logs.append(STEP[stage.kind](self.nets, self.losses, full, image, rng).log)
         self.nets.load_state_dict(kept)
         self._write({f"judged_{k}": float(np.mean([float(log[k]) for log in logs])) for k in logs[0]}, stage)
 
@@ -231,8 +261,7 @@ def run(
     threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
 ) -> None:
     """Train, or go on training."""
-    torch.set_num_threads(threads)
-    Trainer(Settings.read(config), Photographs.open(cache), run).run()
+    Trainer(Settings.read(config), Photographs.open(cache), run, threads).run()
 
 
 if __name__ == "__main__":
