@@ -7,6 +7,7 @@ none is known here.
 
 import ctypes
 import hashlib
+import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class _EntropyInfo(ctypes.Structure):
     _fields_ = (
         ("struct_size", ctypes.c_size_t),
         *((name, ctypes.c_uint32) for name in ("channels", "codebook_size", "codebook_dim", "token_bits", "cdfs")),
+        ("isa", ctypes.c_char_p),
     )
 
 
@@ -270,13 +272,21 @@ class EntropyModel:
         codebook_dim: length of an entry.
         token_bits: bits of a token in a file.
         cdfs: number of CDFs.
+        isa: what the prior runs on, "scalar", "avx2", "avx512" or "neon". Results do not depend on it. The processor's best;
+            the environment variable DLF_ISA forces one.
         fingerprint: 16 bits that a .dlf file carries, the first two bytes of the data's SHA-256; as in `f"{fingerprint:04x}"`.
     """
 
     def __init__(self, data: bytes) -> None:
-        """Read the content of an `entropy.bin`. Raises BundleForeignError, BundleBrokenError."""
+        """Read the content of an `entropy.bin`.
+
+        Raises BundleForeignError, BundleBrokenError, and InvalidArgumentError where DLF_ISA asks for what is not there.
+        """
         self._handle = ctypes.c_void_p()
         result = _library().dlf_entropy_open(data, len(data), self._handle)
+        if result == errors.InvalidArgumentError.code:
+            isa = os.environ.get("DLF_ISA")
+            _fail(result, f"this processor cannot run DLF_ISA={isa}; unset it, or set it to scalar, avx2, avx512 or neon")
         if result == errors.BundleForeignError.code:
             _fail(result, "it is not an entropy.bin of a version that this dlf reads; export the bundle again")
         _check(result, "it breaks the rules of entropy.bin, so it is damaged; export or copy the bundle again")
@@ -288,6 +298,7 @@ class EntropyModel:
         self.codebook_dim: int = info.codebook_dim
         self.token_bits: int = info.token_bits
         self.cdfs: int = info.cdfs
+        self.isa: str = info.isa.decode()
         self.fingerprint = int.from_bytes(hashlib.sha256(data).digest()[:2], "big")
 
     def vq_lookup(self, z: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -117,7 +117,8 @@ DLF_API dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t 
 
 /* ------------------------------------------------------------------------------------- entropy model */
 
-/* The entropy model of one bundle (entropy.bin): codebook, CDFs, and the integer four-part prior. Immutable. */
+/* The entropy model of one bundle (entropy.bin): codebook, CDFs, and the integer four-part prior. Immutable;
+ * it keeps the memory that coding needs, from one image to the next, for as many threads as used it at the same time. */
 typedef struct dlf_entropy dlf_entropy;
 
 /* Set struct_size to sizeof(dlf_entropy_info). */
@@ -128,12 +129,16 @@ typedef struct dlf_entropy_info {
     uint32_t codebook_dim;
     uint32_t token_bits; /* ceil(log2(codebook_size)), at least 1 */
     uint32_t cdfs;       /* number of CDFs */
+    const char *isa;     /* what the prior runs on: "scalar", "avx2", "avx512" or "neon"; a static string */
 } dlf_entropy_info;
 
 /* Read an entropy.bin; the data are copied.
+ * The prior runs on the best instructions that the processor has. The environment variable DLF_ISA=scalar|avx2|avx512|neon
+ * forces one ("avx512" takes AVX-512 with BW and VNNI); results do not depend on it. Any other value, and one that the
+ * processor does not have, is refused as INVALID_ARGUMENT.
  *  data      hostile
  *  out       *out receives the model, to be released with dlf_entropy_free; unchanged on failure
- * Returns DLF_OK, BUNDLE_BROKEN, BUNDLE_FOREIGN, OUT_OF_MEMORY. */
+ * Returns DLF_OK, INVALID_ARGUMENT, BUNDLE_BROKEN, BUNDLE_FOREIGN, OUT_OF_MEMORY. */
 DLF_API dlf_result dlf_entropy_open(const void *data, size_t size, dlf_entropy **out);
 DLF_API void dlf_entropy_free(dlf_entropy *entropy); /* NULL is allowed */
 DLF_API void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *info);

@@ -10,8 +10,10 @@
 #include "container.h"
 #include "detail.h"
 #include "entropy_model.h"
+#include "failure.h"
 #include "prior.h"
 #include "rans.h"
+#include "scratch_pool.h"
 #include "tokens.h"
 #include "vq.h"
 
@@ -20,6 +22,7 @@
 
 struct dlf_entropy {
     dlf::EntropyModel model;
+    mutable dlf::ScratchPool<dlf::DetailScratch> pool{}; // safe to share: it is what its own lock guards
 };
 
 namespace {
@@ -48,21 +51,19 @@ void check_map(uint32_t height, uint32_t width) {
         check(side >= 8 && side <= kMaxMapSide && side % 2 == 0);
 }
 
-void hand_over(const std::vector<uint8_t> &bytes, uint8_t **out, size_t *size) {
-    auto *buffer = static_cast<uint8_t *>(std::malloc(std::max<size_t>(bytes.size(), 1)));
+// The last `count` of some bytes, as a buffer of the caller's.
+void hand_over(const std::vector<uint8_t> &bytes, size_t count, uint8_t **out, size_t *size) {
+    auto *buffer = static_cast<uint8_t *>(std::malloc(std::max<size_t>(count, 1)));
     if (buffer == nullptr)
         throw std::bad_alloc();
-    std::copy(bytes.begin(), bytes.end(), buffer);
+    std::copy_n(bytes.data() + (bytes.size() - count), count, buffer);
     *out = buffer;
-    *size = bytes.size();
+    *size = count;
 }
 
-const dlf::Cdf *find_cdf(const dlf_entropy *entropy, int16_t index) {
-    if (index == -1)
-        return nullptr;
-    const auto &cdfs = entropy->model.cdfs;
-    check(index >= 0 && static_cast<size_t>(index) < cdfs.size());
-    return &cdfs[static_cast<size_t>(index)];
+void check_indexes(const dlf_entropy *entropy, const int16_t *indexes, size_t count) {
+    const auto cdfs = static_cast<int>(entropy->model.cdfs.size());
+    check(std::all_of(indexes, indexes + count, [cdfs](int index) { return -1 <= index && index < cdfs; }));
 }
 
 } // namespace
@@ -115,7 +116,8 @@ dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, con
     return guarded([&] {
         check(info != nullptr && info->struct_size >= sizeof *info && tokens != nullptr);
         check((detail != nullptr || detail_size == 0) && out != nullptr && size != nullptr);
-        hand_over(dlf::write_file(*info, tokens, static_cast<const uint8_t *>(detail), detail_size), out, size);
+        const auto file = dlf::write_file(*info, tokens, static_cast<const uint8_t *>(detail), detail_size);
+        hand_over(file, file.size(), out, size);
     });
 }
 
@@ -130,7 +132,7 @@ dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t token_bi
 dlf_result dlf_entropy_open(const void *data, size_t size, dlf_entropy **out) {
     return guarded([&] {
         check((data != nullptr || size == 0) && out != nullptr);
-        *out = new dlf_entropy{dlf::EntropyModel(data, size)};
+        *out = new dlf_entropy{dlf::EntropyModel(data, size, dlf::choose_kernels())};
     });
 }
 
@@ -145,6 +147,7 @@ void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *info) {
     full.codebook_dim = static_cast<uint32_t>(model.codebook_dim);
     full.token_bits = model.token_bits;
     full.cdfs = static_cast<uint32_t>(model.cdfs.size());
+    full.isa = model.prior.kernels->isa;
     std::memcpy(info, &full, std::min(info->struct_size, sizeof full));
 }
 
@@ -167,7 +170,10 @@ dlf_result dlf_detail_encode(const dlf_entropy *entropy, const float *y, uint32_
     return guarded([&] {
         check(entropy != nullptr && y != nullptr && out != nullptr && size != nullptr);
         check_map(height, width);
-        hand_over(dlf::encode_detail(entropy->model, y, height, width, y_hat), out, size);
+        entropy->pool.with([&](dlf::DetailScratch &scratch) {
+            const size_t count = dlf::encode_detail(entropy->model, y, height, width, y_hat, scratch);
+            hand_over(scratch.stream, count, out, size);
+        });
     });
 }
 
@@ -176,7 +182,9 @@ dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *data, size_
     return guarded([&] {
         check(entropy != nullptr && (data != nullptr || size == 0) && y_hat != nullptr);
         check_map(height, width);
-        dlf::decode_detail(entropy->model, data, size, height, width, y_hat);
+        entropy->pool.with([&](dlf::DetailScratch &scratch) {
+            dlf::decode_detail(entropy->model, data, size, height, width, y_hat, scratch);
+        });
     });
 }
 
@@ -185,14 +193,13 @@ dlf_result dlf_rans_encode(const dlf_entropy *entropy, const int32_t *symbols, c
     return guarded([&] {
         check(entropy != nullptr && out != nullptr && size != nullptr);
         check(count == 0 || (symbols != nullptr && indexes != nullptr));
-        dlf::RansEncoder encoder;
-        for (size_t i = count; i-- > 0;) {
-            if (const dlf::Cdf *cdf = find_cdf(entropy, indexes[i])) {
-                check(-dlf::kMaxSymbol <= symbols[i] && symbols[i] <= dlf::kMaxSymbol);
-                encoder.put(*cdf, symbols[i]);
-            }
-        }
-        hand_over(encoder.finish(), out, size);
+        check_indexes(entropy, indexes, count);
+        for (size_t i = 0; i < count; ++i)
+            check(indexes[i] < 0 || (-dlf::kMaxSymbol <= symbols[i] && symbols[i] <= dlf::kMaxSymbol));
+        entropy->pool.with([&](dlf::DetailScratch &scratch) {
+            const size_t bytes = dlf::rans_encode(entropy->model.cdfs, symbols, indexes, count, scratch.stream);
+            hand_over(scratch.stream, bytes, out, size);
+        });
     });
 }
 
@@ -201,11 +208,9 @@ dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data, size_t 
     return guarded([&] {
         check(entropy != nullptr && (data != nullptr || size == 0));
         check(count == 0 || (symbols != nullptr && indexes != nullptr));
+        check_indexes(entropy, indexes, count);
         dlf::RansDecoder decoder(data, size);
-        for (size_t i = 0; i < count; ++i) {
-            const dlf::Cdf *cdf = find_cdf(entropy, indexes[i]);
-            symbols[i] = cdf == nullptr ? 0 : decoder.get(*cdf);
-        }
+        decoder.get(entropy->model.cdfs, indexes, count, symbols);
         decoder.finish();
     });
 }
@@ -216,6 +221,8 @@ dlf_result dlf_prior_step(const dlf_entropy *entropy, int step, const int32_t *r
         check(entropy != nullptr && step >= 0 && static_cast<size_t>(step) < dlf::kSteps && (step == 0 || r != nullptr));
         check(indexes != nullptr && means != nullptr);
         check_map(height, width);
-        dlf::prior_step(entropy->model, static_cast<size_t>(step), r, height, width, indexes, means);
+        entropy->pool.with([&](dlf::DetailScratch &scratch) {
+            dlf::prior_step(entropy->model, scratch.prior, static_cast<size_t>(step), r, height, width, indexes, means);
+        });
     });
 }

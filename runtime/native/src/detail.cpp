@@ -3,51 +3,103 @@
 #include <algorithm>
 #include <cmath>
 
-#include "prior.h"
+#include "failure.h"
 
 namespace dlf {
 namespace {
 
-constexpr float kUnit = 256; // r and means are in 1/256
+constexpr int32_t kUnit = 256; // r and means are in 1/256
 
-// The group that a position of a 2x2 block codes at each step is its place in the block, 2*row + col, xor this.
-constexpr size_t kGroupSwap[kSteps] = {0, 3, 2, 1};
+// One step's values, in the stream's order: [C/4][height][width].
+struct Step {
+    size_t number;
+    const int16_t *indexes, *means;
+    int32_t *symbols;
+};
 
-// Runs the four steps and returns r. code(index, mean, channel's position in [C][height][width], its q) gives the symbol of
-// one that is coded, in the stream's order.
-template <class Code>
-std::vector<int32_t> four_steps(const EntropyModel &model, size_t height, size_t width, Code code) {
-    const size_t group_size = model.channels / 4;
-    const size_t count = model.channels * height * width;
-    std::vector<int32_t> r(count);
-    std::vector<int16_t> indexes(count), means(count);
-    for (size_t step = 0; step < kSteps; ++step) {
-        prior_step(model, step, r.data(), height, width, indexes.data(), means.data());
-        for (size_t c = 0; c < group_size; ++c) {
-            for (size_t row = 0; row < height; ++row) {
-                for (size_t col = 0; col < width; ++col) {
-                    const size_t group = (2 * (row % 2) + col % 2) ^ kGroupSwap[step];
-                    const size_t channel = group * group_size + c;
-                    const size_t at = (channel * height + row) * width + col;
-                    r[at] = means[at];
-                    if (indexes[at] >= 0) {
-                        const float q = model.q[model.table_index(channel, row, col, height, width)];
-                        r[at] += 256 * code(indexes[at], means[at], at, q);
-                    }
+class FourSteps {
+public:
+    FourSteps(const EntropyModel &model, size_t height, size_t width, DetailScratch &scratch)
+        : model_(model), scratch_(scratch), height_(height), width_(width), positions_(height * width),
+          group_size_(model.channels / kGroups) {
+        scratch.symbols.resize(model.channels * positions_);
+        scratch.indexes.resize(model.channels * positions_);
+        scratch.means.resize(group_size_ * positions_);
+        scratch.prior.begin(model, height, width);
+    }
+
+    // code(step) sets the symbols from indexes and means; those of index -1 to 0. y_hat may be NULL.
+    template <class Code> void run(float *y_hat, Code code) {
+        for (size_t number = 0; number < kSteps; ++number) {
+            const size_t begin = number * group_size_ * positions_;
+            int16_t *indexes = &scratch_.indexes[begin];
+            const Step step{number, indexes, scratch_.means.data(), &scratch_.symbols[begin]};
+            number == 0 ? first_params(indexes) : params(number, indexes);
+            code(step);
+            if (y_hat != nullptr)
+                reconstruct(step, y_hat);
+            if (number + 1 < kSteps)
+                update_context(step);
+        }
+    }
+
+    // visit(entry of the step's arrays, entry of [C][height][width], entry of [C][5][5]), in the stream's order.
+    template <class Visit> void for_each(size_t step, Visit visit) const {
+        for (size_t c = 0, at = 0; c < group_size_; ++c) {
+            for (size_t row = 0; row < height_; ++row) {
+                size_t channel[2], table[2];
+                for (const size_t parity : {0, 1}) {
+                    channel[parity] = coded_group(step, row, parity) * group_size_ + c;
+                    table[parity] = (channel[parity] * kClasses + position_class(row, height_)) * kClasses;
                 }
+                for (size_t col = 0; col < width_; ++col, ++at)
+                    visit(at, (channel[col % 2] * height_ + row) * width_ + col, table[col % 2] + position_class(col, width_));
             }
         }
     }
-    return r;
-}
 
-void reconstruct(const EntropyModel &model, const std::vector<int32_t> &r, size_t height, size_t width, float *y_hat) {
-    size_t at = 0;
-    for (size_t c = 0; c < model.channels; ++c)
-        for (size_t row = 0; row < height; ++row)
-            for (size_t col = 0; col < width; ++col, ++at)
-                y_hat[at] = static_cast<float>(r[at]) / kUnit * model.q[model.table_index(c, row, col, height, width)];
-}
+private:
+    void first_params(int16_t *indexes) {
+        for_each(0, [&](size_t at, size_t, size_t table) {
+            indexes[at] = model_.indexes[table];
+            scratch_.means[at] = model_.means[table];
+        });
+    }
+
+    void params(size_t step, int16_t *indexes) {
+        scratch_.prior.run(step);
+        const int16_t *params = scratch_.prior.params(step);
+        for (size_t position = 0; position < positions_; ++position, params += scratch_.prior.params_stride()) {
+            for (size_t c = 0; c < group_size_; ++c) {
+                indexes[c * positions_ + position] = model_.index_of_scale(params[c]);
+                scratch_.means[c * positions_ + position] = params[group_size_ + c];
+            }
+        }
+    }
+
+    void update_context(const Step &step) {
+        int16_t *context = scratch_.prior.context();
+        for (size_t position = 0; position < positions_; ++position, context += scratch_.prior.context_stride()) {
+            int16_t *group = context + coded_group(step.number, position / width_, position % width_) * group_size_;
+            for (size_t c = 0; c < group_size_; ++c) {
+                const size_t at = c * positions_ + position;
+                group[c] = static_cast<int16_t>(std::clamp<int32_t>(r(step, at), INT16_MIN, INT16_MAX));
+            }
+        }
+    }
+
+    void reconstruct(const Step &step, float *y_hat) const {
+        for_each(step.number, [&](size_t at, size_t in_map, size_t table) {
+            y_hat[in_map] = static_cast<float>(r(step, at)) / kUnit * model_.q[table];
+        });
+    }
+
+    static int32_t r(const Step &step, size_t at) { return kUnit * step.symbols[at] + step.means[at]; }
+
+    const EntropyModel &model_;
+    DetailScratch &scratch_;
+    size_t height_, width_, positions_, group_size_;
+};
 
 // To the nearest, ties to even, whatever the floating-point environment's rounding; clamped to what a stream can hold.
 int32_t quantise(float x) {
@@ -55,42 +107,36 @@ int32_t quantise(float x) {
         return -kMaxSymbol;
     if (x >= kMaxSymbol)
         return kMaxSymbol;
-    const float low = std::floor(x);
-    const auto symbol = static_cast<int32_t>(low);
-    const float above = x - low;
-    return above > 0.5f || (above == 0.5f && symbol % 2 != 0) ? symbol + 1 : symbol;
+    const auto whole = static_cast<int32_t>(x);
+    const int32_t low = static_cast<float>(whole) > x ? whole - 1 : whole; // floor, without a call
+    const float above = x - static_cast<float>(low);
+    return above > 0.5f || (above == 0.5f && low % 2 != 0) ? low + 1 : low;
 }
 
 } // namespace
 
-std::vector<uint8_t> encode_detail(const EntropyModel &model, const float *y, size_t height, size_t width, float *y_hat) {
+size_t encode_detail(const EntropyModel &model, const float *y, size_t height, size_t width, float *y_hat,
+                     DetailScratch &scratch) {
     require(std::all_of(y, y + model.channels * height * width, [](float value) { return std::isfinite(value); }),
             DLF_ERROR_INVALID_ARGUMENT);
-    struct Coded {
-        int16_t index;
-        int32_t symbol;
-    };
-    std::vector<Coded> coded;
-    const auto r = four_steps(model, height, width, [&](int16_t index, int16_t mean, size_t at, float q) {
-        const int32_t symbol = quantise(y[at] / q - static_cast<float>(mean) / kUnit);
-        coded.push_back({index, symbol});
-        return symbol;
+    FourSteps steps(model, height, width, scratch);
+    steps.run(y_hat, [&](const Step &step) {
+        steps.for_each(step.number, [&](size_t at, size_t in_map, size_t table) {
+            step.symbols[at] =
+                step.indexes[at] < 0 ? 0 : quantise(y[in_map] / model.q[table] - static_cast<float>(step.means[at]) / kUnit);
+        });
     });
-    if (y_hat != nullptr)
-        reconstruct(model, r, height, width, y_hat);
-    RansEncoder encoder;
-    for (auto next = coded.rbegin(); next != coded.rend(); ++next)
-        encoder.put(model.cdfs[static_cast<size_t>(next->index)], next->symbol);
-    return encoder.finish();
+    return rans_encode(model.cdfs, scratch.symbols.data(), scratch.indexes.data(), scratch.symbols.size(), scratch.stream);
 }
 
-void decode_detail(const EntropyModel &model, const void *data, size_t size, size_t height, size_t width, float *y_hat) {
+void decode_detail(const EntropyModel &model, const void *data, size_t size, size_t height, size_t width, float *y_hat,
+                   DetailScratch &scratch) {
     RansDecoder decoder(data, size);
-    const auto r = four_steps(model, height, width, [&](int16_t index, int16_t, size_t, float) {
-        return decoder.get(model.cdfs[static_cast<size_t>(index)]);
+    const size_t step_size = model.channels / kGroups * height * width;
+    FourSteps(model, height, width, scratch).run(y_hat, [&](const Step &step) {
+        decoder.get(model.cdfs, step.indexes, step_size, step.symbols);
     });
     decoder.finish();
-    reconstruct(model, r, height, width, y_hat);
 }
 
 } // namespace dlf

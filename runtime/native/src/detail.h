@@ -1,18 +1,31 @@
 // The detail latent's stream: four steps of prior and coder.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "entropy_model.h"
+#include "prior.h"
 
 namespace dlf {
 
+// The memory of one image's coding, kept for the next.
+struct DetailScratch {
+    PriorRunner prior;
+    std::vector<int32_t> symbols; // [4][C/4][height][width], as the stream has them
+    std::vector<int16_t> indexes; // likewise
+    std::vector<int16_t> means;   // of one step, [C/4][height][width]
+    std::vector<uint8_t> stream;
+};
+
 // Quantises and codes y, [channels][height][width]; y_hat (may be NULL) receives what the decoder will see.
-// Throws a Failure where y is not finite.
-std::vector<uint8_t> encode_detail(const EntropyModel &model, const float *y, size_t height, size_t width, float *y_hat);
+// The stream is the last bytes of scratch.stream, as many as are returned. Throws a Failure where y is not finite.
+size_t encode_detail(const EntropyModel &model, const float *y, size_t height, size_t width, float *y_hat,
+                     DetailScratch &scratch);
 
 // The inverse, from untrusted bytes.
-void decode_detail(const EntropyModel &model, const void *data, size_t size, size_t height, size_t width, float *y_hat);
+void decode_detail(const EntropyModel &model, const void *data, size_t size, size_t height, size_t width, float *y_hat,
+                   DetailScratch &scratch);
 
 } // namespace dlf

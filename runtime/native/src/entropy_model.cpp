@@ -35,29 +35,34 @@ std::vector<float> read_codebook(ByteReader &reader, size_t size, size_t dim) {
     return codebook;
 }
 
-std::vector<Cdf> read_cdfs(ByteReader &reader, size_t count) {
+CdfTables read_cdfs(ByteReader &reader, size_t count) {
     const auto bounds = reader.values<uint16_t>(count);
-    std::vector<Cdf> cdfs;
-    for (const uint16_t bound : bounds) {
-        const auto frequencies = reader.values<uint16_t>(2 * size_t{bound} + 2);
-        Cdf cdf{bound, {0}};
-        for (const uint16_t frequency : frequencies) {
-            check(frequency >= 1);
-            cdf.starts.push_back(cdf.starts.back() + frequency);
-        }
-        check(cdf.starts.back() == kProbabilityOne);
-        cdfs.push_back(std::move(cdf));
-    }
+    CdfTables cdfs;
+    for (const uint16_t bound : bounds)
+        check(cdfs.add(reader.values<uint16_t>(2 * size_t{bound} + 2)));
     return cdfs;
 }
 
+// The CDF index of every scale: the number of thresholds up to it, less one.
+std::vector<int16_t> read_scale_indexes(ByteReader &reader, size_t cdf_count) {
+    const auto thresholds = reader.values<int16_t>(cdf_count);
+    check(std::is_sorted(thresholds.begin(), thresholds.end()));
+    std::vector<int16_t> indexes;
+    for (int32_t scale = INT16_MIN, above = 0; scale <= INT16_MAX; ++scale) {
+        while (above < int32_t(cdf_count) && thresholds[size_t(above)] <= scale)
+            ++above;
+        indexes.push_back(static_cast<int16_t>(above - 1));
+    }
+    return indexes;
+}
+
 Layer read_layer(ByteReader &reader, size_t outputs, size_t inputs) {
-    const auto w = reader.values<int8_t>(outputs * inputs);
-    Layer layer{outputs, inputs, {w.begin(), w.end()}, reader.values<int32_t>(outputs), reader.values<int64_t>(outputs)};
+    Layer layer{outputs, inputs, reader.values<int8_t>(outputs * inputs), reader.values<int32_t>(outputs),
+                reader.values<int64_t>(outputs)};
     for (size_t o = 0; o < outputs; ++o) {
         int64_t sum = 0;
         for (size_t i = 0; i < inputs; ++i)
-            sum += std::abs(int{w[o * inputs + i]});
+            sum += std::abs(int{layer.w[o * inputs + i]});
         check(sum <= kMaxWeightSum);
         check(layer.m[o] >= 0);
         check(-kMaxBias <= layer.b[o] && layer.b[o] <= kMaxBias);
@@ -65,21 +70,10 @@ Layer read_layer(ByteReader &reader, size_t outputs, size_t inputs) {
     return layer;
 }
 
-// The taps of each channel, next to each other in the file, are needed channel by channel for each tap.
-Layer read_depthwise(ByteReader &reader, size_t channels) {
-    constexpr size_t kTaps = 9;
-    Layer layer = read_layer(reader, channels, kTaps);
-    const std::vector<int16_t> by_channel = layer.w;
-    for (size_t c = 0; c < channels; ++c)
-        for (size_t tap = 0; tap < kTaps; ++tap)
-            layer.w[tap * channels + c] = by_channel[c * kTaps + tap];
-    return layer;
-}
-
 DepthBlock read_block(ByteReader &reader, size_t d) {
     DepthBlock block;
     block.conv1 = read_layer(reader, d, d);
-    block.depth_conv = read_depthwise(reader, d);
+    block.depth_conv = read_layer(reader, d, kTaps);
     block.conv2 = read_layer(reader, d, d);
     block.conv = read_layer(reader, 4 * d, d);
     block.conv_out = read_layer(reader, d, 2 * d);
@@ -95,7 +89,7 @@ uint32_t bits_for(size_t count) {
 
 } // namespace
 
-EntropyModel::EntropyModel(const void *data, size_t size) {
+EntropyModel::EntropyModel(const void *data, size_t size, const PriorKernels &kernels) {
     ByteReader reader(data, size, DLF_ERROR_BUNDLE_BROKEN);
     require(std::memcmp(reader.bytes(sizeof kMagic), kMagic, sizeof kMagic) == 0, DLF_ERROR_BUNDLE_FOREIGN);
     require(reader.value<uint32_t>() == kVersion, DLF_ERROR_BUNDLE_FOREIGN);
@@ -108,8 +102,7 @@ EntropyModel::EntropyModel(const void *data, size_t size) {
 
     codebook = read_codebook(reader, codebook_size, codebook_dim);
     cdfs = read_cdfs(reader, cdf_count);
-    thresholds = reader.values<int16_t>(cdf_count);
-    check(std::is_sorted(thresholds.begin(), thresholds.end()));
+    scale_indexes = read_scale_indexes(reader, cdf_count);
 
     const size_t table_size = channels * kClasses * kClasses;
     q = reader.values<float>(table_size);
@@ -119,11 +112,14 @@ EntropyModel::EntropyModel(const void *data, size_t size) {
     means = reader.values<int16_t>(table_size);
     common = reader.values<int16_t>(table_size);
 
+    std::array<DepthBlock, kSteps - 1> adaptors;
     for (DepthBlock &block : adaptors)
         block = read_block(reader, 2 * channels);
+    std::array<DepthBlock, kSharedBlocks> shared;
     for (DepthBlock &block : shared)
         block = read_block(reader, 2 * channels);
     check(reader.left() == 0);
+    prior = PriorTables(kernels, adaptors, shared, common);
 }
 
 } // namespace dlf

@@ -5,140 +5,141 @@
 namespace dlf {
 namespace {
 
-// Activations are int16 in 1/256, channels last: [position][D].
+size_t padded(size_t channels) { return (channels + kMaxPanel - 1) / kMaxPanel * kMaxPanel; }
 
-constexpr int32_t kLeaky01 = 6554; // slope 0.1 in 1/65536
-constexpr int32_t kLeaky001 = 655; // slope 0.01
-
-// Positions of a row that go through the layers together, so that a weight is loaded once for all of them.
-constexpr size_t kTile = 4;
-
-int16_t sat16(int64_t x) { return static_cast<int16_t>(std::clamp<int64_t>(x, INT16_MIN, INT16_MAX)); }
-
-int32_t leaky(int32_t x, int32_t k) { return x >= 0 ? x : (x * k + 32768) >> 16; }
-
-int64_t requant(const Layer &layer, size_t output, int32_t acc) {
-    return (int64_t{acc} * layer.m[output] + layer.b[output]) >> 32;
-}
-
-// use(position, output, value) for the outputs of up to kTile positions.
-template <class Use> void pointwise(const Layer &layer, const int16_t *x, size_t positions, Use use) {
-    const size_t inputs = layer.inputs;
-    const int16_t *rows[kTile];
-    for (size_t p = 0; p < kTile; ++p) // a short tile repeats its last position, whose further results are not used
-        rows[p] = x + std::min(p, positions - 1) * inputs;
-    for (size_t o = 0; o < layer.outputs; ++o) {
-        const int16_t *w = &layer.w[o * inputs];
-        int32_t acc[kTile] = {};
-        for (size_t i = 0; i < inputs; ++i)
-            for (size_t p = 0; p < kTile; ++p)
-                acc[p] += w[i] * rows[p][i];
-        for (size_t p = 0; p < positions; ++p)
-            use(p, o, requant(layer, o, acc[p]));
-    }
-}
-
-// Up to kTile neighbouring positions of a depthwise 3x3 layer. `corner` is the upper left neighbour of the first, in a map that
-// has a border of zeros and `stride` values a row; acc is scratch for one position.
-void depthwise(const Layer &layer, const int16_t *corner, size_t stride, size_t positions, int32_t *acc, int16_t *out) {
-    const size_t d = layer.outputs;
-    for (size_t p = 0; p < positions; ++p) {
-        std::fill_n(acc, d, 0);
-        for (size_t tap = 0; tap < 9; ++tap) {
-            const int16_t *w = &layer.w[tap * d];
-            const int16_t *x = corner + (tap / 3) * stride + (tap % 3 + p) * d;
-            for (size_t c = 0; c < d; ++c)
-                acc[c] += w[c] * x[c];
-        }
-        for (size_t c = 0; c < d; ++c)
-            out[p * d + c] = sat16(requant(layer, c, acc[c]));
-    }
-}
-
-// A depth block in place on x, [height * width][D].
-class DepthBlockRunner {
-public:
-    DepthBlockRunner(size_t d, size_t height, size_t width)
-        : d_(d), height_(height), width_(width), stride_((width + 2) * d), t_((height + 2) * stride_), acc_(d),
-          mixed_(kTile * d), u_(kTile * d), halves_(kTile * 4 * d), gated_(kTile * 2 * d) {}
-
-    void run(const DepthBlock &block, int16_t *x) {
-        for_each_tile([&](size_t row, size_t col, size_t positions) {
-            int16_t *t = &t_[(row + 1) * stride_ + (col + 1) * d_];
-            pointwise(block.conv1, x + (row * width_ + col) * d_, positions, [&](size_t p, size_t o, int64_t value) {
-                t[p * d_ + o] = static_cast<int16_t>(leaky(sat16(value), kLeaky001));
-            });
-        });
-        for_each_tile([&](size_t row, size_t col, size_t positions) {
-            finish_tile(block, &t_[row * stride_ + col * d_], positions, x + (row * width_ + col) * d_);
-        });
-    }
-
-private:
-    template <class Visit> void for_each_tile(Visit visit) {
-        for (size_t row = 0; row < height_; ++row)
-            for (size_t col = 0; col < width_; col += kTile)
-                visit(row, col, std::min(kTile, width_ - col));
-    }
-
-    // All that follows conv1, for the positions of a tile; x is theirs alone, `corner` as for depthwise().
-    void finish_tile(const DepthBlock &block, const int16_t *corner, size_t positions, int16_t *x) {
-        depthwise(block.depth_conv, corner, stride_, positions, acc_.data(), mixed_.data());
-        pointwise(block.conv2, mixed_.data(), positions,
-                  [&](size_t p, size_t o, int64_t value) { u_[p * d_ + o] = sat16(value + x[p * d_ + o]); });
-        pointwise(block.conv, u_.data(), positions,
-                  [&](size_t p, size_t o, int64_t value) { halves_[p * 4 * d_ + o] = sat16(value); });
-        for (size_t p = 0; p < positions; ++p) {
-            const int16_t *a = &halves_[p * 4 * d_];
-            const int16_t *b = a + 2 * d_;
-            for (size_t i = 0; i < 2 * d_; ++i)
-                gated_[p * 2 * d_ + i] = sat16(leaky(a[i], kLeaky01) + leaky(b[i], kLeaky001));
-        }
-        pointwise(block.conv_out, gated_.data(), positions,
-                  [&](size_t p, size_t o, int64_t value) { x[p * d_ + o] = sat16(value + u_[p * d_ + o]); });
-    }
-
-    size_t d_, height_, width_;
-    size_t stride_;          // values in a row of t_
-    std::vector<int16_t> t_; // conv1's result, [height + 2][width + 2][D], the border 0
-    std::vector<int32_t> acc_;
-    std::vector<int16_t> mixed_, u_, halves_, gated_; // of one tile
-};
+int16_t sat16(int32_t x) { return static_cast<int16_t>(std::clamp<int32_t>(x, INT16_MIN, INT16_MAX)); }
 
 } // namespace
 
-void prior_step(const EntropyModel &model, size_t step, const int32_t *r, size_t height, size_t width, int16_t *indexes,
-                int16_t *means) {
-    const size_t channels = model.channels;
-    const size_t d = 2 * channels;
-    const auto for_each = [&](auto visit) { // visit(entry of [C][5][5], entry of [C][height][width], scale's entry of x)
-        for (size_t c = 0; c < channels; ++c)
+void PriorRunner::begin(const EntropyModel &model, size_t height, size_t width) {
+    const size_t d = 2 * model.channels;
+    if (tables_ != &model.prior || height_ != height || width_ != width) {
+        tables_ = nullptr; // until all is there: an allocation may fail
+        channels_ = model.channels;
+        height_ = height;
+        width_ = width;
+        stride_ = padded(d);
+        gated_stride_ = padded(2 * d);
+        params_stride_ = padded(d / kGroups);
+        const size_t positions = height * width;
+        for (AlignedVector<int16_t> *map : {&context_, &x_})
+            map->assign(positions * stride_, 0);
+        t_.assign((height + 2) * (width + 2) * stride_, 0);
+        mixed_.resize(width * stride_);
+        u_.resize(width * stride_);
+        gated_.resize(width * gated_stride_);
+        residual_.resize(width * params_stride_);
+        params_.resize(kSteps * positions * params_stride_);
+        base_row_.resize(width);
+        tables_ = &model.prior;
+    }
+    int16_t *at = context_.data();
+    for (size_t row = 0; row < height; ++row) {
+        for (size_t col = 0; col < width; ++col, at += stride_) {
+            std::fill_n(at, channels_, int16_t{0});
+            for (size_t c = 0; c < channels_; ++c)
+                at[channels_ + c] = model.common[model.table_index(c, row, col, height, width)];
+        }
+    }
+}
+
+void PriorRunner::run(size_t step, size_t begin_outputs, size_t end_outputs) {
+    const PackedBlock &adaptor = tables_->adaptors[step - 1];
+    first_layer(adaptor, context_.data(), &tables_->base[step - 1]);
+    const auto whole_rows = [&](const PackedBlock &block, const int16_t *x) {
+        for (size_t row = 0; row < height_; ++row) {
+            gated_row(block, row, x);
+            tables_->kernels->add(block.conv_out[0].view(), {gated_.data(), gated_stride_}, {u_.data(), stride_}, width_,
+                                 {&x_[row * width_ * stride_], stride_});
+        }
+    };
+    whole_rows(adaptor, context_.data());
+    for (const PackedBlock &block : tables_->shared) {
+        first_layer(block, x_.data(), nullptr);
+        if (&block != &tables_->shared.back()) {
+            whole_rows(block, x_.data());
+            continue;
+        }
+        for (size_t row = 0; row < height_; ++row) {
+            gated_row(block, row, x_.data());
+            for (size_t outputs_of = begin_outputs; outputs_of < end_outputs; ++outputs_of)
+                last_row(block, row, outputs_of);
+        }
+    }
+}
+
+// conv1 of the whole map, into t_.
+void PriorRunner::first_layer(const PackedBlock &block, const int16_t *x, const AlignedVector<int32_t> *base) {
+    const LayerView layer = block.conv1.view();
+    for (size_t row = 0; row < height_; ++row) {
+        const int32_t *const *base_row = nullptr;
+        if (base != nullptr) {
+            for (size_t col = 0; col < width_; ++col)
+                base_row_[col] = base->data() + (position_class(row, height_) * kClasses + position_class(col, width_)) * layer.outputs;
+            base_row = base_row_.data();
+        }
+        tables_->kernels->leaky(layer, {x + row * width_ * stride_, stride_}, base_row, width_,
+                               {&t_[((row + 1) * (width_ + 2) + 1) * stride_], stride_});
+    }
+}
+
+// From conv1's result to the input of conv_out, for a row; x is the block's input.
+void PriorRunner::gated_row(const PackedBlock &block, size_t row, const int16_t *x) {
+    const PriorKernels &kernels = *tables_->kernels;
+    const size_t t_row = (width_ + 2) * stride_;
+    kernels.depthwise(block.depth_conv.view(), {&t_[row * t_row], stride_}, t_row, width_, {mixed_.data(), stride_});
+    kernels.add(block.conv2.view(), {mixed_.data(), stride_}, {x + row * width_ * stride_, stride_}, width_,
+                {u_.data(), stride_});
+    kernels.gate(block.conv_a.view(), block.conv_b.view(), {u_.data(), stride_}, width_, {gated_.data(), gated_stride_});
+}
+
+// conv_out of the last block. The positions of one column in two code the same group.
+void PriorRunner::last_row(const PackedBlock &block, size_t row, size_t outputs_of) {
+    const size_t size = channels_ / kGroups;
+    int16_t *out = &params_[(outputs_of * height_ + row) * width_ * params_stride_];
+    for (size_t parity = 0; parity < 2; ++parity) {
+        const size_t group = coded_group(outputs_of, row, parity);
+        for (size_t col = parity; col < width_; col += 2) {
+            const int16_t *u = &u_[col * stride_ + group * size];
+            int16_t *addend = &residual_[col * params_stride_];
+            std::copy_n(u, size, addend);
+            std::copy_n(u + channels_, size, addend + size);
+        }
+        tables_->kernels->add(block.conv_out[group].view(), {&gated_[parity * gated_stride_], 2 * gated_stride_},
+                             {&residual_[parity * params_stride_], 2 * params_stride_}, width_ / 2,
+                             {out + parity * params_stride_, 2 * params_stride_});
+    }
+}
+
+void prior_step(const EntropyModel &model, PriorRunner &runner, size_t step, const int32_t *r, size_t height, size_t width,
+                int16_t *indexes, int16_t *means) {
+    const size_t channels = model.channels, size = channels / kGroups;
+    const auto for_each = [&](auto visit) { // visit(channel, row, col, entry of [C][height][width])
+        for (size_t c = 0, at = 0; c < channels; ++c)
             for (size_t row = 0; row < height; ++row)
-                for (size_t col = 0; col < width; ++col)
-                    visit(model.table_index(c, row, col, height, width), (c * height + row) * width + col,
-                          (row * width + col) * d + c);
+                for (size_t col = 0; col < width; ++col, ++at)
+                    visit(c, row, col, at);
     };
     if (step == 0) {
-        for_each([&](size_t table, size_t at, size_t) {
-            indexes[at] = model.indexes[table];
-            means[at] = model.means[table];
+        for_each([&](size_t c, size_t row, size_t col, size_t at) {
+            const size_t entry = model.table_index(c, row, col, height, width);
+            indexes[at] = model.indexes[entry];
+            means[at] = model.means[entry];
         });
         return;
     }
-    std::vector<int16_t> x(height * width * d);
-    for_each([&](size_t table, size_t at, size_t in_x) {
-        x[in_x] = sat16(r[at]);
-        x[in_x + channels] = model.common[table];
+    runner.begin(model, height, width);
+    for_each([&](size_t c, size_t row, size_t col, size_t at) {
+        runner.context()[(row * width + col) * runner.context_stride() + c] = sat16(r[at]);
     });
-    DepthBlockRunner runner(d, height, width);
-    runner.run(model.adaptors[step - 1], x.data());
-    for (const DepthBlock &block : model.shared)
-        runner.run(block, x.data());
-    const auto &thresholds = model.thresholds;
-    for_each([&](size_t, size_t at, size_t in_x) {
-        const auto above = std::upper_bound(thresholds.begin(), thresholds.end(), x[in_x]);
-        indexes[at] = static_cast<int16_t>(above - thresholds.begin() - 1);
-        means[at] = x[in_x + channels];
+    runner.run_all_groups(step);
+    for_each([&](size_t c, size_t row, size_t col, size_t at) {
+        size_t outputs_of = 0;
+        while (coded_group(outputs_of, row, col) != c / size)
+            ++outputs_of;
+        const int16_t *params = runner.params(outputs_of) + (row * width + col) * runner.params_stride() + c % size;
+        indexes[at] = model.index_of_scale(params[0]);
+        means[at] = params[size];
     });
 }
 

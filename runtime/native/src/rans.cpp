@@ -1,6 +1,9 @@
 #include "rans.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include "failure.h"
 
 namespace dlf {
 namespace {
@@ -12,98 +15,209 @@ constexpr uint32_t kSlotMask = kProbabilityOne - 1;
 constexpr uint32_t kMore = 3;       // in the count of an escaped value's groups: 3, and more follows
 constexpr uint32_t kMaxGroups = 11; // of 2 bits: raw < 2^21 for values up to kMaxSymbol in size
 
+// Bytes that one value can take: a symbol renormalises by two at most, and each group by one.
+constexpr size_t kMaxBytes = 2 + kMaxGroups + kMaxGroups / kMore + 1;
+
+// Buckets of a CDF for each of its symbols, at least: a search seldom leaves the bucket's first two symbols.
+constexpr size_t kBucketsPerSymbol = 4;
+
+uint32_t bit_width(uint32_t x) {
+    uint32_t bits = 0;
+    for (; x != 0; x >>= 1)
+        ++bits;
+    return bits;
+}
+
+// With s = ceil(log2 f) and R = ceil(2^(31+s) / f), floor(x / f) = x R >> (31+s) for x < 2^31: R f = 2^(31+s) + e with
+// 0 <= e < f <= 2^s, so that x R / 2^(31+s) = x / f + d / f where d = x e / 2^(31+s) < 1, too little to reach the next whole
+// number. R < 2^32, since 2^(s-1) < f. (Granlund and Montgomery, "Division by Invariant Integers using Multiplication", 1994.)
+uint32_t reciprocal(uint32_t frequency) {
+    const uint32_t shift = 31 + bit_width(frequency - 1);
+    return static_cast<uint32_t>(((uint64_t{1} << shift) + frequency - 1) / frequency);
+}
+
+uint32_t divide(uint32_t x, const CdfTables::Symbol &symbol) {
+    // bit_width(2f - 1) = 1 + bit_width(f - 1), and is not asked of 0.
+    const auto shift = static_cast<uint32_t>(62 - __builtin_clz(2u * symbol.frequency - 1));
+    return static_cast<uint32_t>(uint64_t{x} * symbol.reciprocal >> shift);
+}
+
+// Takes values last to first, since the decoder reads forwards what was written last.
+class Encoder {
+public:
+    explicit Encoder(std::vector<uint8_t> &memory) : memory_(memory), left_(memory.size()) {}
+
+    void put(const CdfTables &cdfs, const CdfTables::Cdf &cdf, int32_t value) {
+        if (left_ < kMaxBytes)
+            grow();
+        const int32_t symbol = value + cdf.bound;
+        if (0 <= symbol && symbol < cdf.escape())
+            put_symbol(cdfs.symbols(cdf)[symbol]);
+        else
+            put_escaped(cdf, symbol, cdfs.symbols(cdf)[cdf.escape()]);
+    }
+
+    size_t finish() {
+        if (left_ < sizeof state_)
+            grow();
+        for (int shift = 24; shift >= 0; shift -= 8)
+            memory_[--left_] = static_cast<uint8_t>(state_ >> shift);
+        return memory_.size() - left_;
+    }
+
+private:
+    void put_symbol(const CdfTables::Symbol &symbol) {
+        const uint32_t limit = symbol.frequency * (kHigh / kProbabilityOne);
+        while (state_ >= limit)
+            emit();
+        state_ += divide(state_, symbol) * (kProbabilityOne - symbol.frequency) + symbol.start;
+    }
+
+    void put_group(uint32_t group) {
+        if (state_ >= kHigh >> 2)
+            emit();
+        state_ = (state_ << 2) | group;
+    }
+
+    void put_escaped(const CdfTables::Cdf &cdf, int32_t symbol, const CdfTables::Symbol &escape) {
+        const auto raw = static_cast<uint32_t>(symbol < 0 ? -2 * symbol - 1 : 2 * (symbol - cdf.escape()));
+        const uint32_t groups = (bit_width(raw) + 1) / 2;
+        for (uint32_t i = groups; i-- > 0;)
+            put_group((raw >> (2 * i)) & 3);
+        put_group(groups % kMore);
+        for (uint32_t i = groups / kMore; i-- > 0;)
+            put_group(kMore);
+        put_symbol(escape);
+    }
+
+    void emit() {
+        memory_[--left_] = static_cast<uint8_t>(state_);
+        state_ >>= 8;
+    }
+
+    void grow() {
+        const size_t added = memory_.size() + 64;
+        memory_.insert(memory_.begin(), added, 0);
+        left_ += added;
+    }
+
+    std::vector<uint8_t> &memory_;
+    size_t left_; // bytes of memory_ before what is written
+    uint32_t state_ = kLow;
+};
+
+// Where a decoder stands, in registers while it decodes many symbols.
+struct Position {
+    uint32_t state;
+    const uint8_t *next;
+    const uint8_t *end;
+
+    void read_byte() {
+        require(next != end, DLF_ERROR_TRUNCATED);
+        state = (state << 8) | *next++;
+    }
+
+    int32_t symbol(const CdfTables &cdfs, const CdfTables::Cdf &cdf) {
+        const CdfTables::Symbol *symbols = cdfs.symbols(cdf);
+        const uint32_t slot = state & kSlotMask;
+        size_t s = cdfs.buckets(cdf)[slot >> cdf.slot_shift];
+        while (slot - symbols[s].start >= symbols[s].frequency)
+            ++s;
+        state = symbols[s].frequency * (state >> 16) + slot - symbols[s].start;
+        while (state < kLow)
+            read_byte();
+        return static_cast<int32_t>(s);
+    }
+
+    uint32_t group() {
+        const uint32_t value = state & 3;
+        state >>= 2;
+        if (state < kLow)
+            read_byte();
+        return value;
+    }
+
+    int32_t escaped(const CdfTables::Cdf &cdf) {
+        uint32_t groups = 0;
+        for (uint32_t part = kMore; part == kMore;) {
+            part = group();
+            groups += part;
+            require(groups <= kMaxGroups, DLF_ERROR_STREAM_CORRUPT);
+        }
+        uint32_t raw = 0;
+        for (uint32_t i = 0; i < groups; ++i)
+            raw |= group() << (2 * i);
+        // A count with a zero group at the end would be a second spelling of the same value.
+        require(groups == 0 || raw >> (2 * (groups - 1)) != 0, DLF_ERROR_STREAM_CORRUPT);
+        const int64_t half = raw >> 1;
+        const int64_t value = (raw & 1 ? -half - 1 : half + cdf.escape()) - cdf.bound;
+        require(-kMaxSymbol <= value && value <= kMaxSymbol, DLF_ERROR_STREAM_CORRUPT);
+        return static_cast<int32_t>(value);
+    }
+};
+
 } // namespace
 
-void RansEncoder::emit_while_at_least(uint32_t limit) {
-    for (; state_ >= limit; state_ >>= 8)
-        emitted_.push_back(static_cast<uint8_t>(state_));
-}
-
-void RansEncoder::put_symbol(const Cdf &cdf, int32_t symbol) {
-    const uint32_t start = cdf.starts[static_cast<size_t>(symbol)];
-    const uint32_t frequency = cdf.starts[static_cast<size_t>(symbol) + 1] - start;
-    emit_while_at_least(frequency * (kHigh / kProbabilityOne));
-    state_ = ((state_ / frequency) << 16) + state_ % frequency + start;
-}
-
-void RansEncoder::put_group(uint32_t group) {
-    emit_while_at_least(kHigh >> 2);
-    state_ = (state_ << 2) | group;
-}
-
-void RansEncoder::put(const Cdf &cdf, int32_t value) {
-    const int32_t symbol = value + cdf.bound;
-    if (0 <= symbol && symbol < cdf.escape()) {
-        put_symbol(cdf, symbol);
-        return;
+bool CdfTables::add(const std::vector<uint16_t> &frequencies) {
+    uint64_t sum = 0;
+    for (const uint16_t frequency : frequencies) {
+        if (frequency == 0)
+            return false;
+        sum += frequency;
     }
-    const auto raw = static_cast<uint32_t>(symbol < 0 ? -2 * symbol - 1 : 2 * (symbol - cdf.escape()));
-    uint32_t groups = 0;
-    while (raw >> (2 * groups) != 0)
-        ++groups;
-    for (uint32_t i = groups; i-- > 0;)
-        put_group((raw >> (2 * i)) & 3);
-    put_group(groups % kMore);
-    for (uint32_t i = groups / kMore; i-- > 0;)
-        put_group(kMore);
-    put_symbol(cdf, cdf.escape());
+    if (sum != kProbabilityOne)
+        return false;
+
+    Cdf cdf{static_cast<int32_t>(frequencies.size() / 2) - 1, 16, symbols_.size(), buckets_.size()};
+    while (cdf.slot_shift > 0 && kProbabilityOne >> cdf.slot_shift < kBucketsPerSymbol * frequencies.size())
+        --cdf.slot_shift;
+    uint32_t start = 0, bucket = 0;
+    for (size_t s = 0; s < frequencies.size(); ++s) {
+        const uint16_t frequency = frequencies[s];
+        symbols_.push_back({reciprocal(frequency), static_cast<uint16_t>(start), frequency});
+        start += frequency;
+        for (; bucket << cdf.slot_shift < start; ++bucket)
+            buckets_.push_back(static_cast<uint16_t>(s));
+    }
+    cdfs_.push_back(cdf);
+    return true;
 }
 
-std::vector<uint8_t> RansEncoder::finish() {
-    for (int shift = 24; shift >= 0; shift -= 8)
-        emitted_.push_back(static_cast<uint8_t>(state_ >> shift));
-    std::reverse(emitted_.begin(), emitted_.end());
-    return std::move(emitted_);
+size_t rans_encode(const CdfTables &cdfs, const int32_t *symbols, const int16_t *indexes, size_t count,
+                   std::vector<uint8_t> &stream) {
+    Encoder encoder(stream);
+    for (size_t i = count; i-- > 0;)
+        if (indexes[i] >= 0)
+            encoder.put(cdfs, cdfs[indexes[i]], symbols[i]);
+    return encoder.finish();
 }
 
-RansDecoder::RansDecoder(const void *data, size_t size) : reader_(data, size, DLF_ERROR_TRUNCATED) {
-    state_ = reader_.value<uint32_t>();
+RansDecoder::RansDecoder(const void *data, size_t size)
+    : next_(static_cast<const uint8_t *>(data)), end_(next_ + size) {
+    require(size >= sizeof state_, DLF_ERROR_TRUNCATED);
+    state_ = 0;
+    for (uint32_t shift = 0; shift < 32; shift += 8)
+        state_ |= uint32_t{*next_++} << shift;
     require(kLow <= state_ && state_ < kHigh, DLF_ERROR_STREAM_CORRUPT);
 }
 
-int32_t RansDecoder::get_symbol(const Cdf &cdf) {
-    const uint32_t slot = state_ & kSlotMask;
-    const auto above = std::upper_bound(cdf.starts.begin(), cdf.starts.end(), slot); // never the first, 0
-    const uint32_t start = above[-1];
-    state_ = (*above - start) * (state_ >> 16) + slot - start;
-    while (state_ < kLow)
-        state_ = (state_ << 8) | reader_.byte();
-    return static_cast<int32_t>(above - cdf.starts.begin()) - 1;
-}
-
-uint32_t RansDecoder::get_group() {
-    const uint32_t group = state_ & 3;
-    state_ >>= 2;
-    if (state_ < kLow)
-        state_ = (state_ << 8) | reader_.byte();
-    return group;
-}
-
-int32_t RansDecoder::get_escaped(const Cdf &cdf) {
-    uint32_t groups = 0;
-    for (uint32_t part = kMore; part == kMore;) {
-        part = get_group();
-        groups += part;
-        require(groups <= kMaxGroups, DLF_ERROR_STREAM_CORRUPT);
+void RansDecoder::get(const CdfTables &cdfs, const int16_t *indexes, size_t count, int32_t *symbols) {
+    Position position{state_, next_, end_};
+    for (size_t i = 0; i < count; ++i) {
+        if (indexes[i] < 0) {
+            symbols[i] = 0;
+            continue;
+        }
+        const CdfTables::Cdf &cdf = cdfs[indexes[i]];
+        const int32_t symbol = position.symbol(cdfs, cdf);
+        symbols[i] = symbol == cdf.escape() ? position.escaped(cdf) : symbol - cdf.bound;
     }
-    uint32_t raw = 0;
-    for (uint32_t i = 0; i < groups; ++i)
-        raw |= get_group() << (2 * i);
-    // A count with a zero group at the end would be a second spelling of the same value.
-    require(groups == 0 || raw >> (2 * (groups - 1)) != 0, DLF_ERROR_STREAM_CORRUPT);
-    const int64_t half = raw >> 1;
-    const int64_t value = (raw & 1 ? -half - 1 : half + cdf.escape()) - cdf.bound;
-    require(-kMaxSymbol <= value && value <= kMaxSymbol, DLF_ERROR_STREAM_CORRUPT);
-    return static_cast<int32_t>(value);
+    state_ = position.state;
+    next_ = position.next;
 }
 
-int32_t RansDecoder::get(const Cdf &cdf) {
-    const int32_t symbol = get_symbol(cdf);
-    return symbol == cdf.escape() ? get_escaped(cdf) : symbol - cdf.bound;
-}
-
-void RansDecoder::finish() {
-    require(reader_.left() == 0, DLF_ERROR_TRAILING_BYTES);
+void RansDecoder::finish() const {
+    require(next_ == end_, DLF_ERROR_TRAILING_BYTES);
     require(state_ == kLow, DLF_ERROR_STREAM_CORRUPT);
 }
 

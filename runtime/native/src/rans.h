@@ -5,50 +5,58 @@
 #include <cstdint>
 #include <vector>
 
-#include "byte_reader.h"
-
 namespace dlf {
 
 constexpr uint32_t kProbabilityOne = 1u << 16;
 constexpr int32_t kMaxSymbol = 1 << 20; // in size; what a stream can hold
 
-// Symbols 0..2*bound stand for the values -bound..bound, symbol 2*bound+1 is the escape.
-struct Cdf {
-    int32_t bound;
-    std::vector<uint32_t> starts; // one more than symbols: symbol s has the slots starts[s] .. starts[s+1]-1
-
-    int32_t escape() const { return 2 * bound + 1; }
-};
-
-// Takes values last to first, since the decoder reads forwards what was written last.
-class RansEncoder {
+// CDFs, laid out for coding. Symbols 0..2*bound stand for the values -bound..bound, symbol 2*bound+1 is the escape.
+class CdfTables {
 public:
-    void put(const Cdf &cdf, int32_t value); // |value| <= kMaxSymbol
-    std::vector<uint8_t> finish();           // the stream
+    // Adds a CDF; false, and nothing is added, unless there are 2*bound+2 frequencies >= 1 with a sum of 65536.
+    bool add(const std::vector<uint16_t> &frequencies);
+    size_t size() const { return cdfs_.size(); }
+
+    struct Symbol {
+        uint32_t reciprocal; // of the frequency, see divide()
+        uint16_t start;      // first slot
+        uint16_t frequency;  // slots
+    };
+    struct Cdf {
+        int32_t bound;
+        uint32_t slot_shift; // slots of a bucket, log2
+        size_t symbols;      // the first of them
+        size_t buckets;
+
+        int32_t escape() const { return 2 * bound + 1; }
+    };
+    const Cdf &operator[](int16_t index) const { return cdfs_[static_cast<size_t>(index)]; }
+    const Symbol *symbols(const Cdf &cdf) const { return &symbols_[cdf.symbols]; }
+    // For each run of 2^slot_shift slots the symbol of its first slot: a search goes on from there.
+    const uint16_t *buckets(const Cdf &cdf) const { return &buckets_[cdf.buckets]; }
 
 private:
-    void put_symbol(const Cdf &cdf, int32_t symbol);
-    void put_group(uint32_t group);
-    void emit_while_at_least(uint32_t limit);
-
-    uint32_t state_ = 1u << 23;
-    std::vector<uint8_t> emitted_; // the stream from its end
+    std::vector<Cdf> cdfs_;
+    std::vector<Symbol> symbols_;
+    std::vector<uint16_t> buckets_;
 };
+
+// The stream of the symbols whose index is not -1, each with the CDF of its index. Symbols are at most kMaxSymbol in size.
+// `stream` is used as memory, from its end; the result is its last bytes, as many as are returned.
+size_t rans_encode(const CdfTables &cdfs, const int32_t *symbols, const int16_t *indexes, size_t count,
+                   std::vector<uint8_t> &stream);
 
 // Reads untrusted bytes; throws a Failure for a stream that the encoder does not write.
 class RansDecoder {
 public:
     RansDecoder(const void *data, size_t size);
-    int32_t get(const Cdf &cdf);
-    void finish(); // checks that the stream ends here
+    void get(const CdfTables &cdfs, const int16_t *indexes, size_t count, int32_t *symbols); // 0 where the index is -1
+    void finish() const; // checks that the stream ends here
 
 private:
-    int32_t get_symbol(const Cdf &cdf);
-    uint32_t get_group();
-    int32_t get_escaped(const Cdf &cdf);
-
-    ByteReader reader_;
     uint32_t state_;
+    const uint8_t *next_;
+    const uint8_t *end_;
 };
 
 } // namespace dlf
