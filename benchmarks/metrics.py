@@ -31,6 +31,11 @@ class _SmoothVGG16(Features):
 class DISTS(nn.Module):
     """Deep Image Structure and Texture Similarity (Ding et al., TPAMI 2020), with the authors' weights; 0 for equal images."""
 
+    alpha: Tensor
+    beta: Tensor
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.features = _SmoothVGG16("vgg16")

@@ -57,7 +57,8 @@ class Optimiser:
     """Both optimisers as one, with gradient clipping."""
 
     def __init__(self, module: nn.Module, lr: float, weight_decay: float) -> None:
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, p in module.named_parameters():
             table = any(word in name for word in ("embed", "token", "prior_vec"))
             matrix = p.ndim >= 2 and min(p.shape[0], p.numel() // p.shape[0]) >= 8 and not table

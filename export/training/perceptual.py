@@ -11,18 +11,19 @@ from dlf.export.training import weights
 Network = Literal["alexnet", "vgg16"]
 
 # Layers as (stride, padding) of a convolution with ReLU, "tap" (a feature that is compared) or "pool".
-_LAYERS: dict[Network, list[tuple[int, int] | str]] = {
+_Layer = tuple[int, int] | str
+_TWO: list[_Layer] = [(1, 1), (1, 1), "tap", "pool"]
+_THREE: list[_Layer] = [(1, 1), (1, 1), (1, 1), "tap", "pool"]
+_LAYERS: dict[Network, list[_Layer]] = {
     "alexnet": [(4, 2), "tap", "pool", (1, 2), "tap", "pool", (1, 1), "tap", (1, 1), "tap", (1, 1), "tap"],
-    "vgg16": [
-        *[(1, 1), (1, 1), "tap", "pool"] * 2,
-        *[(1, 1), (1, 1), (1, 1), "tap", "pool"] * 2,
-        *[(1, 1), (1, 1), (1, 1), "tap"],
-    ],
+    "vgg16": [*_TWO, *_TWO, *_THREE, *_THREE, *_THREE[:-1]],
 }
 
 
 class Features(nn.Module):
     """The convolutions of an ImageNet network, tapped before each pooling (and at each of AlexNet's last three layers)."""
+
+    weight_0: Tensor
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -53,6 +54,9 @@ class Features(nn.Module):
 
 class LPIPS(nn.Module):
     """Learned perceptual distance; 0 for equal images, about 0.7 for very different ones."""
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self, network: Network) -> None:
         super().__init__()

@@ -23,14 +23,14 @@ class _LowerBound(torch.autograd.Function):
         return x.clamp(min=bound)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
         (below,) = ctx.saved_tensors  # type: ignore[attr-defined]
         return torch.where(below & (grad > 0), torch.zeros_like(grad), grad), None
 
 
 def lower_bound(x: Tensor, bound: float) -> Tensor:
     """max(x, bound) that can be left again."""
-    return _LowerBound.apply(x, bound)  # type: ignore[no-any-return, no-untyped-call]
+    return _LowerBound.apply(x, bound)
 
 
 def round_through(x: Tensor) -> Tensor:

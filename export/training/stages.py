@@ -53,9 +53,8 @@ class Nets(nn.Module):
             # The mixture of many entries is small; and while it is one of many, the softmax passes gradients.
             self.model.vqgan.quantize.embedding.weight.mul_(ENTRY_SCALE)
             # The prior starts as a Gaussian of scale and step 1.
-            last = quantiser.y_prior_fusion[1].block[1].conv_out
-            last.bias[: 2 * channels] += 1.0
-            quantiser.y_spatial_prior[2].block[1].conv_out.bias[:channels] += 1.0
+            quantiser.get_parameter("y_prior_fusion.1.block.1.conv_out.bias")[: 2 * channels] += 1.0
+            quantiser.get_parameter("y_spatial_prior.2.block.1.conv_out.bias")[:channels] += 1.0
 
     @torch.no_grad()
     def fit_inputs(self, images: Tensor, latent_scale: float = 2.0) -> None:
@@ -72,13 +71,13 @@ class Nets(nn.Module):
         values, vectors = values.flip(0)[:width].clamp(min=1e-4), vectors.flip(1)[:, :width]
         basis = (vectors * values**-0.25).T  # half whitened: fine structure counts, but less
         encoder.patch_embed.weight.copy_(basis.reshape(encoder.patch_embed.weight.shape))
-        encoder.patch_embed.bias.copy_(-basis @ mean)
+        encoder.get_parameter("patch_embed.bias").copy_(-basis @ mean)
         nn.init.eye_(encoder.pix_emb_proj.weight[:, :, 0, 0])
         z, y = self.model.analysis(images)
         z = z.mT.flatten(0, -2)
         deviation, mean = z.std(0), z.mean(0)
         encoder.conv_out.weight.div_(deviation[:, None, None, None])
-        encoder.conv_out.bias.sub_(mean).div_(deviation)
+        encoder.get_parameter("conv_out.bias").sub_(mean).div_(deviation)
         z = (z - mean) / deviation
         entries = self.model.hybrid_codec.quantize.embedding.weight
         entries.copy_(F.normalize(z[torch.randperm(len(z))[: len(entries)]], dim=-1))

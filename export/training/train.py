@@ -59,7 +59,7 @@ class Settings:
     def read(path: Path) -> "Settings":
         """Read a TOML file; an unknown or missing key raises TypeError."""
         content = tomllib.loads(path.read_text())
-        model = {k: tuple(v) if isinstance(v, list) else v for k, v in content.pop("model").items()}
+        model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.pop("model").items()}
         stages = tuple(Stage(**stage) for stage in content.pop("stage"))
         return Settings(Config(**model), stages, **content)
 
@@ -119,7 +119,10 @@ class Trainer:
                 torch.nn.ModuleList([self.nets.encoder, self.nets.model.vqgan]), stage.lr, self.settings.weight_decay
             )
         else:
-            trained = {"align": [self.nets.model.hybrid_codec, self.nets.model.prior_fusion], "finetune": [self.nets.model]}
+            trained: dict[str, list[torch.nn.Module]] = {
+                "align": [self.nets.model.hybrid_codec, self.nets.model.prior_fusion],
+                "finetune": [self.nets.model],
+            }
             self.optimiser = Optimiser(torch.nn.ModuleList(trained[stage.kind]), stage.lr, self.settings.weight_decay)
         # The average starts again from where this stage starts.
         self.shadow = {name: tensor.clone() for name, tensor in self.nets.state_dict().items()}
@@ -166,7 +169,7 @@ class Trainer:
 
         outcomes, gradients = zip(*self.pool.map(part, parts, seeds), strict=True)
         totals = [sum(g) if g[0] is not None else None for g in zip(*gradients, strict=True)]
-        return list(outcomes), totals  # type: ignore[return-value]
+        return list(outcomes), totals
 
     def _steer(self, stage: Stage, bpp: float) -> dict[str, float]:
         """Raise or lower the weight of the rate until the detail stream meets its target."""
