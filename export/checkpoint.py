@@ -4,6 +4,7 @@ The configuration is read off the tensors' shapes. What training left in a check
 tensor that is missing, unexpected or misshapen is refused, with the list.
 """
 
+import math
 import pickle
 import re
 from collections.abc import Iterable, Mapping
@@ -68,8 +69,9 @@ def infer_config(tensors: Mapping[str, Tensor], groups: int = 32) -> Config:
 
     encoder, decoder = "hybrid_codec.encoder", "hybrid_codec.decoder"
     insertions = _indices(tensors, f"{encoder}.inter_blocks")
-    vqgan_width = shape("vqgan.decoder.conv_out.weight")[1]
     levels = _indices(tensors, "vqgan.decoder.up")
+    vqgan_widths = [shape(f"vqgan.decoder.up.{i}.block.0.conv1.weight")[0] for i in levels]
+    vqgan_width = math.gcd(*vqgan_widths)
     return Config(
         vit_width=shape("hybrid_codec.latent_tokens")[1],
         vit_layers=len(_indices(tensors, f"{encoder}.transformer")),
@@ -84,7 +86,7 @@ def infer_config(tensors: Mapping[str, Tensor], groups: int = 32) -> Config:
         vqgan_codebook_size=shape("vqgan.quantize.embedding.weight")[0],
         vqgan_codebook_dim=shape("vqgan.quantize.embedding.weight")[1],
         vqgan_width=vqgan_width,
-        vqgan_multipliers=tuple(shape(f"vqgan.decoder.up.{i}.block.0.conv1.weight")[0] // vqgan_width for i in levels),
+        vqgan_multipliers=tuple(width // vqgan_width for width in vqgan_widths),
         vqgan_blocks=len(_indices(tensors, "vqgan.decoder.up.0.block")) - 1,
         vqgan_groups=groups,
     )

@@ -42,7 +42,9 @@ TINY = Config(
 class Judge:
     """Stands for the perceptual networks, which a test must not fetch."""
 
-    def __call__(self, stage: Stage, image: torch.Tensor, output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def __call__(
+        self, stage: Stage, image: torch.Tensor, output: torch.Tensor, rng: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         error = (image - output).abs().mean()
         return error, {"pixel": error}
 
