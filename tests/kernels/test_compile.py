@@ -1,0 +1,95 @@
+"""Kernels compiled ahead of time, judged by what NVIDIA's cuobjdump finds in the cubins."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+from triton import knobs
+
+from dlf.kernels import compile as compiler
+from dlf.kernels import launches
+
+# A block's registers and the shared memory that the smallest of a generation offers it (CUDA C++ Programming Guide, "Technical
+# Specifications per Compute Capability").
+REGISTERS = 65536
+SHARED = {"sm_75": 64, "sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99}  # KiB
+
+
+def cuobjdump(*arguments: str) -> str:
+    return subprocess.run([knobs.nvidia.cuobjdump.path, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def check(cubin: dict, path: Path) -> None:
+    """What kernels.json says of a cubin holds, it fits its GPU, and nothing is spilled."""
+    data = path.read_bytes()
+    assert hashlib.sha256(data).hexdigest() == cubin["sha256"]
+    usage = cuobjdump("--dump-resource-usage", str(path))
+    (symbol,) = re.findall(r"Function (\w+):", usage)
+    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
+    assert symbol == cubin["symbol"]
+    assert found["REG"] == cubin["registers"]
+    assert found["STACK"] == cubin["stack"] == cubin["spill_stores"] == cubin["spill_loads"] == found["LOCAL"] == 0
+    assert cubin["registers"] * cubin["threads"] <= REGISTERS
+    assert cubin["shared"] <= SHARED[cubin["gpu"]] * 1024
+
+    elf = cuobjdump("--dump-elf", str(path))
+    parameters = re.findall(r"Ordinal\s*:\s*0x(\w+).*?Size\s*:\s*0x(\w+)", elf, re.DOTALL)
+    sizes = [int(size, 16) for _, size in sorted((int(ordinal, 16), size) for ordinal, size in parameters)]
+    assert sizes == [8 if kind.startswith("*") else 4 for _, kind in cubin["arguments"]]
+
+
+def check_folder(folder: Path, gpus: list[str], widths: tuple[int, ...]) -> None:
+    index = json.loads((folder / compiler.INDEX).read_text())
+    assert re.match(r"\d+\.\d+", index["triton"])
+    cubins = index["kernels"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([compiler.INDEX, *(cubin["file"] for cubin in cubins)])
+    prior = {(name, gpu, d) for name in launches.WARPS if name != "vq_lookup" for gpu in gpus if gpu != "sm_75" for d in widths}
+    there = [(cubin["kernel"], cubin["gpu"], cubin["constants"].get("d")) for cubin in cubins]
+    assert sorted(there, key=str) == sorted(prior | {("vq_lookup", gpu, None) for gpu in gpus}, key=str)
+    for cubin in cubins:
+        check(cubin, folder / cubin["file"])
+
+
+def test_one_gpu(tmp_path):
+    """At the released model's width."""
+    compiled = [compiler.compile_kernel(kernel, d, "sm_89") for kernel, d in compiler.builds("sm_89", [128])]
+    compiler.write_kernels(tmp_path, compiled)
+    check_folder(tmp_path, ["sm_89"], (128,))
+
+
+@pytest.mark.slow
+def test_all_gpus(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-m", "dlf.kernels.compile", "-o", str(tmp_path)], check=True, capture_output=True, text=True
+    )
+    assert run.stdout.count("prior_between") == len(launches.WIDTHS) * (len(compiler.GPUS) - 1)
+    check_folder(tmp_path, list(compiler.GPUS), launches.WIDTHS)
+
+
+def test_products_are_tensor_core_instructions(tmp_path):
+    _, data = compiler.compile_kernel("prior_begin", 32, "sm_80")
+    (tmp_path / "kernel.cubin").write_bytes(data)
+    sass = cuobjdump("--dump-sass", str(tmp_path / "kernel.cubin"))
+    assert re.search(r"IMMA\.16832\.S8\.S8", sass)
+
+
+def test_another_gpu_is_refused():
+    run = subprocess.run(
+        [sys.executable, "-m", "dlf.kernels.compile", "-o", "nowhere", "--gpu", "sm_70"], capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    assert "sm_70" in run.stderr
+    assert not Path("nowhere").exists()
+
+
+def test_the_interpreter_compiles_nothing(monkeypatch):
+    monkeypatch.setattr(knobs.runtime, "interpret", True)
+    with pytest.raises(ValueError, match="TRITON_INTERPRET"):
+        compiler.compile_kernel("vq_lookup", 0, "sm_80")
