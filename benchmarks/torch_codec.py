@@ -3,8 +3,11 @@
 It runs the authors' float prior and, kindly, the runtime's own rANS coder in place of theirs.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -28,37 +31,70 @@ class Coded:
     detail: bytes
     y_hat: Tensor
 
+    def save(self, path: Path) -> None:
+        """Write to a file, for a process that decodes."""
+        torch.save(asdict(self), path)
+
+    @staticmethod
+    def load(path: Path) -> "Coded":
+        """Read what `save` wrote."""
+        return Coded(**torch.load(path, weights_only=True))
+
 
 class TorchCodec:
-    """Encodes and decodes with a checkpoint, in PyTorch eager on `threads` CPU threads."""
+    """Encodes and decodes with a checkpoint, in PyTorch eager on `threads` CPU threads, or as many as it chooses.
 
-    def __init__(self, checkpoint: Path, threads: int) -> None:
-        torch.set_num_threads(threads)
+    `timings` holds the seconds of each step of the last call, by the names of `dlf.Codec.timings`.
+    """
+
+    def __init__(self, checkpoint: Path, threads: int | None) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self.timings: dict[str, float] = {}
         self.model = load_checkpoint(checkpoint)
         self.entropy = EntropyModel(entropy_tables(self.model).to_bytes())
 
     @torch.inference_mode()
     def encode(self, image: Path) -> Coded:
         """Encode an image file."""
-        pixels = load(image, Limits())
-        z, y = self.model.analysis(torch.from_numpy(pad_to_tiles(pixels)))
-        return self.code(z, y, *pixels.shape[:2])
-
-    def code(self, z: Tensor, y: Tensor, height: int, width: int) -> Coded:
-        """Quantise and code the latents of an image."""
-        tokens = self.model.hybrid_codec.quantize.look_up(z)
-        quantised = self.model.hybrid_codec.quantize_feat.quantise(y)
-        symbols = np.concatenate([s.numpy().ravel() for s in quantised.symbols]).astype(np.int32)
-        return Coded(height, width, tokens, self.entropy.rans_encode(symbols, _indexes(quantised)), quantised.y_hat)
+        self.timings = {}
+        with self._timed("image"):
+            pixels = load(image, Limits())
+            batch = torch.from_numpy(pad_to_tiles(pixels))
+        with self._timed("analysis"):
+            z, y = self.model.analysis(batch)
+        with self._timed("vq"):
+            tokens = self.model.hybrid_codec.quantize.look_up(z)
+        with self._timed("detail"):
+            quantised = self.model.hybrid_codec.quantize_feat.quantise(y)
+            symbols = np.concatenate([s.numpy().ravel() for s in quantised.symbols]).astype(np.int32)
+            detail = self.entropy.rans_encode(symbols, _indexes(quantised))
+        height, width, _ = pixels.shape
+        return Coded(height, width, tokens, detail, quantised.y_hat)
 
     @torch.inference_mode()
     def decode(self, coded: Coded) -> NDArray[np.uint8]:
         """Decode to (height, width, 3)."""
-        z_hat = self.model.hybrid_codec.quantize.embed(coded.tokens)
-        quantised = self.model.hybrid_codec.quantize_feat.quantise(coded.y_hat)
-        self.entropy.rans_decode(coded.detail, _indexes(quantised))
-        image = self.model.generator(self.model.adaptor(*self.model.synthesis(z_hat, quantised.y_hat)))
-        return crop_to_pixels(image.numpy(), coded.height, coded.width)
+        self.timings = {}
+        with self._timed("vq"):
+            z_hat = self.model.hybrid_codec.quantize.embed(coded.tokens)
+        with self._timed("detail"):
+            quantised = self.model.hybrid_codec.quantize_feat.quantise(coded.y_hat)
+            self.entropy.rans_decode(coded.detail, _indexes(quantised))
+        with self._timed("synthesis"):
+            semantic, detail = self.model.synthesis(z_hat, quantised.y_hat)
+        with self._timed("adaptor"):
+            latent = self.model.adaptor(semantic, detail)
+        with self._timed("generator"):
+            image = self.model.generator(latent)
+        with self._timed("image"):
+            return crop_to_pixels(image.numpy(), coded.height, coded.width)
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.timings[step] = perf_counter() - start
 
 
 def _indexes(quantised: Quantised) -> NDArray[np.int16]:

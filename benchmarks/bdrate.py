@@ -1,0 +1,54 @@
+"""Bjontegaard delta rates between the codecs of a report, by the library `bjontegaard` (Akima interpolation)."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+
+from dlf.benchmarks.records import OURS, BDRate, ModelResult
+
+LOWER_IS_BETTER = {"LPIPS-Alex", "LPIPS-VGG", "DISTS"}
+FEWEST_POINTS = 4
+Curve = Sequence[tuple[float, float]]  # (bpp, metric) of each rate
+
+
+def between(models: Sequence[ModelResult], metrics: Sequence[str]) -> list[BDRate]:
+    """The BD-rates of the codec under test against each rival, by metric; models of several rates make the curves.
+
+    A pair is left out where a codec has fewer than four rates, or where the curves share no quality.
+    """
+    if not all(model.images for model in models):
+        return []
+    rivals = [codec for codec in models[0].codecs() if codec != OURS and all(codec in model.codecs() for model in models)]
+    found = []
+    for metric in metrics:
+        for rival in rivals:
+            anchor, test = ([(m.means(codec)["bpp"], m.means(codec)[metric]) for m in models] for codec in (rival, OURS))
+            percent = bd_rate(anchor, test, lower_is_better=metric in LOWER_IS_BETTER)
+            if percent is not None:
+                found.append(BDRate(metric, OURS, rival, percent))
+    return found
+
+
+def bd_rate(anchor: Curve, test: Curve, lower_is_better: bool) -> float | None:
+    """The mean rate of `test` over `anchor` at equal quality, %; None where it is not defined.
+
+    That is with fewer than four distinct points, where quality does not rise with the rate, or without overlap.
+    """
+    sign = -1 if lower_is_better else 1
+    curves = [sorted({(rate, sign * value) for rate, value in curve}) for curve in (anchor, test)]
+    for curve in curves:
+        if len(curve) < FEWEST_POINTS or any(a[1] >= b[1] for a, b in pairwise(curve)):
+            return None
+    import bjontegaard  # brings SciPy and Matplotlib
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of small overlap, which is not ours to hide from the eye: the plot shows it
+        percent = bjontegaard.bd_rate(
+            *zip(*curves[0], strict=True),
+            *zip(*curves[1], strict=True),
+            method="akima",
+            require_matching_points=False,
+            min_overlap=0,
+        )
+    return None if math.isnan(percent) else float(percent)

@@ -1,0 +1,232 @@
+"""The `dlf-bench` command: rate, quality and speed of bundles on a set of images, beside everyday codecs and PyTorch.
+
+The table goes to stdout, progress and errors to stderr. Exit codes: 0 done; 1 an image failed (the others were done), or nothing
+could be measured; 2 wrong usage, or images that are not there; 3 a gate failed; 130 interrupted.
+"""
+
+import json
+import os
+import shlex
+import sys
+from datetime import datetime, timezone
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dlf.benchmarks import bdrate, gates, machine, report_csv, report_table
+from dlf.benchmarks.records import Gate, Report
+from dlf.runtime.backends import INSTALL
+from dlf.runtime.errors import DLFError, InvalidArgumentError
+from dlf.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from dlf.benchmarks.progress_file import ProgressFile
+    from dlf.benchmarks.run import Outcome, Settings
+
+NOTES = [
+    "Rate: whole .dlf files, header and checksum included. Quality: on whole images at full size, of what the files decode to.",
+    "Speed: each peer and direction in a process of its own, from file to file; cold is a new process, with its files perhaps in "
+    "the system's cache; p50 and p95 are over the repeats that follow in it. Peak memory is that process's.",
+    "PyTorch decodes with the float prior replayed on the encoder's latents, and with this runtime's rANS coder.",
+    "A rival is the file nearest to ours in bytes; one marked 'at its minimum' cannot be as small, and is better off for it.",
+    "Patch FID is left out: its network has no source that dlf can check.",
+]
+METRICS = ("psnr", "ms-ssim", "lpips", "lpips-vgg", "dists")  # in the order of metrics.NAMES; lpips is that on AlexNet
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="dlf-bench")
+
+
+@app.command(
+    epilog="""Examples:
+
+    \b
+    dlf-bench --dataset kodak --model bundle
+    dlf-bench --dataset photos/ --limit 4 --model bundle --metrics psnr,lpips --repeats 0
+    dlf-bench --dataset kodak --model bundle --baseline torch --checkpoint model.ckpt
+    dlf-bench --dataset kodak --model bundle --rivals avif,webp --html report.html --json report.json
+    dlf-bench --dataset kodak --model bundle --max-bpp 0.02 --max-lpips 0.3       for a continuous integration"""
+)
+def bench(
+    dataset: Annotated[
+        str,
+        typer.Option(
+            metavar="kodak|clic2020|PATH",
+            help="The images: a set in the folder DLF_DATA, a folder, or one file.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="BUNDLE", help="A bundle; several, one a rate, make a curve. By default DLF_MODEL.", show_default=False
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N images.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the Kodak images that are missing.")] = False,
+    backend: Annotated[
+        str | None, typer.Option(metavar="|".join(INSTALL), help="By default the first that is installed.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads. By default as many as the backend chooses.")
+    ] = None,
+    metrics: Annotated[str, typer.Option(metavar="NAME,...", help=f"Of {', '.join(METRICS)}.")] = ",".join(METRICS),
+    rivals: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Of avif, webp, jxl, jpeg: each at the byte size nearest to ours.")
+    ] = "",
+    repeats: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Timed repeats on the first image, after a cold one; 0 leaves speed out.")
+    ] = 5,
+    batch: Annotated[str, typer.Option(metavar="N,...", help="Time the neural stages on batches of these sizes too.")] = "",
+    baseline: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Peers to time in the same run: torch, or other backends.")
+    ] = "",
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For --baseline torch: the checkpoint that the bundle was exported from.")
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write every figure. While it runs, FILE.partial keeps what is done: an interrupted run goes on from it.",
+        ),
+    ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a row for every image and codec.")] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one page with plots and the pictures to compare.")
+    ] = None,
+    max_bpp: Annotated[float | None, typer.Option(metavar="X", help="Gate: the mean bits per pixel.")] = None,
+    max_lpips: Annotated[float | None, typer.Option(metavar="X", help="Gate: the mean LPIPS (AlexNet).")] = None,
+    min_speedup: Annotated[
+        float | None, typer.Option(metavar="X", help="Gate: the speed against the first --baseline, encoding and decoding.")
+    ] = None,
+) -> None:
+    """Measure a bundle on images: the rate of real files, their quality, the speed; beside everyday codecs and PyTorch.
+
+    Exit codes: 0 done; 1 an image failed; 2 wrong usage; 3 a gate failed.
+    """
+    from dlf.benchmarks import datasets  # everything heavy only now, so that --help is quick
+    from dlf.benchmarks import rivals as everyday
+    from dlf.benchmarks.metrics import NAMES
+    from dlf.benchmarks.progress_file import ProgressFile
+    from dlf.benchmarks.run import Settings
+
+    names = _names(metrics, METRICS, "--metrics")
+    peers = _names(baseline, ("torch", *INSTALL), "--baseline")
+    codecs = _names(rivals, tuple(everyday.RIVALS), "--rivals")
+    if not all(size.isdecimal() and int(size) for size in _split(batch)):
+        raise typer.BadParameter(f"{batch!r} is not a list of batch sizes.", param_hint="--batch")
+    if "torch" in peers and checkpoint is None:
+        raise typer.BadParameter("torch needs the checkpoint that the bundle was exported from.", param_hint="--checkpoint")
+    if (peers or batch) and not repeats:
+        raise typer.BadParameter("it must be 1 at least for --baseline and --batch.", param_hint="--repeats")
+    if min_speedup is not None and not peers:
+        raise typer.BadParameter("there is no --baseline to compare with.", param_hint="--min-speedup")
+    if max_lpips is not None and "lpips" not in names:
+        raise typer.BadParameter("lpips is not among --metrics.", param_hint="--max-lpips")
+    models = model or [Path(value) for value in [os.environ.get("DLF_MODEL")] if value]
+    if not models:
+        raise typer.BadParameter("no model is given. Set it, or DLF_MODEL, to a bundle's folder.", param_hint="--model")
+    try:
+        images = datasets.find(dataset, download)[:limit]
+        for codec in codecs:
+            everyday.check(codec)
+    except InvalidArgumentError as error:
+        raise typer.BadParameter(str(error)) from error
+    settings = Settings(
+        images=images,
+        models=models,
+        metrics=[NAMES[METRICS.index(name)] for name in names],
+        backend=backend,
+        threads=threads,
+        rivals=codecs,
+        baselines=peers,
+        checkpoint=checkpoint,
+        repeats=repeats,
+        batches=[int(size) for size in _split(batch)],
+        with_pictures=html_file is not None,
+    )
+    kept = ProgressFile(json_file.with_name(f"{json_file.name}.partial") if json_file else None)
+    outcome = _run(settings, kept)
+    report = _report(dataset, settings, outcome, gates.judge(outcome.models, max_bpp, max_lpips, min_speedup))
+    report_table.show(report, Console())
+    if csv_file:
+        report_csv.write(report, csv_file)
+    if html_file:
+        from dlf.benchmarks import report_html  # Matplotlib, Jinja
+
+        report_html.write(report, outcome.pictures, html_file)
+    failed = any(found.failures for found in outcome.models)
+    if json_file:
+        write_atomically(json_file, json.dumps(report.to_json(), indent=1, allow_nan=False).encode())
+        if not failed:
+            kept.remove()
+    if failed:
+        raise typer.Exit(1)
+    if not all(gate.passed for gate in report.gates):
+        raise typer.Exit(3)
+
+
+def _run(settings: "Settings", kept: "ProgressFile") -> "Outcome":
+    """Run, with a bar on a terminal; a refusal or an interruption ends the command."""
+    from dlf.benchmarks.run import Progress as Tell
+    from dlf.benchmarks.run import run
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task("images", total=len(settings.images) * len(settings.models))
+        tell = Tell(
+            image=lambda _: bar.advance(task),
+            failure=lambda failure: stderr.print(f"dlf-bench: {failure.image}: {failure.error}"),
+            speed=lambda what: bar.update(task, description=what),
+        )
+        try:
+            return run(settings, kept, tell)
+        except InvalidArgumentError as error:
+            raise typer.BadParameter(str(error)) from error
+        except DLFError as error:
+            stderr.print(f"dlf-bench: {error}")
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            resume = f" {kept.path} keeps what is done, and the same command goes on." if kept.path else ""
+            stderr.print(f"dlf-bench: interrupted.{resume}")
+            raise typer.Exit(130) from None
+
+
+def _report(dataset: str, settings: "Settings", outcome: "Outcome", judged: list[Gate]) -> Report:
+    published: dict[str, Any] = json.loads((files("dlf.benchmarks") / "anchors.json").read_text())
+    return Report(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=shlex.join(["dlf-bench", *sys.argv[1:]]),
+        dataset=dataset,
+        metrics=list(settings.metrics),
+        machine=machine.describe(),
+        models=outcome.models,
+        bd_rates=bdrate.between(outcome.models, settings.metrics),
+        gates=judged,
+        notes=NOTES,
+        published=published,
+    )
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _names(given: str, known: tuple[str, ...], option: str) -> list[str]:
+    """The names of a list, each known and given once."""
+    found = list(dict.fromkeys(_split(given)))
+    for name in found:
+        if name not in known:
+            raise typer.BadParameter(f"{name!r} is unknown; choose from {', '.join(known)}.", param_hint=option)
+    return found

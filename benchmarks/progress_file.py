@@ -1,0 +1,50 @@
+"""What a run has measured so far, so that an interrupted one goes on where it stopped.
+
+One JSON object a line and image. A line counts only for the image, bundle, backend and settings that it was measured with: these
+make its key. A last line that an interruption cut off is dropped.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from dlf.benchmarks.measure import Pictures
+from dlf.benchmarks.records import ImageResult
+
+
+class ProgressFile:
+    """The file beside a report that is still being made; with no path, nothing is kept."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._done: dict[str, dict[str, Any]] = {}
+        if path and path.exists():
+            whole, _, _ = path.read_bytes().rpartition(b"\n")
+            path.write_bytes(whole + b"\n" if whole else b"")
+            lines = [json.loads(line) for line in whole.splitlines()]
+            self._done = {line["key"]: line for line in lines}
+
+    def find(self, key: str) -> tuple[ImageResult, Pictures] | None:
+        """What was measured under a key."""
+        line = self._done.get(key)
+        return (ImageResult.from_json(line["result"]), line["pictures"]) if line else None
+
+    def add(self, key: str, result: ImageResult, pictures: Pictures) -> None:
+        """Keep a result."""
+        if self.path:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"key": key, "result": asdict(result), "pictures": pictures}) + "\n")
+
+    def remove(self) -> None:
+        """Delete the file, the report being whole."""
+        if self.path:
+            self.path.unlink(missing_ok=True)
+
+
+def key(image: Path, settings: Mapping[str, object]) -> str:
+    """What a result depends on: the image's name and bytes, and the settings."""
+    depends = {"image": image.name, "sha256": sha256(image.read_bytes()).hexdigest(), **settings}
+    return sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,181 @@
+"""What a run of dlf-bench finds out, as plain records; `to_json` and `from_json` carry them to a file and back."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from statistics import mean
+from typing import Any
+
+OURS = "dlf"  # the codec under test, among the codecs of an image
+
+
+@dataclass(frozen=True)
+class Coding:
+    """One codec on one image."""
+
+    codec: str
+    bytes: int
+    bpp: float
+    quality: dict[str, float]  # by metric
+    setting: str = ""  # what the encoder was asked for
+    at_minimum: bool = False  # the encoder cannot make a smaller file, and this one is larger than ours
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """One image through the codec under test (the first of `codings`) and its rivals."""
+
+    image: str
+    sha256: str
+    width: int
+    height: int
+    parts: dict[str, int]  # bytes of the .dlf file's header, tokens, detail and checksum
+    padding_waste: float  # the share of the coded area that lies outside the image
+    seconds: dict[str, dict[str, float]]  # direction -> step -> seconds, of this one run
+    codings: list[Coding]
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> "ImageResult":
+        """The record of what `dataclasses.asdict` gave."""
+        return ImageResult(**{**values, "codings": [Coding(**coding) for coding in values["codings"]]})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be measured."""
+
+    image: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Repeats of one peer in one direction, file to file, in a process of its own; seconds."""
+
+    peer: str
+    direction: str  # "encode" or "decode"
+    cold: float  # from the start of the process to the first file written
+    warm: list[float]  # of each later repeat
+    steps: dict[str, list[float]]  # step -> seconds of each of those repeats
+    peak_bytes: int  # of the process's memory
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """The four neural stages on a batch of equal images, without the entropy coder."""
+
+    batch: int
+    encode: float  # images a second
+    decode: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """All that was timed of one model on one image; the model's own backend is the first peer."""
+
+    image: str
+    width: int
+    height: int
+    threads: int | None
+    timings: list[Timing]
+    throughput: list[Throughput]
+
+    def ratio(self, direction: str, baseline: str) -> float:
+        """How many times faster the first peer is than `baseline`, by the medians of warm repeats."""
+        return percentile(self._find(direction, baseline).warm, 50) / percentile(
+            self._find(direction, self.timings[0].peer).warm, 50
+        )
+
+    def _find(self, direction: str, peer: str) -> Timing:
+        return next(timing for timing in self.timings if (timing.direction, timing.peer) == (direction, peer))
+
+    @property
+    def baselines(self) -> list[str]:
+        """The other peers, in their order."""
+        return list(dict.fromkeys(timing.peer for timing in self.timings))[1:]
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One bundle on all images."""
+
+    model: str  # distinct in a report
+    bundle: str  # the folder, as it was given
+    fingerprint: str
+    manifest_sha256: str  # which vouches for every file of the bundle
+    backend: str
+    device: str
+    precision: str
+    versions: dict[str, str]
+    images: list[ImageResult]
+    failures: list[Failure]
+    speed: Speed | None = None
+
+    def codecs(self) -> list[str]:
+        """The codecs measured, `OURS` first."""
+        return list(dict.fromkeys(coding.codec for image in self.images for coding in image.codings))
+
+    def means(self, codec: str) -> dict[str, float]:
+        """The mean over the images of bytes, bpp and every metric of a codec."""
+        codings = [coding for image in self.images for coding in image.codings if coding.codec == codec]
+        rows = [{"bytes": coding.bytes, "bpp": coding.bpp, **coding.quality} for coding in codings]
+        return {key: mean(row[key] for row in rows) for key in rows[0]}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A bound from the command line, and what was found."""
+
+    name: str
+    bound: float
+    found: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class BDRate:
+    """The bit rate that `test` needs over that of `anchor` at equal quality, %; negative where it needs less."""
+
+    metric: str
+    test: str
+    anchor: str
+    percent: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything of one run."""
+
+    created: str  # ISO 8601, UTC
+    command: str
+    dataset: str
+    metrics: list[str]
+    machine: dict[str, str]
+    models: list[ModelResult]
+    bd_rates: list[BDRate] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    published: dict[str, Any] = field(default_factory=dict)  # of others; see anchors.json
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values, with the means of every model; numbers that are not finite become null."""
+        values = asdict(self)
+        for model, found in zip(values["models"], self.models, strict=True):
+            model["means"] = {codec: found.means(codec) for codec in found.codecs()}
+        return {"format": "dlf-bench", "format_version": 1, **_finite(values)}
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """The percentile of a few values, linear between neighbours (NumPy's default)."""
+    position = (len(values) - 1) * percent / 100
+    ordered, below = sorted(values), int(position)
+    above = min(below + 1, len(values) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

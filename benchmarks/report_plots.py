@@ -1,0 +1,111 @@
+"""The plots of the HTML report: SVG that takes the page's text colour, so that it suits light and dark."""
+
+import re
+from io import StringIO
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dlf.benchmarks.bdrate import LOWER_IS_BETTER
+from dlf.benchmarks.records import OURS, Report, Speed, Timing
+from dlf.benchmarks.speed import DIRECTIONS
+
+TEXT = "#010203"  # stands for the page's text colour until the SVG is written
+# Colours that can be told apart with any colour vision (after Okabe and Ito) and stand out on white and on black; markers too.
+STYLES = {
+    OURS: ("#d9541e", "o"),
+    "avif": ("#3d8fd1", "s"),
+    "webp": ("#009e73", "^"),
+    "jxl": ("#c879a6", "D"),
+    "jpeg": ("#b8860b", "v"),
+}
+STEPS = {
+    "encode": ("image", "analysis", "vq", "detail", "files"),
+    "decode": ("vq", "detail", "synthesis", "adaptor", "generator", "image", "files"),
+}
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "text.color": TEXT,
+    "axes.edgecolor": TEXT,
+    "axes.labelcolor": TEXT,
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 10,
+}
+
+
+def rate_quality(report: Report) -> str:
+    """A panel for each metric: bpp against the metric, every image faint, the means strong, models of one codec joined."""
+    columns = min(3, len(report.metrics))
+    rows = -(-len(report.metrics) // columns)
+    with mpl.rc_context(_RC | {"svg.hashsalt": "rate"}):
+        figure = Figure(figsize=(3.6 * columns, 3 * rows + 0.4), layout="constrained")
+        for i, metric in enumerate(report.metrics):
+            _rate_panel(figure.add_subplot(rows, columns, i + 1), report, metric)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+        return _svg(figure, "Bits per pixel against each metric, by codec; the tables below hold the same figures.")
+
+
+def waterfall(speed: Speed) -> str:
+    """The median seconds of each step, one after the other, of every peer in both directions."""
+    peers = [speed.timings[0].peer, *speed.baselines]
+    with mpl.rc_context(_RC | {"svg.hashsalt": "waterfall"}):
+        figure = Figure(figsize=(10.8, 2.4 * len(peers)), layout="constrained")
+        panels = figure.subplots(len(peers), len(DIRECTIONS), sharex="col", squeeze=False)
+        for timing in speed.timings:
+            panel = panels[peers.index(timing.peer)][DIRECTIONS.index(timing.direction)]
+            _steps(panel, timing, peers.index(timing.peer))
+        for panel, direction in zip(panels[-1], DIRECTIONS, strict=True):
+            longest = max(sum(map(median, t.steps.values())) for t in speed.timings if t.direction == direction)
+            panel.set(xlabel="seconds, median", xlim=(0, 1.15 * longest))
+        return _svg(figure, "Seconds of each step of encoding and decoding, by peer; the tables below hold the totals.")
+
+
+def _rate_panel(panel: Axes, report: Report, metric: str) -> None:
+    codecs = list(dict.fromkeys(codec for model in report.models for codec in model.codecs()))
+    for codec in codecs:
+        colour, marker = STYLES[codec]
+        codings = [c for model in report.models for image in model.images for c in image.codings if c.codec == codec]
+        panel.plot(
+            [c.bpp for c in codings], [c.quality[metric] for c in codings], marker, color=colour, markersize=4, alpha=0.5, mew=0
+        )
+        means = sorted((m.means(codec)["bpp"], m.means(codec)[metric]) for m in report.models if codec in m.codecs())
+        panel.plot(*zip(*means, strict=True), f"{marker}-", color=colour, markersize=8, label=codec)
+    if report.dataset == "kodak":
+        rate = report.published["rate"]
+        span = (rate["lowest_bpp"], rate["highest_bpp"])
+        panel.axvspan(*span, color=TEXT, alpha=0.1, lw=0, label=f"rates of {rate['codec']}, published")
+    panel.set(xscale="log", xlabel="bits per pixel")
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    panel.xaxis.set_minor_formatter(lambda value, _: f"{value:.2g}" if str(f"{value:.0e}")[0] in "25" else "")
+    panel.tick_params(which="minor", labelsize=8)
+    panel.set_title(f"{metric} ({'lower' if metric in LOWER_IS_BETTER else 'higher'} is better)", fontsize=10, loc="left")
+
+
+def _steps(panel: Axes, timing: Timing, peer: int) -> None:
+    steps = [step for step in STEPS[timing.direction] if step in timing.steps]
+    seconds = [median(timing.steps[step]) for step in steps]
+    starts = [sum(seconds[:i]) for i in range(len(steps))]
+    panel.barh(steps, seconds, left=starts, color=STYLES[OURS][0] if peer == 0 else "#808890")
+    for step, start, length in zip(steps, starts, seconds, strict=True):
+        panel.annotate(f"{length:.3g}", (start + length, step), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    panel.invert_yaxis()
+    panel.set_title(f"{timing.peer}, {timing.direction}: {median(timing.warm):.3g} s", fontsize=10, loc="left")
+
+
+def _svg(figure: Figure, description: str) -> str:
+    file = StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].replace(TEXT, "currentColor")
+    svg = re.sub(r' id="[A-Za-z0-9.]+_[0-9]+"', "", svg)  # names such as axes_1, that no one refers to and every figure repeats
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
