@@ -100,7 +100,7 @@ def encode(
     """Encode images to .dlf files."""
     targets = _targets(images, output, ".dlf", as_json)
     limits = Limits(max_pixels, max_side)
-    codec = _open(model, backend, threads, limits, verbose)
+    codec = _open(model, backend, threads, limits, len(images) == 1, verbose)
 
     def encode_one(name: str) -> None:
         _refuse_existing(targets[name], overwrite)
@@ -135,7 +135,7 @@ def decode(
     """Decode .dlf files to images: PNG, or the format of the output's suffix."""
     targets = _targets(files, output, ".png", as_json)
     limits = Limits(max_pixels, max_side)
-    codec = _open(model, backend, threads, limits, verbose)
+    codec = _open(model, backend, threads, limits, len(files) == 1, verbose)
 
     def decode_one(name: str) -> None:
         target = targets[name]
@@ -210,7 +210,8 @@ def _distinct(targets: dict[str, str]) -> dict[str, str]:
     return targets
 
 
-def _open(model: str | None, backend: str | None, threads: int | None, limits: Limits, verbose: bool) -> Codec:
+def _open(model: str | None, backend: str | None, threads: int | None, limits: Limits, once: bool, verbose: bool) -> Codec:
+    # For one image every stage runs once, so that dropping it at once costs nothing.
     _log_to_stderr(verbose)
     if model is None:
         raise typer.BadParameter(
@@ -218,7 +219,7 @@ def _open(model: str | None, backend: str | None, threads: int | None, limits: L
             param_hint="--model",
         )
     try:
-        return Codec(model, backend, threads, limits=limits)
+        return Codec(model, backend, threads, limits=limits, low_memory=once)
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     except DLFError as error:

@@ -8,7 +8,7 @@ from helpers_bundle import save_stage, seal
 from onnx import helper
 
 import dlf
-from dlf.runtime.backends import installed, open_backend
+from dlf.runtime.backends import open_backend
 from dlf.runtime.bundle import Bundle
 
 GRAY = np.full((4, 4), 128, np.uint8)
@@ -218,47 +218,3 @@ def test_values_that_are_not_finite_never_become_a_picture(bundle_copy, backend)
     seal(bundle_copy)
     with pytest.raises(dlf.BackendFailedError, match="not finite"):
         dlf.Codec(bundle_copy, backend).decode(data)
-
-
-# ------------------------------------------------------------------------------------------------- choice of backend
-
-
-def test_backend_is_chosen_in_order(toy_bundle, monkeypatch):
-    import dlf.runtime.backends as backends
-
-    for here in (["openvino", "onnxruntime"], ["onnxruntime"]):
-        if set(here) - set(installed()):
-            pytest.skip("not all backends are installed")
-        monkeypatch.setattr(backends, "find_spec", lambda name, here=here: name in here)
-        assert dlf.Codec(toy_bundle).backend.name == here[0]
-
-
-def test_missing_backend_says_what_to_install(toy_bundle, monkeypatch):
-    import dlf.runtime.backends as backends
-
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
-    for name, command in (("openvino", r"dlf\[cpu\]"), ("onnxruntime", r"dlf\[onnxruntime\]"), (None, r"dlf\[cpu\].*dlf\[onnx")):
-        with pytest.raises(dlf.BackendMissingError, match=f"pip install '{command}"):
-            dlf.Codec(toy_bundle, name)
-
-
-def test_backend_that_does_not_start_is_refused(toy_bundle, backend, monkeypatch):
-    import dlf.runtime.backends as backends
-
-    def fail(name: str) -> None:
-        raise ImportError("libfoo.so is missing")
-
-    monkeypatch.setattr(backends, "import_module", fail)
-    with pytest.raises(dlf.BackendFailedError, match=r"does not start.*libfoo\.so"):
-        dlf.Codec(toy_bundle, backend)
-
-
-def test_unknown_backend_is_refused():
-    with pytest.raises(dlf.InvalidArgumentError, match="openvino, onnxruntime"):
-        open_backend("tensorflow", None)
-
-
-@pytest.mark.parametrize("threads", [0, -1])
-def test_threads_below_one_are_refused(threads):
-    with pytest.raises(dlf.InvalidArgumentError, match="threads"):
-        open_backend(None, threads)
