@@ -34,6 +34,7 @@ struct Avx2 {
     static DLF_INLINE void dot(Int32 &a, Int32 &b, const Weights &w, Int16 x) {
         a = dot(a, w.a, x);
         b = dot(b, w.b, x);
+        __asm__ volatile("" : "+x"(a), "+x"(b)); // one position after another: GCC 12 would run out of registers
     }
 
     // 64-bit products of the even and of the odd lanes; the upper halves of the sums are the results.

@@ -28,6 +28,7 @@ struct Avx512 {
     static DLF_INLINE void dot(Int32 &a, Int32 &b, const Weights &w, Int16 x) {
         a = _mm512_dpwssd_epi32(a, w.a, x);
         b = _mm512_dpwssd_epi32(b, w.b, x);
+        __asm__ volatile("" : "+v"(a), "+v"(b)); // one position after another: GCC 12 would run out of registers
     }
 
     // 64-bit products of the even and of the odd lanes; the upper halves of the sums are the results.

@@ -34,6 +34,7 @@ template <class Vectors> struct Simd {
     // A tile's positions. A short tile repeats its last position, whose results are then stored several times over.
     struct Tile {
         Tile(size_t begin, size_t positions) {
+#pragma GCC unroll 8
             for (size_t p = 0; p < kTile; ++p)
                 at[p] = begin + p < positions ? begin + p : positions - 1;
         }
@@ -45,17 +46,24 @@ template <class Vectors> struct Simd {
         DLF_INLINE Sums(const LayerView &layer, size_t output, Run<const int16_t> x, const Tile &tile,
                         const int32_t *const *base = nullptr) {
             const int16_t *rows[kTile];
+            Int32 sum_a[kTile], sum_b[kTile]; // not the members: a compiler keeps these in registers
+#pragma GCC unroll 8
             for (size_t p = 0; p < kTile; ++p) {
                 rows[p] = x.first + tile.at[p] * x.stride;
-                a[p] = base == nullptr ? Vectors::zero() : Vectors::load32(base[tile.at[p]] + output);
-                b[p] = base == nullptr ? Vectors::zero() : Vectors::load32(base[tile.at[p]] + output + kLanes);
+                sum_a[p] = base == nullptr ? Vectors::zero() : Vectors::load32(base[tile.at[p]] + output);
+                sum_b[p] = base == nullptr ? Vectors::zero() : Vectors::load32(base[tile.at[p]] + output + kLanes);
             }
             const int16_t *w = layer.w + output * layer.inputs;
             for (size_t i = 0; i < layer.inputs; i += kGroup, w += kPanel * kGroup) {
                 const typename Vectors::Weights weights(w);
 #pragma GCC unroll 8
                 for (size_t p = 0; p < kTile; ++p)
-                    Vectors::dot(a[p], b[p], weights, Vectors::broadcast(rows[p] + i));
+                    Vectors::dot(sum_a[p], sum_b[p], weights, Vectors::broadcast(rows[p] + i));
+            }
+#pragma GCC unroll 8
+            for (size_t p = 0; p < kTile; ++p) {
+                a[p] = sum_a[p];
+                b[p] = sum_b[p];
             }
         }
         Int32 a[kTile], b[kTile];
@@ -80,6 +88,7 @@ template <class Vectors> struct Simd {
         for_each(layer, positions, [&](size_t output, const Tile &tile) {
             const Sums sums(layer, output, x, tile, base);
             const Scale scale(layer, output);
+#pragma GCC unroll 8
             for (size_t p = 0; p < kTile; ++p)
                 Vectors::store16(out.first + tile.at[p] * out.stride + output,
                                  Vectors::leaky(Vectors::pack(scale.a(sums.a[p]), scale.b(sums.b[p])), kLeaky001));
@@ -91,6 +100,7 @@ template <class Vectors> struct Simd {
         for_each(layer, positions, [&](size_t output, const Tile &tile) {
             const Sums sums(layer, output, x, tile);
             const Scale scale(layer, output);
+#pragma GCC unroll 8
             for (size_t p = 0; p < kTile; ++p)
                 Vectors::store16(out.first + tile.at[p] * out.stride + output,
                                  Vectors::add16(scale.a(sums.a[p]), scale.b(sums.b[p]),
@@ -104,11 +114,13 @@ template <class Vectors> struct Simd {
             {
                 const Sums sums(a, output, x, tile);
                 const Scale scale(a, output);
+#pragma GCC unroll 8
                 for (size_t p = 0; p < kTile; ++p)
                     first[p] = Vectors::leaky(Vectors::pack(scale.a(sums.a[p]), scale.b(sums.b[p])), kLeaky01);
             }
             const Sums sums(b, output, x, tile);
             const Scale scale(b, output);
+#pragma GCC unroll 8
             for (size_t p = 0; p < kTile; ++p) {
                 const Int16 second = Vectors::leaky(Vectors::pack(scale.a(sums.a[p]), scale.b(sums.b[p])), kLeaky001);
                 Vectors::store16(out.first + tile.at[p] * out.stride + output, Vectors::adds(first[p], second));

@@ -18,8 +18,9 @@ constexpr uint32_t kMaxGroups = 11; // of 2 bits: raw < 2^21 for values up to kM
 // Bytes that one value can take: a symbol renormalises by two at most, and each group by one.
 constexpr size_t kMaxBytes = 2 + kMaxGroups + kMaxGroups / kMore + 1;
 
-// Buckets of a CDF for each of its symbols, at least: a search seldom leaves the bucket's first two symbols.
-constexpr size_t kBucketsPerSymbol = 4;
+// Buckets of a CDF for each of its symbols, at least: a search seldom leaves the bucket's first symbol, and the tables of the
+// CDFs that an image uses stay in the nearest caches.
+constexpr size_t kBucketsPerSymbol = 2;
 
 uint32_t bit_width(uint32_t x) {
     uint32_t bits = 0;
@@ -118,15 +119,23 @@ struct Position {
     }
 
     int32_t symbol(const CdfTables &cdfs, const CdfTables::Cdf &cdf) {
-        const CdfTables::Symbol *symbols = cdfs.symbols(cdf);
         const uint32_t slot = state & kSlotMask;
-        size_t s = cdfs.buckets(cdf)[slot >> cdf.slot_shift];
-        while (slot - symbols[s].start >= symbols[s].frequency)
-            ++s;
-        state = symbols[s].frequency * (state >> 16) + slot - symbols[s].start;
-        while (state < kLow)
-            read_byte();
-        return static_cast<int32_t>(s);
+        CdfTables::Bucket found = cdfs.buckets(cdf)[slot >> cdf.slot_shift];
+        while (slot - found.start >= found.frequency) {
+            const CdfTables::Symbol &next_symbol = cdfs.symbols(cdf)[++found.symbol];
+            found.start = next_symbol.start;
+            found.frequency = next_symbol.frequency;
+        }
+        state = found.frequency * (state >> 16) + slot - found.start;
+        if (end - next < 2 || state < kLow >> 8) {
+            while (state < kLow)
+                read_byte();
+        } else { // one byte or none, without a branch that only chance decides
+            const uint32_t reads = state < kLow;
+            state = (state << (8 * reads)) | (*next & (0 - reads));
+            next += reads;
+        }
+        return found.symbol;
     }
 
     uint32_t group() {
@@ -168,7 +177,8 @@ bool CdfTables::add(const std::vector<uint16_t> &frequencies) {
     if (sum != kProbabilityOne)
         return false;
 
-    Cdf cdf{static_cast<int32_t>(frequencies.size() / 2) - 1, 16, symbols_.size(), buckets_.size()};
+    Cdf cdf{static_cast<int32_t>(frequencies.size() / 2) - 1, 16, static_cast<uint32_t>(symbols_.size()),
+            static_cast<uint32_t>(buckets_.size())};
     while (cdf.slot_shift > 0 && kProbabilityOne >> cdf.slot_shift < kBucketsPerSymbol * frequencies.size())
         --cdf.slot_shift;
     uint32_t start = 0, bucket = 0;
@@ -177,7 +187,7 @@ bool CdfTables::add(const std::vector<uint16_t> &frequencies) {
         symbols_.push_back({reciprocal(frequency), static_cast<uint16_t>(start), frequency});
         start += frequency;
         for (; bucket << cdf.slot_shift < start; ++bucket)
-            buckets_.push_back(static_cast<uint16_t>(s));
+            buckets_.push_back({symbols_.back().start, frequency, static_cast<uint16_t>(s)});
     }
     cdfs_.push_back(cdf);
     return true;

@@ -22,23 +22,27 @@ public:
         uint16_t start;      // first slot
         uint16_t frequency;  // slots
     };
+    // A run of slots, and the symbol of the first of them: a search goes on from there.
+    struct Bucket {
+        uint16_t start, frequency; // of that symbol
+        uint16_t symbol;
+    };
     struct Cdf {
         int32_t bound;
         uint32_t slot_shift; // slots of a bucket, log2
-        size_t symbols;      // the first of them
-        size_t buckets;
+        uint32_t symbols;    // the first of them
+        uint32_t buckets;    // likewise
 
         int32_t escape() const { return 2 * bound + 1; }
     };
     const Cdf &operator[](int16_t index) const { return cdfs_[static_cast<size_t>(index)]; }
     const Symbol *symbols(const Cdf &cdf) const { return &symbols_[cdf.symbols]; }
-    // For each run of 2^slot_shift slots the symbol of its first slot: a search goes on from there.
-    const uint16_t *buckets(const Cdf &cdf) const { return &buckets_[cdf.buckets]; }
+    const Bucket *buckets(const Cdf &cdf) const { return &buckets_[cdf.buckets]; }
 
 private:
     std::vector<Cdf> cdfs_;
     std::vector<Symbol> symbols_;
-    std::vector<uint16_t> buckets_;
+    std::vector<Bucket> buckets_;
 };
 
 // The stream of the symbols whose index is not -1, each with the CDF of its index. Symbols are at most kMaxSymbol in size.

@@ -1,0 +1,237 @@
+// Holds every table of the prior's kernels that this processor can run against the scalar one, in the way of dav1d's
+// checkasm: the same random state, every output compared, nothing else written. Then, asked with --time, times them.
+//
+//     check_kernels [--time] [ENTROPY.BIN]
+//
+// With an entropy.bin it also checks that coding a second image of the same size allocates nothing.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <new>
+#include <random>
+#include <vector>
+
+#include "../../../runtime/native/src/detail.h"
+#include "../../../runtime/native/src/prior_tables.h"
+
+static size_t allocations = 0;
+
+void *operator new(size_t size) {
+    ++allocations;
+    if (void *memory = std::malloc(size))
+        return memory;
+    throw std::bad_alloc();
+}
+void *operator new(size_t size, std::align_val_t align) {
+    ++allocations;
+    const size_t unit = static_cast<size_t>(align);
+    if (void *memory = std::aligned_alloc(unit, (size + unit - 1) / unit * unit))
+        return memory;
+    throw std::bad_alloc();
+}
+void operator delete(void *memory) noexcept { std::free(memory); }
+void operator delete(void *memory, size_t) noexcept { std::free(memory); }
+void operator delete(void *memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void *memory, size_t, std::align_val_t) noexcept { std::free(memory); }
+
+namespace {
+
+using namespace dlf;
+using Random = std::mt19937;
+
+constexpr int16_t kUntouched = 0x5A5A;
+
+template <class T> T pick(Random &random, std::initializer_list<T> values) { return values.begin()[random() % values.size()]; }
+
+int64_t uniform(Random &random, int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random); }
+
+// A layer within the format's bounds; some of them at the bounds.
+Layer random_layer(Random &random, size_t outputs, size_t inputs) {
+    Layer layer{outputs, inputs, {}, {}, {}};
+    for (size_t o = 0; o < outputs; ++o) {
+        int64_t left = 65535; // sum |w|
+        for (size_t i = 0; i < inputs; ++i) {
+            const int64_t w = random() % 4 == 0 ? pick<int64_t>(random, {-128, 127, 0}) : uniform(random, -128, 127);
+            layer.w.push_back(static_cast<int8_t>(std::abs(w) <= left ? w : 0));
+            left -= std::abs(int{layer.w.back()});
+        }
+        layer.m.push_back(static_cast<int32_t>(random() % 8 == 0 ? pick<int64_t>(random, {0, 1, INT32_MAX})
+                                                                 : uniform(random, 0, 1 << pick(random, {16, 24, 28}))));
+        const int64_t bound = int64_t{1} << pick(random, {40, 48, 62});
+        layer.b.push_back(random() % 8 == 0 ? pick<int64_t>(random, {-bound, 0, bound}) : uniform(random, -bound, bound));
+    }
+    return layer;
+}
+
+std::vector<int16_t> random_activations(Random &random, size_t count) {
+    std::vector<int16_t> x(count);
+    const int64_t bound = pick<int64_t>(random, {1, 300, 32767});
+    for (int16_t &value : x)
+        value = static_cast<int16_t>(random() % 16 == 0 ? pick<int64_t>(random, {INT16_MIN, INT16_MAX, 0, -1})
+                                                        : uniform(random, -bound - 1, bound));
+    return x;
+}
+
+// One call's operands: the same for every table, but for the layout of layers.
+struct Case {
+    Case(Random &random, size_t outputs_, size_t inputs_, size_t positions_)
+        : outputs(outputs_), positions(positions_), x_stride((inputs_ + kMaxPanel - 1) / kMaxPanel * kMaxPanel),
+          stride((outputs_ + kMaxPanel - 1) / kMaxPanel * kMaxPanel), a(random_layer(random, outputs_, inputs_)),
+          b(random_layer(random, outputs_, inputs_)), depthwise(random_layer(random, outputs_, kTaps)),
+          x(random_activations(random, positions * x_stride)), addend(random_activations(random, positions * stride)),
+          map(random_activations(random, 3 * (positions + 2) * stride)) {
+        for (size_t i = 0; i < positions * outputs; ++i)
+            base.push_back(static_cast<int32_t>(uniform(random, -1000000, 1000000)));
+        for (Layer *layer : {&a, &b}) // room for the base below the bound on accumulators
+            for (size_t i = 0; i < layer->w.size(); ++i)
+                layer->w[i] = static_cast<int8_t>(layer->w[i] * (layer->inputs > 500 ? 0.9 : 1));
+    }
+
+    size_t outputs, positions, x_stride, stride;
+    Layer a, b, depthwise;
+    std::vector<int16_t> x, addend, map;
+    std::vector<int32_t> base; // [positions][outputs]
+};
+
+constexpr const char *kNames[] = {"leaky", "leaky with base", "add", "gate", "depthwise"};
+constexpr size_t kKernels = 5;
+
+// A case's operands in a table's layout, and the call of each kernel.
+struct Operands {
+    Operands(const PriorKernels &kernels_, const Case &data_)
+        : kernels(kernels_), data(data_), a(data.a, kernels.layout), b(data.b, kernels.layout),
+          depthwise(data.depthwise, kernels.layout) {
+        // A layer whose multipliers are the base says where a layout puts each of them.
+        for (size_t p = 0; p < data.positions; ++p) {
+            Layer carrier{data.outputs, 1, std::vector<int8_t>(data.outputs), {}, std::vector<int64_t>(data.outputs)};
+            carrier.m.assign(data.base.begin() + long(p * data.outputs), data.base.begin() + long((p + 1) * data.outputs));
+            bases.emplace_back(carrier, kernels.layout);
+        }
+        for (const PackedLayer &base : bases)
+            base_rows.push_back(base.view().m);
+    }
+
+    void call(size_t kernel, int16_t *out_) const {
+        const Run<const int16_t> x = {data.x.data(), data.x_stride};
+        const Run<int16_t> out = {out_, data.stride};
+        switch (kernel) {
+        case 0: return kernels.leaky(a.view(), x, nullptr, data.positions, out);
+        case 1: return kernels.leaky(a.view(), x, base_rows.data(), data.positions, out);
+        case 2: return kernels.add(a.view(), x, {data.addend.data(), data.stride}, data.positions, out);
+        case 3: return kernels.gate(a.view(), b.view(), x, data.positions, out);
+        default:
+            return kernels.depthwise(depthwise.view(), {data.map.data(), data.stride}, (data.positions + 2) * data.stride,
+                                     data.positions, out);
+        }
+    }
+
+    const PriorKernels &kernels;
+    const Case &data;
+    PackedLayer a, b, depthwise;
+    std::vector<PackedLayer> bases;
+    std::vector<const int32_t *> base_rows;
+};
+
+// The outputs, [positions][outputs]; exits if the kernel wrote past its positions.
+std::vector<int16_t> result(const Operands &operands, size_t kernel) {
+    const Case &data = operands.data;
+    std::vector<int16_t> out((data.positions + 2) * data.stride, kUntouched);
+    operands.call(kernel, out.data() + data.stride);
+    std::vector<int16_t> values;
+    for (size_t i = 0; i < out.size(); ++i) {
+        const size_t position = i / data.stride, channel = i % data.stride;
+        const bool inside = 1 <= position && position <= data.positions;
+        if (inside && channel < data.outputs)
+            values.push_back(out[i]);
+        if (!inside && out[i] != kUntouched) {
+            std::printf("%s: %s wrote outside its positions\n", operands.kernels.isa, kNames[kernel]);
+            std::exit(1);
+        }
+    }
+    return values;
+}
+
+void check(const PriorKernels &kernels) {
+    Random random(1);
+    size_t compared = 0;
+    for (int trial = 0; trial < 300; ++trial) {
+        const Case data(random, pick<size_t>(random, {1, 2, 8, 24, 32, 40, 128}), pick<size_t>(random, {1, 4, 8, 32, 34, 128, 528}),
+                        static_cast<size_t>(uniform(random, 1, 20)));
+        const Operands scalar(kScalarKernels, data), operands(kernels, data);
+        for (size_t kernel = 0; kernel < kKernels; ++kernel) {
+            const std::vector<int16_t> want = result(scalar, kernel), got = result(operands, kernel);
+            for (size_t i = 0; i < want.size(); ++i) {
+                if (want[i] != got[i]) {
+                    std::printf("%s: %s: %d, not %d, at output %zu of position %zu (%zu outputs, %zu inputs, %zu positions)\n",
+                                kernels.isa, kNames[kernel], got[i], want[i], i % data.outputs, i / data.outputs, data.outputs,
+                                data.a.inputs, data.positions);
+                    std::exit(1);
+                }
+            }
+            compared += want.size();
+        }
+    }
+    std::printf("%s: %zu values equal the scalar code's\n", kernels.isa, compared);
+}
+
+// Nanoseconds of the fastest of many calls, at the released layout: 128 channels, a row of 24 positions.
+void time_kernels() {
+    using Clock = std::chrono::steady_clock;
+    for (const PriorKernels *const *kernels = available_kernels(); *kernels != nullptr; ++kernels) {
+        Random random(2);
+        const Case data(random, 128, 128, 24);
+        const Operands operands(**kernels, data);
+        std::vector<int16_t> out(24 * 128);
+        for (size_t kernel = 0; kernel < kKernels; ++kernel) {
+            double best = 1e9;
+            for (int i = 0; i < 200; ++i) {
+                const auto begin = Clock::now();
+                operands.call(kernel, out.data());
+                const std::chrono::duration<double, std::nano> spent = Clock::now() - begin;
+                best = spent.count() < best ? spent.count() : best;
+            }
+            std::printf("%-7s %-16s %8.0f ns\n", (*kernels)->isa, kNames[kernel], best);
+        }
+    }
+}
+
+void check_allocations(const char *path, const PriorKernels &kernels) {
+    std::ifstream file(path, std::ios::binary);
+    const std::vector<char> data{std::istreambuf_iterator<char>(file), {}};
+    const EntropyModel model(data.data(), data.size(), kernels);
+    const size_t height = 8, width = 24;
+    std::vector<float> y(model.channels * height * width), y_hat(y.size());
+    Random random(3);
+    for (float &value : y)
+        value = static_cast<float>(uniform(random, -1000, 1000)) / 256;
+    DetailScratch scratch;
+    const auto code = [&] {
+        const size_t size = encode_detail(model, y.data(), height, width, y_hat.data(), scratch);
+        const std::vector<uint8_t> &stream = scratch.stream;
+        decode_detail(model, stream.data() + stream.size() - size, size, height, width, y_hat.data(), scratch);
+    };
+    code();
+    const size_t first = allocations;
+    code();
+    if (first == 0 || allocations != first) {
+        std::printf("%s: a second image took %zu allocations\n", kernels.isa, allocations - first);
+        std::exit(1);
+    }
+    std::printf("%s: a second image allocates nothing\n", kernels.isa);
+}
+
+} // namespace
+
+int main(int count, char **arguments) {
+    for (const PriorKernels *const *kernels = available_kernels(); *kernels != nullptr; ++kernels) {
+        if (*kernels != &kScalarKernels)
+            check(**kernels);
+        if (count > 1 && std::strcmp(arguments[count - 1], "--time") != 0)
+            check_allocations(arguments[count - 1], **kernels);
+    }
+    if (count > 1 && std::strcmp(arguments[1], "--time") == 0)
+        time_kernels();
+}
