@@ -38,25 +38,38 @@ def prior_cost(model: DLF, entropy: EntropyModel, sample: Sample) -> dict[str, i
     return {"float": bytes_float, "integer": bytes_integer}
 
 
-def write_bundle(model: DLF, output: Path, name: str, progress: Callable[[str], None] = lambda _: None) -> None:
+def write_bundle(
+    model: DLF, output: Path, name: str, *, half_weights: bool = False, progress: Callable[[str], None] = lambda _: None
+) -> None:
     """Export a model to the bundle `output`, which appears whole or not at all; an older bundle there is replaced.
 
-    `progress` is told of each step.
+    With `half_weights` the model's weights are rounded to float16, and stored so: half the size on disk, while everything is
+    still computed in float32. `progress` is told of each step.
 
     Raises:
-        ExportError: a stage or the integer prior does not do what the model does; nothing is written.
+        ExportError: a stage or the integer prior does not do what the model does, or a weight is too large for float16;
+            nothing is written.
     """
+    if half_weights:
+        _round_to_half(model)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary) / "bundle"
         folder.mkdir()
-        _fill(model, folder, name, progress)
+        _fill(model, folder, name, half_weights, progress)
         if output.exists():
             output.rename(Path(temporary) / "replaced")
         folder.rename(output)
 
 
-def _fill(model: DLF, folder: Path, name: str, progress: Callable[[str], None]) -> None:
+def _round_to_half(model: DLF) -> None:
+    for name, weight in model.named_parameters():
+        weight.copy_(weight.half())
+        if not weight.isfinite().all():
+            raise ExportError(f"{name} has values too large for float16; export without half weights")
+
+
+def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Callable[[str], None]) -> None:
     progress("integer prior")
     data = entropy_tables(model).to_bytes()
     (folder / "entropy.bin").write_bytes(data)
@@ -76,7 +89,7 @@ def _fill(model: DLF, folder: Path, name: str, progress: Callable[[str], None]) 
     described: dict[str, Any] = {}
     for stage in stages(model.config):
         progress(f"stage {stage.name}")
-        path = export_stage(model, stage, folder)
+        path = export_stage(model, stage, folder, half_weights)
         described[stage.name] = {
             "file": path.name,
             "precision": "fp32",
@@ -93,6 +106,7 @@ def _fill(model: DLF, folder: Path, name: str, progress: Callable[[str], None]) 
         "model": {"name": name, "config": asdict(model.config)},
         "fingerprint": f"{entropy.fingerprint:04x}",
         "precision": "fp32",
+        "weights": "fp16" if half_weights else "fp32",
         "stages": described,
         "prior_bytes": cost,
         "files": {file.name: _vouch(file) for file in sorted(folder.iterdir())},

@@ -40,6 +40,9 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="The authors' .ckpt, a state dict, or a .safetensors file.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The folder to write.")],
     name: Annotated[str | None, typer.Option(help="The model's name. By default the checkpoint's.")] = None,
+    half_weights: Annotated[
+        bool, typer.Option("--half-weights", help="Store weights in 16 bits; computing stays in 32.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. By default as many as there are.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that exists.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell each stage's error against PyTorch.")] = False,
@@ -60,7 +63,7 @@ def export(
         stderr.print(f"dlf-export: {output} exists; {remedy}")
         raise typer.Exit(1)
     try:
-        _run(checkpoint, output, name or checkpoint.stem, threads)
+        _run(checkpoint, output, name or checkpoint.stem, half_weights, threads)
     except DLFError as error:
         stderr.print(f"dlf-export: {error}")
         raise typer.Exit(1) from None
@@ -68,7 +71,7 @@ def export(
         raise typer.Exit(130) from None
 
 
-def _run(checkpoint: Path, output: Path, name: str, threads: int | None) -> None:
+def _run(checkpoint: Path, output: Path, name: str, half_weights: bool, threads: int | None) -> None:
     import torch  # here, so that --help and refusals of usage are quick
 
     from dlf.export.bundle import write_bundle
@@ -81,6 +84,6 @@ def _run(checkpoint: Path, output: Path, name: str, threads: int | None) -> None
         torch.set_num_threads(threads)
     with stderr.status("loading") as status:
         model = load_checkpoint(checkpoint)
-        write_bundle(model, output, name, progress=lambda step: status.update(step))
+        write_bundle(model, output, name, half_weights=half_weights, progress=lambda step: status.update(step))
     size = sum(file.stat().st_size for file in output.iterdir())
     stderr.print(f"{checkpoint} -> {output}: {size / 1e6:.1f} MB")

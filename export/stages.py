@@ -5,6 +5,7 @@ has not seen.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 OPSET = 18
 # Largest deviation from PyTorch, relative to the largest magnitude of the tensor.
 PARITY = 1e-4
+# Smaller tensors than this stay in float32 and in the graph, where weights are stored in float16.
+HALVED_FROM = 256
 # (images, tiles down, tiles across): the export's, and those of the comparison.
 EXPORT_SIZE = (2, 2, 3)
 PARITY_SIZES = ((1, 1, 2), (2, 2, 1))
@@ -145,8 +148,8 @@ def run_codec(model: DLF, n: int, h: int, w: int) -> dict[str, Sample]:
     }
 
 
-def export_stage(model: DLF, stage: Stage, folder: Path) -> Path:
-    """Write `folder/<stage>.onnx`, with its weights beside it in `<stage>.onnx.data`."""
+def export_stage(model: DLF, stage: Stage, folder: Path, half_weights: bool = False) -> Path:
+    """Write `folder/<stage>.onnx`, with its weights beside it in `<stage>.onnx.data`, in 16 bits if `half_weights`."""
     dims = {"n": Dim("n", min=1, max=256), "h": Dim("h", min=1, max=64), "w": Dim("w", min=1, max=64)}
     program = torch.onnx.export(
         _Graph(model, getattr(model, stage.name)).eval(),
@@ -162,6 +165,8 @@ def export_stage(model: DLF, stage: Stage, folder: Path) -> Path:
     path = folder / f"{stage.name}.onnx"
     program.save(path, external_data=True)
     _tidy(path, stage)
+    if half_weights:
+        _halve_weights(path)
     return path
 
 
@@ -183,6 +188,24 @@ def _tidy(path: Path, stage: Stage) -> None:
             else:
                 dim.dim_value = d
     onnx.save(proto, path)
+
+
+def _halve_weights(path: Path) -> None:
+    """Store the weights in float16, each behind a cast to float32, which runtimes fold away when they load the graph."""
+    model = onnx.load(path)
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT and math.prod(weight.dims) >= HALVED_FROM:
+            name = weight.name
+            weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).astype(np.float16), f"{name}.half"))
+            casts.append(onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    data = path.with_name(f"{path.name}.data")
+    data.unlink()
+    onnx.save(model, path, save_as_external_data=True, location=data.name, size_threshold=HALVED_FROM)
+    data.chmod(path.stat().st_mode)  # onnx leaves it to its owner alone
 
 
 def check_stage(stage: Stage, path: Path, samples: Sequence[Sample]) -> list[dict[str, float]]:

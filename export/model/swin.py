@@ -19,10 +19,11 @@ SHIFT = WINDOW // 2
 MASKED = -1e4
 
 
-def displacements() -> Tensor:
-    """For each pair of positions (i, j) of a window, where j - i stands in a flat (31, 31) table; (256, 256), int64."""
-    row, column = torch.arange(POSITIONS) // WINDOW, torch.arange(POSITIONS) % WINDOW
-    return (row[None] - row[:, None] + WINDOW - 1) * (2 * WINDOW - 1) + column[None] - column[:, None] + WINDOW - 1
+def spread(table: Tensor) -> Tensor:
+    """A (31, 31) table of displacements as a (256, 256) one of pairs: out[i, j] = table[row_j - row_i + 15, col_j - col_i + 15]."""
+    side = torch.arange(WINDOW)
+    displacement = side[None, :] - side[:, None] + WINDOW - 1
+    return table[displacement][:, :, displacement].transpose(1, 2).reshape(POSITIONS, POSITIONS)
 
 
 def boundary_masks() -> tuple[Tensor, Tensor]:
@@ -62,7 +63,7 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, height, width, channels) to the same."""
         n, height, width, _ = x.shape
-        bias = (self.pos_embedding.flatten()[displacements()] if self.relative else self.pos_embedding)[None, None]
+        bias = (spread(self.pos_embedding) if self.relative else self.pos_embedding)[None, None]
         if self.shifted:
             x = x.roll((-SHIFT, -SHIFT), (1, 2))
             bias = (bias + shift_mask(height // WINDOW, width // WINDOW)).repeat(n, 1, 1, 1)
