@@ -17,7 +17,9 @@ def photograph() -> np.ndarray:
         np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, 3), np.uint8)).resize((192, 160), Image.Resampling.BICUBIC), float)
         for n in (2, 5, 16, 60)
     ]
-    return np.clip(sum(weight * layer for weight, layer in zip((0.5, 0.3, 0.15, 0.05), layers, strict=True)), 0, 255).astype(np.uint8)
+    return np.clip(sum(weight * layer for weight, layer in zip((0.5, 0.3, 0.15, 0.05), layers, strict=True)), 0, 255).astype(
+        np.uint8
+    )
 
 
 @given(st.lists(st.integers(1, 300), min_size=101, max_size=101), st.integers(0, 400))
