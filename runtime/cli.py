@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 import dlf
+from dlf.runtime import builtin
 from dlf.runtime.backends import INSTALL
 from dlf.runtime.codec import Codec
 from dlf.runtime.core import Limits
@@ -44,7 +45,10 @@ Output = Annotated[
     typer.Option("-o", "--output", metavar="FILE|DIR", help="Where to write; - is standard output. By default beside the input."),
 ]
 Model = Annotated[
-    str | None, typer.Option(metavar="BUNDLE", envvar="DLF_MODEL", help="The model: a folder that dlf-export has written.")
+    str | None,
+    typer.Option(
+        metavar="BUNDLE", envvar="DLF_MODEL", help="The model: a folder that dlf-export has written. By default the built-in one."
+    ),
 ]
 BackendName = Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the first that is installed.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads. By default as many as the backend chooses.")]
@@ -80,10 +84,10 @@ def _dlf(
     epilog="""Examples:
 
     \b
-    dlf encode photo.jpg --model bundle             writes photo.dlf
-    dlf encode *.png -o small --model bundle        writes small/NAME.dlf
-    dlf encode - --model bundle < a.png > a.dlf
-    DLF_MODEL=bundle dlf encode photo.jpg"""
+    dlf encode photo.jpg                            writes photo.dlf
+    dlf encode *.png -o small                       writes small/NAME.dlf
+    dlf encode - < a.png > a.dlf
+    dlf encode photo.jpg --model bundle             or DLF_MODEL=bundle"""
 )
 def encode(
     images: Files,
@@ -115,10 +119,10 @@ def encode(
     epilog="""Examples:
 
     \b
-    dlf decode photo.dlf --model bundle             writes photo.png
-    dlf decode photo.dlf -o photo.jpg --model bundle
-    dlf decode *.dlf -o large --model bundle        writes large/NAME.png
-    dlf decode - --model bundle < a.dlf > a.png"""
+    dlf decode photo.dlf                            writes photo.png
+    dlf decode photo.dlf -o photo.jpg
+    dlf decode *.dlf -o large                       writes large/NAME.png
+    dlf decode - < a.dlf > a.png"""
 )
 def decode(
     files: Files,
@@ -171,10 +175,11 @@ def info(
             print(json.dumps({"file": name, **found.to_dict()}))
             return
         size = found.bytes
+        ours = " (built-in)" if found.fingerprint == builtin.fingerprint() else ""
         print(
             f"{name}: {found.width}x{found.height}, {size.total} bytes ({size.header} header, {size.tokens} tokens, "
             f"{size.detail} detail, {size.checksum} checksum), {found.bpp:.4f} bpp, {found.tiles} tiles "
-            f"({found.padding_waste:.0%} padding), model {found.fingerprint}, format version {found.version}"
+            f"({found.padding_waste:.0%} padding), model {found.fingerprint}{ours}, format version {found.version}"
         )
 
     _for_each(files, info_one, verbose)
@@ -213,11 +218,6 @@ def _distinct(targets: dict[str, str]) -> dict[str, str]:
 def _open(model: str | None, backend: str | None, threads: int | None, limits: Limits, once: bool, verbose: bool) -> Codec:
     # For one image every stage runs once, so that dropping it at once costs nothing.
     _log_to_stderr(verbose)
-    if model is None:
-        raise typer.BadParameter(
-            "no model is given. Set it, or DLF_MODEL, to a bundle's folder; `dlf-export CHECKPOINT -o BUNDLE` makes one.",
-            param_hint="--model",
-        )
     try:
         return Codec(model, backend, threads, limits=limits, low_memory=once)
     except InvalidArgumentError as error:

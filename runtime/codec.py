@@ -12,7 +12,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.runtime import images
+from dlf.runtime import builtin, images
 from dlf.runtime.backends import Arrays, Backend, Stage, open_backend
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.core import TOKENS_PER_TILE as TOKENS
@@ -29,7 +29,7 @@ class Codec:
     by several threads at a time.
 
     Args:
-        bundle: the bundle's folder.
+        bundle: the bundle's folder; by default the built-in model's.
         backend: "openvino" or "onnxruntime"; by default the first of them that is installed.
         threads: CPU threads; by default as many as the backend chooses.
         limits: the largest image that is encoded or decoded.
@@ -48,7 +48,7 @@ class Codec:
 
     def __init__(
         self,
-        bundle: str | os.PathLike[str],
+        bundle: str | os.PathLike[str] | None = None,
         backend: str | None = None,
         threads: int | None = None,
         *,
@@ -56,7 +56,7 @@ class Codec:
         checksum: bool = True,
         low_memory: bool = False,
     ) -> None:
-        self.bundle = Bundle(bundle)
+        self.bundle = Bundle(builtin.path() if bundle is None else bundle)
         self.backend: Backend = open_backend(backend, threads)
         self.timings: dict[str, float] = {}
         self._entropy = self.bundle.entropy

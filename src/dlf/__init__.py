@@ -1,6 +1,6 @@
 """dlf: a runtime for DLF, a learned image codec for 0.008 to 0.03 bits per pixel.
 
-    codec = dlf.Codec("bundle")
+    codec = dlf.Codec()  # the built-in model; or a bundle
     data = codec.encode("photo.jpg")
     image = codec.decode(data)
     dlf.info(data)

@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import dlf
+from dlf.runtime import builtin
 from dlf.runtime.cli import app
 
 FIELDS = {"width", "height", "version", "fingerprint", "tiles", "bytes", "bpp", "padding_waste"}
@@ -262,11 +263,15 @@ def test_wrong_usage_is_told(work, arguments, fact):
     assert "a.dlf" not in files(work)
 
 
-def test_without_a_model_the_way_to_one_is_told(work, monkeypatch):
+def test_without_a_model_the_builtin_one_is_used_and_named(work, monkeypatch):
     monkeypatch.delenv("DLF_MODEL")
-    result = run("encode", "a.png")
-    assert result.exit_code == 2
-    assert "dlf-export CHECKPOINT -o BUNDLE" in result.stderr
+    assert run("encode", "a.png").exit_code == 0
+    assert f"model {builtin.fingerprint()} (built-in)" in run("info", "a.dlf").stdout
+
+
+def test_info_calls_no_other_model_builtin(work):
+    assert run("encode", "a.png").exit_code == 0
+    assert "(built-in)" not in run("info", "a.dlf").stdout
 
 
 def test_installed_command_keeps_streams_apart(work, toy_bundle):
