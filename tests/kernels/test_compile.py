@@ -16,6 +16,8 @@ from triton import knobs
 from dlf.kernels import compile as compiler
 from dlf.kernels import launches
 
+pytestmark = pytest.mark.skipif(knobs.runtime.interpret, reason="TRITON_INTERPRET is set: Triton compiles nothing")
+
 # A block's registers and the shared memory that the smallest of a generation offers it (CUDA C++ Programming Guide, "Technical
 # Specifications per Compute Capability").
 REGISTERS = 65536
