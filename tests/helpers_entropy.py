@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dlf.kernels.entropy_params_reference import entropy_params, spread
 from dlf.kernels.entropy_tables import BLOCKS, DepthBlock, EntropyTables, Layer, layer_shapes
 
 VECTORS = Path(__file__).parent / "reference" / "rans_vectors.npz"
@@ -161,3 +162,54 @@ def python_rans_decode(frequencies: Sequence[NDArray[np.uint16]], stream: bytes,
     assert x == 1 << 23
     assert not list(rest)
     return symbols
+
+
+# (row, col) in the 2x2 block of groups 0..3, for each step: the table of docs/format.md.
+POSITIONS = (
+    ((0, 0), (0, 1), (1, 0), (1, 1)),
+    ((1, 1), (1, 0), (0, 1), (0, 0)),
+    ((1, 0), (1, 1), (0, 0), (0, 1)),
+    ((0, 1), (0, 0), (1, 1), (1, 0)),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetailStep:
+    """One step of coding a detail latent: the prior's input and outputs, (C, H, W), and what goes into the stream."""
+
+    r: NDArray[np.int32]  # before the step
+    indexes: NDArray[np.int16]
+    means: NDArray[np.int16]
+    r_after: NDArray[np.int32]
+    symbols: NDArray[np.int32]  # (C/4 * H * W,), in the stream's order
+    coded_indexes: NDArray[np.int16]  # likewise
+
+
+def python_detail_steps(tables: EntropyTables, y: NDArray[np.float32]) -> list[DetailStep]:
+    """The four steps of coding y (C, H, W), from the format's description, with the NumPy prior."""
+    channels, height, width = y.shape
+    q = spread(tables.q, height, width)
+    r = np.zeros(y.shape, np.int32)
+    steps = []
+    for number in range(4):
+        indexes, means = entropy_params(tables, number, r)
+        symbols = np.clip(np.rint(y / q - means.astype(np.float32) / np.float32(256)), -(2**20), 2**20).astype(np.int32)
+        symbols[indexes < 0] = 0
+        mine = np.zeros(y.shape, bool)
+        for group, (row, col) in enumerate(POSITIONS[number]):
+            mine[group * channels // 4 : (group + 1) * channels // 4, row::2, col::2] = True
+        # One symbol of each channel of a group at each position: the sum over the groups.
+        fold = (4, channels // 4, height, width)
+        coded = (np.where(mine, x, 0).reshape(fold).sum(0).ravel().astype(x.dtype) for x in (symbols, indexes))
+        after = np.where(mine, 256 * symbols + means, r)
+        steps.append(DetailStep(r, indexes, means, after, *coded))
+        r = after
+    return steps
+
+
+def python_encode_detail(tables: EntropyTables, y: NDArray[np.float32]) -> tuple[bytes, NDArray[np.float32]]:
+    """The detail stream of y (C, H, W) and y_hat, from the format's description: the NumPy prior and the Python coder."""
+    steps = python_detail_steps(tables, y)
+    symbols, indexes = (np.concatenate([getattr(step, name) for step in steps]) for name in ("symbols", "coded_indexes"))
+    y_hat = steps[-1].r_after.astype(np.float32) / np.float32(256) * spread(tables.q, *y.shape[1:])
+    return python_rans_encode(tables.frequencies, symbols.tolist(), indexes.tolist()), y_hat

@@ -4,44 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers_entropy import identity_tables, python_rans_encode, random_tables
+from helpers_entropy import identity_tables, python_encode_detail, random_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlf.kernels.entropy_params_reference import entropy_params, spread
-from dlf.kernels.entropy_tables import EntropyTables
 from dlf.runtime import errors
 from dlf.runtime.core import EntropyModel
-
-# (row, col) in the 2x2 block of groups 0..3, for each step: the table of docs/format.md.
-POSITIONS = (
-    ((0, 0), (0, 1), (1, 0), (1, 1)),
-    ((1, 1), (1, 0), (0, 1), (0, 0)),
-    ((1, 0), (1, 1), (0, 0), (0, 1)),
-    ((0, 1), (0, 0), (1, 1), (1, 0)),
-)
-
-
-def python_encode(tables: EntropyTables, y: np.ndarray) -> tuple[bytes, np.ndarray]:
-    """encode_detail, from the format's description."""
-    channels, height, width = y.shape
-    q = spread(tables.q, height, width)
-    r = np.zeros(y.shape, np.int32)
-    symbols, indexes = [], []
-    for step in range(4):
-        index, mean = entropy_params(tables, step, r)
-        symbol = np.clip(np.rint(y / q - mean.astype(np.float32) / np.float32(256)), -(2**20), 2**20).astype(np.int32)
-        symbol[index < 0] = 0
-        mine = np.zeros(y.shape, bool)
-        for group, (row, col) in enumerate(POSITIONS[step]):
-            mine[group * channels // 4 : (group + 1) * channels // 4, row::2, col::2] = True
-        r[mine] = (256 * symbol + mean)[mine]
-        # One symbol of each channel of a group at each position: the sum over the groups.
-        fold = (4, channels // 4, height, width)
-        symbols.append(np.where(mine, symbol, 0).reshape(fold).sum(0).ravel())
-        indexes.append(np.where(mine, index, 0).reshape(fold).sum(0).ravel())
-    y_hat = r.astype(np.float32) / np.float32(256) * q
-    return python_rans_encode(tables.frequencies, np.concatenate(symbols), np.concatenate(indexes)), y_hat
 
 
 @given(
@@ -58,7 +26,7 @@ def test_second_implementation(seed, channels, height, width, spread_of_y):
     model = EntropyModel(tables.to_bytes())
     y = rng.normal(0, spread_of_y, (channels, height, width)).astype(np.float32)
     stream, y_hat = model.encode_detail(y)
-    want_stream, want_y_hat = python_encode(tables, y)
+    want_stream, want_y_hat = python_encode_detail(tables, y)
     assert stream == want_stream
     np.testing.assert_array_equal(y_hat, want_y_hat)
     np.testing.assert_array_equal(model.decode_detail(stream, height, width), y_hat)
@@ -106,7 +74,7 @@ def test_nothing_coded_gives_the_means():
     y = np.ones((4, 8, 8), np.float32)
     stream, y_hat = model.encode_detail(y)
     assert stream == (1 << 23).to_bytes(4, "little")
-    np.testing.assert_array_equal(y_hat, python_encode(tables, y)[1])
+    np.testing.assert_array_equal(y_hat, python_encode_detail(tables, y)[1])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

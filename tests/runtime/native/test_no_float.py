@@ -1,5 +1,6 @@
 """The coder's path computes with integers alone, as its machine code says."""
 
+import platform
 import re
 import shutil
 import subprocess
@@ -47,8 +48,6 @@ def mnemonics(source: Path, flags: tuple[str, ...], folder: Path) -> set[str]:
 
 
 def x86_only() -> None:
-    import platform
-
     if platform.machine() != "x86_64":
         pytest.skip("the mnemonics are those of x86-64")
 
