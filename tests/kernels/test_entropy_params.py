@@ -3,6 +3,7 @@
 import helpers_kernels
 import numpy as np
 import pytest
+from helpers_conformance import WITH_STEPS, entropy_tables, prior_steps
 from helpers_entropy import extreme_tables, identity_tables, random_tables
 
 from dlf.kernels import entropy_params_reference as reference
@@ -68,3 +69,14 @@ def test_indexes_count_the_thresholds_at_or_below_the_scale(device):
     r[0, 0, 0, :6] = -5, 6, 7, 20000, -32768, 32767
     indexes, _ = helpers_kernels.run(device, helpers_kernels.entropy_params, tables, 1, r)
     assert indexes[0, 0, 0].tolist() == [0, 0, 2, 255, -1, 255, -1, -1]
+
+
+@pytest.mark.parametrize("device", helpers_kernels.DEVICES)
+@pytest.mark.parametrize("name", WITH_STEPS)
+def test_conformance_vectors(device, name):
+    for step in prior_steps(name)[1:]:  # step 0 has no kernel
+        indexes, means = helpers_kernels.run(
+            device, helpers_kernels.entropy_params, entropy_tables(), step.number, step.r[None], 64
+        )
+        np.testing.assert_array_equal(indexes[0], step.indexes)
+        np.testing.assert_array_equal(means[0], step.means)
