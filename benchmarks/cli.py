@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import dlf
 from dlf.benchmarks import bdrate, gates, machine, report_csv, report_table
 from dlf.benchmarks.records import Gate, Report
+from dlf.runtime import builtin
 from dlf.runtime.backends import INSTALL
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 from dlf.runtime.files import write_atomically
@@ -60,7 +61,7 @@ def _print_version(wanted: bool) -> None:
     epilog="""Examples:
 
     \b
-    dlf-bench --dataset kodak --model bundle
+    dlf-bench --dataset kodak
     dlf-bench --dataset photos/ --limit 4 --model bundle --metrics psnr,lpips --repeats 0
     dlf-bench --dataset kodak --model bundle --baseline torch --checkpoint model.ckpt
     dlf-bench --dataset kodak --model bundle --rivals avif,webp --html report.html --json report.json
@@ -78,7 +79,9 @@ def bench(
     model: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="BUNDLE", help="A bundle; several, one a rate, make a curve. By default DLF_MODEL.", show_default=False
+            metavar="BUNDLE",
+            help="A bundle; several, one a rate, make a curve. By default DLF_MODEL or the built-in one.",
+            show_default=False,
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N images.")] = None,
@@ -158,9 +161,7 @@ def bench(
         raise typer.BadParameter("there is no --baseline to compare with.", param_hint="--min-speedup")
     if max_lpips is not None and "lpips" not in names:
         raise typer.BadParameter("lpips is not among --metrics.", param_hint="--max-lpips")
-    models = model or [Path(value) for value in [os.environ.get("DLF_MODEL")] if value]
-    if not models:
-        raise typer.BadParameter("no model is given. Set it, or DLF_MODEL, to a bundle's folder.", param_hint="--model")
+    models = model or [Path(os.environ.get("DLF_MODEL") or builtin.path())]
     try:
         images = datasets.find(dataset, download)[:limit]
         for codec in codecs:
@@ -184,19 +185,17 @@ def bench(
     outcome = _run(settings, kept)
     report = _report(dataset, settings, outcome, gates.judge(outcome.models, max_bpp, max_lpips, min_speedup))
     report_table.show(report, Console())
+    if json_file:
+        write_atomically(json_file, json.dumps(report.to_json(), indent=1, allow_nan=False).encode())
     if csv_file:
         report_csv.write(report, csv_file)
     if html_file:
         from dlf.benchmarks import report_html  # Matplotlib, Jinja
 
         report_html.write(report, outcome.pictures, html_file)
-    failed = any(found.failures for found in outcome.models)
-    if json_file:
-        write_atomically(json_file, json.dumps(report.to_json(), indent=1, allow_nan=False).encode())
-        if not failed:
-            kept.remove()
-    if failed:
+    if any(found.failures for found in outcome.models):
         raise typer.Exit(1)
+    kept.remove()
     if not all(gate.passed for gate in report.gates):
         raise typer.Exit(3)
 

@@ -177,12 +177,17 @@ def test_wrong_usage_is_refused(photos, arguments, message):
     assert message in " ".join(result.stderr.replace("│", " ").split())
 
 
-def test_a_model_is_needed_and_has_to_be_a_bundle(photos, monkeypatch):
+def test_what_is_no_bundle_is_refused(photos):
     result = run("--dataset", "photos", "--model", str(photos), *QUICK)
     assert result.exit_code == 1
     assert "manifest.json" in result.stderr
+
+
+def test_the_built_in_model_is_the_default(photos, monkeypatch, toy_bundle):
     monkeypatch.delenv("DLF_MODEL")
-    assert run("--dataset", "photos", *QUICK).exit_code == 2
+    monkeypatch.setattr(dlf.runtime.builtin, "path", lambda: toy_bundle)
+    assert run("--dataset", "photos", "--limit", "1", "--json", "r.json", *QUICK).exit_code == 0
+    assert report()["models"][0]["bundle"] == str(toy_bundle)
 
 
 def test_a_missing_library_says_what_to_install(photos, monkeypatch):
@@ -206,5 +211,5 @@ def test_help_loads_nothing_heavy():
     code = "import sys, dlf.benchmarks.cli; print({'torch', 'matplotlib', 'jinja2', 'scipy'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "set()\n"
-    assert "dlf-bench --dataset kodak --model bundle" in run("--help").output
+    assert "dlf-bench --dataset kodak\n" in run("--help").output
     assert run("--version").output == f"dlf-bench {dlf.__version__}\n"
