@@ -63,7 +63,10 @@ void hand_over(const std::vector<uint8_t> &bytes, size_t count, uint8_t **out, s
 
 void check_indexes(const dlf_entropy *entropy, const int16_t *indexes, size_t count) {
     const auto cdfs = static_cast<int>(entropy->model.cdfs.size());
-    check(std::all_of(indexes, indexes + count, [cdfs](int index) { return -1 <= index && index < cdfs; }));
+    bool valid = true; // without an early end, which would keep a compiler from using vectors
+    for (size_t i = 0; i < count; ++i)
+        valid &= (-1 <= indexes[i]) & (indexes[i] < cdfs);
+    check(valid);
 }
 
 } // namespace
@@ -194,8 +197,10 @@ dlf_result dlf_rans_encode(const dlf_entropy *entropy, const int32_t *symbols, c
         check(entropy != nullptr && out != nullptr && size != nullptr);
         check(count == 0 || (symbols != nullptr && indexes != nullptr));
         check_indexes(entropy, indexes, count);
+        bool valid = true;
         for (size_t i = 0; i < count; ++i)
-            check(indexes[i] < 0 || (-dlf::kMaxSymbol <= symbols[i] && symbols[i] <= dlf::kMaxSymbol));
+            valid &= (indexes[i] < 0) | ((-dlf::kMaxSymbol <= symbols[i]) & (symbols[i] <= dlf::kMaxSymbol));
+        check(valid);
         entropy->pool.with([&](dlf::DetailScratch &scratch) {
             const size_t bytes = dlf::rans_encode(entropy->model.cdfs, symbols, indexes, count, scratch.stream);
             hand_over(scratch.stream, bytes, out, size);

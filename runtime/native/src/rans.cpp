@@ -43,14 +43,13 @@ uint32_t divide(uint32_t x, const CdfTables::Symbol &symbol) {
     return static_cast<uint32_t>(uint64_t{x} * symbol.reciprocal >> shift);
 }
 
-// Takes values last to first, since the decoder reads forwards what was written last.
-class Encoder {
-public:
-    explicit Encoder(std::vector<uint8_t> &memory) : memory_(memory), left_(memory.size()) {}
+// Takes values last to first, since the decoder reads forwards what was written last. A value: a loop that encodes many
+// symbols keeps it in registers.
+struct Encoder {
+    uint32_t state;
+    uint8_t *next; // one past the byte that is written next
 
     void put(const CdfTables &cdfs, const CdfTables::Cdf &cdf, int32_t value) {
-        if (left_ < kMaxBytes)
-            grow();
         const int32_t symbol = value + cdf.bound;
         if (0 <= symbol && symbol < cdf.escape())
             put_symbol(cdfs.symbols(cdf)[symbol]);
@@ -58,26 +57,17 @@ public:
             put_escaped(cdf, symbol, cdfs.symbols(cdf)[cdf.escape()]);
     }
 
-    size_t finish() {
-        if (left_ < sizeof state_)
-            grow();
-        for (int shift = 24; shift >= 0; shift -= 8)
-            memory_[--left_] = static_cast<uint8_t>(state_ >> shift);
-        return memory_.size() - left_;
-    }
-
-private:
     void put_symbol(const CdfTables::Symbol &symbol) {
         const uint32_t limit = symbol.frequency * (kHigh / kProbabilityOne);
-        while (state_ >= limit)
+        while (state >= limit)
             emit();
-        state_ += divide(state_, symbol) * (kProbabilityOne - symbol.frequency) + symbol.start;
+        state += divide(state, symbol) * (kProbabilityOne - symbol.frequency) + symbol.start;
     }
 
     void put_group(uint32_t group) {
-        if (state_ >= kHigh >> 2)
+        if (state >= kHigh >> 2)
             emit();
-        state_ = (state_ << 2) | group;
+        state = (state << 2) | group;
     }
 
     void put_escaped(const CdfTables::Cdf &cdf, int32_t symbol, const CdfTables::Symbol &escape) {
@@ -92,20 +82,18 @@ private:
     }
 
     void emit() {
-        memory_[--left_] = static_cast<uint8_t>(state_);
-        state_ >>= 8;
+        *--next = static_cast<uint8_t>(state);
+        state >>= 8;
     }
-
-    void grow() {
-        const size_t added = memory_.size() + 64;
-        memory_.insert(memory_.begin(), added, 0);
-        left_ += added;
-    }
-
-    std::vector<uint8_t> &memory_;
-    size_t left_; // bytes of memory_ before what is written
-    uint32_t state_ = kLow;
 };
+
+// Room before `next`, which is in `memory`; where it then is.
+uint8_t *grow(std::vector<uint8_t> &memory, const uint8_t *next) {
+    const auto left = static_cast<size_t>(next - memory.data());
+    const size_t added = memory.size();
+    memory.insert(memory.begin(), added, 0);
+    return memory.data() + left + added;
+}
 
 // Where a decoder stands, in registers while it decodes many symbols.
 struct Position {
@@ -120,22 +108,20 @@ struct Position {
 
     int32_t symbol(const CdfTables &cdfs, const CdfTables::Cdf &cdf) {
         const uint32_t slot = state & kSlotMask;
-        CdfTables::Bucket found = cdfs.buckets(cdf)[slot >> cdf.slot_shift];
-        while (slot - found.start >= found.frequency) {
-            const CdfTables::Symbol &next_symbol = cdfs.symbols(cdf)[++found.symbol];
-            found.start = next_symbol.start;
-            found.frequency = next_symbol.frequency;
+        // Most values are 0, and where they are, a processor foresees it: nothing waits for a table that the state selects.
+        CdfTables::Bucket found = cdf.zero;
+        if (slot - found.start >= found.frequency) {
+            found = cdfs.buckets(cdf)[slot >> cdf.slot_shift];
+            while (slot - found.start >= found.frequency) {
+                const CdfTables::Symbol &next_symbol = cdfs.symbols(cdf)[++found.symbol];
+                found.start = next_symbol.start;
+                found.frequency = next_symbol.frequency;
+            }
         }
         state = found.frequency * (state >> 16) + slot - found.start;
-        if (end - next < 2 || state < kLow >> 8) {
-            while (state < kLow)
-                read_byte();
-        } else { // one byte or none, without a branch that only chance decides
-            const uint32_t reads = state < kLow;
-            state = (state << (8 * reads)) | (*next & (0 - reads));
-            next += reads;
-        }
-        return found.symbol;
+        while (state < kLow)
+            read_byte();
+        return static_cast<int32_t>(found.symbol);
     }
 
     uint32_t group() {
@@ -178,7 +164,7 @@ bool CdfTables::add(const std::vector<uint16_t> &frequencies) {
         return false;
 
     Cdf cdf{static_cast<int32_t>(frequencies.size() / 2) - 1, 16, static_cast<uint32_t>(symbols_.size()),
-            static_cast<uint32_t>(buckets_.size())};
+            static_cast<uint32_t>(buckets_.size()), {}};
     while (cdf.slot_shift > 0 && kProbabilityOne >> cdf.slot_shift < kBucketsPerSymbol * frequencies.size())
         --cdf.slot_shift;
     uint32_t start = 0, bucket = 0;
@@ -187,7 +173,9 @@ bool CdfTables::add(const std::vector<uint16_t> &frequencies) {
         symbols_.push_back({reciprocal(frequency), static_cast<uint16_t>(start), frequency});
         start += frequency;
         for (; bucket << cdf.slot_shift < start; ++bucket)
-            buckets_.push_back({symbols_.back().start, frequency, static_cast<uint16_t>(s)});
+            buckets_.push_back({symbols_.back().start, frequency, static_cast<uint32_t>(s)});
+        if (s == static_cast<size_t>(cdf.bound))
+            cdf.zero = {symbols_.back().start, frequency, static_cast<uint32_t>(s)};
     }
     cdfs_.push_back(cdf);
     return true;
@@ -195,11 +183,26 @@ bool CdfTables::add(const std::vector<uint16_t> &frequencies) {
 
 size_t rans_encode(const CdfTables &cdfs, const int32_t *symbols, const int16_t *indexes, size_t count,
                    std::vector<uint8_t> &stream) {
-    Encoder encoder(stream);
-    for (size_t i = count; i-- > 0;)
-        if (indexes[i] >= 0)
-            encoder.put(cdfs, cdfs[indexes[i]], symbols[i]);
-    return encoder.finish();
+    if (stream.size() < kMaxBytes)
+        stream.resize(4096);
+    Encoder encoder{kLow, stream.data() + stream.size()};
+    const uint8_t *enough = stream.data() + kMaxBytes;
+    const auto make_room = [&] {
+        encoder.next = grow(stream, encoder.next);
+        enough = stream.data() + kMaxBytes;
+    };
+    for (size_t i = count; i-- > 0;) {
+        if (indexes[i] < 0)
+            continue;
+        if (encoder.next < enough)
+            make_room();
+        encoder.put(cdfs, cdfs[indexes[i]], symbols[i]);
+    }
+    if (encoder.next < enough)
+        make_room();
+    for (int byte = 0; byte < 4; ++byte) // the state, its lowest byte first
+        *--encoder.next = static_cast<uint8_t>(encoder.state >> (24 - 8 * byte));
+    return static_cast<size_t>(stream.data() + stream.size() - encoder.next);
 }
 
 RansDecoder::RansDecoder(const void *data, size_t size)

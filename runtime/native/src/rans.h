@@ -25,13 +25,14 @@ public:
     // A run of slots, and the symbol of the first of them: a search goes on from there.
     struct Bucket {
         uint16_t start, frequency; // of that symbol
-        uint16_t symbol;
+        uint32_t symbol;
     };
     struct Cdf {
         int32_t bound;
         uint32_t slot_shift; // slots of a bucket, log2
         uint32_t symbols;    // the first of them
         uint32_t buckets;    // likewise
+        Bucket zero;         // the symbol of value 0
 
         int32_t escape() const { return 2 * bound + 1; }
     };
