@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,12 @@ def processor_isas() -> set[str]:
 
 def build_check(folder: Path, *options: str) -> Path:
     """The check program, built with CMake."""
-    if shutil.which("cmake") is None:
-        pytest.skip("cmake is not installed")
-    configure = ["cmake", "-S", str(NATIVE), "-B", str(folder), "-DDLF_CHECKS=ON", *options]
+    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # of this environment, or any
+    if cmake is None:
+        pytest.skip("cmake is not installed; pip install cmake")
+    configure = [cmake, "-S", str(NATIVE), "-B", str(folder), "-DDLF_CHECKS=ON", *options]
     subprocess.run(configure, check=True, capture_output=True)
-    subprocess.run(["cmake", "--build", str(folder), "--target", "check_kernels", "-j2"], check=True, capture_output=True)
+    subprocess.run([cmake, "--build", str(folder), "--target", "check_kernels", "-j2"], check=True, capture_output=True)
     return folder / "check_kernels"
 
 
