@@ -20,7 +20,7 @@ MASKED = -1e4
 
 
 def spread(table: Tensor) -> Tensor:
-    """A (31, 31) table of displacements as a (256, 256) one of pairs: out[i, j] = table[row_j - row_i + 15, col_j - col_i + 15]."""
+    """A (31, 31) table of displacements as one of pairs, (256, 256): [i, j] is [row_j - row_i + 15, col_j - col_i + 15]."""
     side = torch.arange(WINDOW)
     displacement = side[None, :] - side[:, None] + WINDOW - 1
     return table[displacement][:, :, displacement].transpose(1, 2).reshape(POSITIONS, POSITIONS)
