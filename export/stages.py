@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from onnxscript import optimizer
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 OPSET = 18
 # Largest deviation from PyTorch, relative to the largest magnitude of the tensor.
 PARITY = 1e-4
+# Constants that are computed from others are folded up to this many elements: a table of displacements stays (31, 31) in the
+# file, not (256, 256). Runtimes fold the rest when they load the graph.
+LARGEST_FOLDED = 4096
 # Smaller tensors than this stay in float32 and in the graph, where weights are stored in float16.
 HALVED_FROM = 256
 # (images, tiles down, tiles across): the export's, and those of the comparison.
@@ -159,9 +163,11 @@ def export_stage(model: DLF, stage: Stage, folder: Path, half_weights: bool = Fa
         dynamic_shapes=(tuple(port.dynamic(dims) for port in stage.inputs),),
         opset_version=OPSET,
         dynamo=True,
+        optimize=False,
         verbose=False,
     )
     assert program is not None
+    optimizer.optimize_ir(program.model, output_size_limit=LARGEST_FOLDED)
     path = folder / f"{stage.name}.onnx"
     program.save(path, external_data=True)
     _tidy(path, stage)

@@ -37,11 +37,17 @@ def boundary_masks() -> tuple[Tensor, Tensor]:
 
 
 def shift_mask(down: int, across: int) -> Tensor:
-    """Additive mask (down * across, 1, 256, 256) of the shifted windows of a map."""
-    upper_lower, left_right = (MASKED * mask.float() for mask in boundary_masks())
-    last_row = (torch.arange(down) == down - 1).float()[:, None, None, None]
-    last_column = (torch.arange(across) == across - 1).float()[None, :, None, None]
-    return (last_row * upper_lower + last_column * left_right).reshape(-1, 1, POSITIONS, POSITIONS)
+    """Additive mask (down * across, 1, 256, 256) of the shifted windows of a map: `boundary_masks` of the last row and column.
+
+    Made from one label for each position of each window, so that an exported graph need not hold the masks.
+    """
+    far = (torch.arange(WINDOW) >= WINDOW - SHIFT).float()
+    last_row = (torch.arange(down) == down - 1).float()[:, None, None]
+    last_column = (torch.arange(across) == across - 1).float()[None, :, None]
+    rows = (last_row * far.repeat_interleave(WINDOW)).expand(-1, across, -1).reshape(-1, POSITIONS)
+    columns = (last_column * far.repeat(WINDOW)).expand(down, -1, -1).reshape(-1, POSITIONS)
+    rows_apart, columns_apart = ((x[:, :, None] - x[:, None, :]).abs() for x in (rows, columns))
+    return MASKED * (rows_apart + columns_apart)[:, None]
 
 
 class WindowAttention(nn.Module):
