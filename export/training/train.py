@@ -11,6 +11,7 @@ average of the weights). A stage ends when its minutes are over, with its learni
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import tomllib
 import torch
 import typer
 from safetensors.torch import save_file
@@ -31,6 +31,11 @@ from dlf.export.training.data import Photographs, build_cache
 from dlf.export.training.optimiser import Optimiser, average, schedule
 from dlf.export.training.quantisers import revive
 from dlf.export.training.stages import STEP, Losses, Nets, Outcome, Stage
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 # Tiles down and across of a large crop.
 LARGE = ((1, 2), (2, 1), (2, 2))
