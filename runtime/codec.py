@@ -1,13 +1,15 @@
-"""The codec: image -> `.dlf` bytes -> image, with the neural stages of one bundle on one backend.
+"""The codec: image -> `.dlf` bytes -> image, with the neural stages of one bundle on one backend, one by one or in batches.
 
 Between the stages stands the entropy core (`dlf.runtime.core`), which alone decides what the coder sees.
 """
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import perf_counter
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,10 @@ from dlf.runtime.backends import Arrays, Backend, Stage, open_backend
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.core import TOKENS_PER_TILE as TOKENS
 from dlf.runtime.core import FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
-from dlf.runtime.errors import BackendFailedError, BundleBrokenError, WrongModelError
+from dlf.runtime.errors import BackendFailedError, BundleBrokenError, DLFError, InvalidArgumentError, WrongModelError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
@@ -85,27 +90,22 @@ class Codec:
             BundleBrokenError, BackendFailedError: the analysis stage cannot be loaded or run.
         """
         self.timings = {}
-        with self._timed("image"):
-            pixels = images.load(image, self._limits)
-            batch = images.pad_to_tiles(pixels)
-        height, width, _ = pixels.shape
-        down, across = (side // images.TILE for side in batch.shape[2:])
-        latents = self._run("analysis", {"image": batch})
-        z = self._checked("analysis", latents, "z", (1, down, across, self._entropy.codebook_dim, TOKENS))
-        y = self._checked("analysis", latents, "y", (1, self._entropy.channels, 8 * down, 8 * across))
-        with self._timed("vq"):
-            tokens = self._entropy.vq_lookup(z.reshape(down * across, -1, TOKENS))
-        with self._timed("detail"):
-            detail, _ = self._entropy.encode_detail(y[0])
-        return write_file(
-            width=width,
-            height=height,
-            fingerprint=self._entropy.fingerprint,
-            token_bits=self._entropy.token_bits,
-            tokens=tokens,
-            detail=detail,
-            checksum=self._checksum,
-        )
+        return self._encode_batch([self._load(image)])[0]
+
+    def encode_many(self, images: Iterable[images.ImageLike], batch: int = 4) -> list[bytes]:
+        """Return the images as the bytes of `.dlf` files, in their order; see `encode`.
+
+        Images of one padded size go through the analysis stage together, up to `batch` at a time, and share its `timings`.
+        The images may be of any sizes, and are loaded as they are needed: at most `batch` of each padded size are in memory.
+
+        Raises:
+            InvalidArgumentError: `batch` is below 1.
+            DLFError: what `encode` raises of an image. Then nothing is returned; the error's `index` and its message tell
+                which image it is, counted from 0.
+        """
+        self.timings = {}
+        loaded = (_indexed(index, self._load, image) for index, image in enumerate(images))
+        return _by_batches(self._encode_batch, loaded, lambda pixels: _tiles(*pixels.shape[:2]), batch)
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
         """Return the image of a `.dlf` file, given as its bytes: (H, W, 3) uint8, sRGB.
@@ -120,14 +120,24 @@ class Codec:
             BundleBrokenError, BackendFailedError: a stage cannot be loaded or run.
         """
         self.timings = {}
-        file = parse_file(data, self._limits)
-        down, across = (-(-side // images.TILE) for side in (file.height, file.width))
-        arrays = self._latents(file, data, down, across)
-        for stage in ("synthesis", "adaptor", "generator"):
-            arrays = self._run(stage, arrays)
-        image = self._checked("generator", arrays, "image", (1, 3, images.TILE * down, images.TILE * across))
-        with self._timed("image"):
-            return images.crop_to_pixels(image, file.height, file.width)
+        return self._decode_batch([self._latents(self._parse(data), data)])[0]
+
+    def decode_many(self, files: Sequence[bytes], batch: int = 4) -> list[NDArray[np.uint8]]:
+        """Return the images of `.dlf` files, given as their bytes, in their order; see `decode`.
+
+        Images of one padded size go through the stages together, up to `batch` at a time, and share their `timings`. All that
+        can be checked without decoding, of all files, is checked first. The last bits of a stage's floats may depend on
+        the batch, and with them the last bit of a pixel.
+
+        Raises:
+            InvalidArgumentError: `batch` is below 1.
+            DLFError: what `decode` raises of a file. Then nothing is returned; the error's `index` and its message tell which
+                file it is, counted from 0.
+        """
+        self.timings = {}
+        parsed = [_indexed(index, self._parse, data) for index, data in enumerate(files)]
+        latents = (_indexed(index, self._latents, *each) for index, each in enumerate(zip(parsed, files, strict=True)))
+        return _by_batches(self._decode_batch, latents, lambda each: _tiles(each.height, each.width), batch)
 
     def close(self) -> None:
         """Release the loaded stages; they are loaded again should the codec be used again."""
@@ -139,19 +149,64 @@ class Codec:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _latents(self, file: FileInfo, data: bytes, down: int, across: int) -> Arrays:
-        """The inputs of `synthesis`, from a file of `down` x `across` tiles."""
+    def _load(self, image: images.ImageLike) -> images.Pixels:
+        with self._timed("image"):
+            return images.load(image, self._limits)
+
+    def _encode_batch(self, pixels: Sequence[images.Pixels]) -> list[bytes]:
+        """The files of images of one padded size."""
+        count, (down, across) = len(pixels), _tiles(*pixels[0].shape[:2])
+        with self._timed("image"):
+            batch = _joined([images.pad_to_tiles(each) for each in pixels])
+        latents = self._run("analysis", {"image": batch})
+        z = self._checked("analysis", latents, "z", (count, down, across, self._entropy.codebook_dim, TOKENS))
+        y = self._checked("analysis", latents, "y", (count, self._entropy.channels, 8 * down, 8 * across))
+        with self._timed("vq"):
+            tokens = self._entropy.vq_lookup(z.reshape(count * down * across, -1, TOKENS)).reshape(count, -1, TOKENS)
+        with self._timed("detail"):
+            details = [self._entropy.encode_detail(each)[0] for each in y]
+        return [
+            write_file(
+                width=each.shape[1],
+                height=each.shape[0],
+                fingerprint=self._entropy.fingerprint,
+                token_bits=self._entropy.token_bits,
+                tokens=found,
+                detail=detail,
+                checksum=self._checksum,
+            )
+            for each, found, detail in zip(pixels, tokens, details, strict=True)
+        ]
+
+    def _parse(self, data: bytes) -> FileInfo:
+        """What a file's header tells, if this bundle's model wrote the file."""
+        file = parse_file(data, self._limits)
         if (file.fingerprint, file.token_bits) != (self._entropy.fingerprint, self._entropy.token_bits):
             raise WrongModelError(
                 f"it was written with model {file.fingerprint:04x} ({file.token_bits} bits a token), and the bundle "
                 f"{self.bundle.path} holds model {self.bundle.fingerprint} ({self._entropy.token_bits} bits a token); "
                 "decode it with the bundle that wrote it"
             )
+        return file
+
+    def _latents(self, file: FileInfo, data: bytes) -> "_Latents":
+        down, across = _tiles(file.height, file.width)
         with self._timed("vq"):
             z_hat = self._entropy.vq_embed(unpack_tokens(data, file))
         with self._timed("detail"):
             y_hat = self._entropy.decode_detail(detail_stream(data, file), 8 * down, 8 * across)
-        return {"z_hat": z_hat.reshape(1, down, across, -1, TOKENS), "y_hat": y_hat[None]}
+        return _Latents(file.height, file.width, z_hat.reshape(1, down, across, -1, TOKENS), y_hat[None])
+
+    def _decode_batch(self, latents: Sequence["_Latents"]) -> list[images.Pixels]:
+        """The images of latents of one padded size."""
+        down, across = _tiles(latents[0].height, latents[0].width)
+        arrays = {"z_hat": _joined([each.z_hat for each in latents]), "y_hat": _joined([each.y_hat for each in latents])}
+        for stage in ("synthesis", "adaptor", "generator"):
+            arrays = self._run(stage, arrays)
+        shape = (len(latents), 3, images.TILE * down, images.TILE * across)
+        decoded = self._checked("generator", arrays, "image", shape)
+        with self._timed("image"):
+            return [images.crop_to_pixels(decoded[i : i + 1], each.height, each.width) for i, each in enumerate(latents)]
 
     def _run(self, name: str, inputs: Arrays) -> Arrays:
         with self._timed("load"), self._failures(name, "load"):
@@ -190,3 +245,55 @@ class Codec:
         seconds = perf_counter() - start
         self.timings[step] = self.timings.get(step, 0) + seconds
         _log.debug("%s: %.3f s", step, seconds)
+
+
+@dataclass(frozen=True)
+class _Latents:
+    """What the entropy core makes of one file: the inputs of `synthesis`, as a batch of one, for an image of this size."""
+
+    height: int
+    width: int
+    z_hat: NDArray[np.float32]
+    y_hat: NDArray[np.float32]
+
+
+def _tiles(height: int, width: int) -> tuple[int, int]:
+    """The tiles down and across of the padded image."""
+    return -(-height // images.TILE), -(-width // images.TILE)
+
+
+def _joined(batches: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Batches as one."""
+    return batches[0] if len(batches) == 1 else np.concatenate(batches)
+
+
+def _indexed(index: int, work: Callable[..., T], *arguments: Any) -> T:
+    """The work on one of many items; a refusal tells which."""
+    try:
+        return work(*arguments)
+    except DLFError as error:
+        error.index = index
+        error.args = (f"item {index}: {error}",)
+        raise
+
+
+def _by_batches(
+    work: Callable[[Sequence[T]], list[R]], items: Iterable[T], size: Callable[[T], tuple[int, int]], batch: int
+) -> list[R]:
+    """The results of `work` on batches of items of one size, in the order of the items; each batch as soon as it is full."""
+    if batch < 1:
+        raise InvalidArgumentError(f"batch is {batch}; it must be at least 1.")
+    results: dict[int, R] = {}
+    waiting: dict[tuple[int, int], dict[int, T]] = {}
+
+    def flush(group: dict[int, T]) -> None:
+        results.update(zip(group, work(list(group.values())), strict=True))
+
+    for index, item in enumerate(items):
+        group = waiting.setdefault(size(item), {})
+        group[index] = item
+        if len(group) == batch:
+            flush(waiting.pop(size(item)))
+    for group in waiting.values():
+        flush(group)
+    return [results[index] for index in range(len(results))]

@@ -6,9 +6,10 @@ Messages name the file, the fact and the remedy.
 
 
 class DLFError(Exception):
-    """Base of all refusals. `code` is the number of the refusal in `dlf.h`."""
+    """Base of all refusals. `code` is the number of the refusal in `dlf.h`; `index` the item's, where many were given."""
 
     code = 0
+    index: int | None = None
 
 
 class InvalidArgumentError(DLFError, ValueError):

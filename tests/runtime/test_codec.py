@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 import dlf
 from dlf.kernels.entropy_tables import EntropyTables
-from dlf.runtime.backends import installed
+from dlf.runtime.backends import Arrays, Stage, installed
 
 SIZES = [(1, 1), (1, 300), (300, 1), (257, 255), (256, 256), (512, 300)]
 
@@ -91,6 +91,98 @@ def test_encoding_needs_no_decoder_and_decoding_no_encoder(codec, bundle_copy):
         (bundle_copy / f"{stage}.away").rename(bundle_copy / f"{stage}.onnx")
     (bundle_copy / "analysis.onnx").unlink()
     assert np.array_equal(dlf.Codec(bundle_copy, codec.backend.name).decode(data), codec.decode(data))
+
+
+@pytest.fixture
+def stage_runs(codec, monkeypatch) -> list[tuple[str, int]]:
+    """(stage, images) of each run; on a batch, a stage then gives exactly what it gives on each image alone."""
+    runs: list[tuple[str, int]] = []
+    load = codec.backend.load
+
+    def load_spied(file: Path) -> Stage:
+        stage = load(file)
+
+        def run(inputs: Arrays) -> Arrays:
+            count = len(next(iter(inputs.values())))
+            runs.append((file.stem, count))
+            alone = [
+                {k: np.copy(v) for k, v in stage({k: v[i : i + 1] for k, v in inputs.items()}).items()} for i in range(count)
+            ]
+            return {name: np.concatenate([arrays[name] for arrays in alone]) for name in alone[0]}
+
+        return run
+
+    monkeypatch.setattr(codec.backend, "load", load_spied)
+    return runs
+
+
+MIXED = [(20, 30), (300, 520), (256, 256), (257, 513), (1, 1), (10, 256)]  # of two padded sizes
+
+
+def test_many_give_what_each_alone_gives_in_order(codec, stage_runs):
+    pictures = [photograph(*size) for size in MIXED]
+    files = codec.encode_many((picture for picture in pictures), batch=3)
+    assert stage_runs == [("analysis", 3), ("analysis", 2), ("analysis", 1)]
+    assert codec.timings.keys() == {"image", "load", "analysis", "vq", "detail"}
+    assert files == [codec.encode(picture) for picture in pictures]
+    stage_runs.clear()
+    decoded = codec.decode_many(files, batch=3)
+    assert stage_runs == [(stage, n) for n in (3, 2, 1) for stage in ("synthesis", "adaptor", "generator")]
+    assert codec.timings.keys() == {"vq", "detail", "load", "synthesis", "adaptor", "generator", "image"}
+    for image, data in zip(decoded, files, strict=True):
+        assert np.array_equal(image, codec.decode(data))
+
+
+def test_batches_of_a_real_model(tiny_bundle, backend):
+    with dlf.Codec(tiny_bundle, backend, threads=1) as codec:
+        pictures = [photograph(*size) for size in [(100, 300), (256, 257), (40, 512)]]
+        files = codec.encode_many(pictures)
+        for data, alone in zip(files, map(codec.encode, pictures), strict=True):
+            assert abs(len(data) - len(alone)) <= 4  # a symbol may round the other way
+        for image, alone in zip(codec.decode_many(files), map(codec.decode, files), strict=True):
+            assert image.shape == alone.shape
+            assert np.abs(image.astype(int) - alone).max() <= 1
+
+
+def test_none_of_many(codec):
+    assert codec.encode_many([]) == []
+    assert codec.decode_many([]) == []
+
+
+def test_a_bad_one_of_many_is_named_by_its_index(codec, tmp_path):
+    good, missing = photograph(10, 10), tmp_path / "missing.png"
+    with pytest.raises(dlf.ImageError, match=rf"^item 2: {missing}") as refusal:
+        codec.encode_many([good, good, missing, good])
+    assert refusal.value.index == 2
+    data = codec.encode(good)
+    for damaged, kind in ((data[:5], dlf.TruncatedError), (b"GIF89a", dlf.NotDLFError)):
+        with pytest.raises(kind, match=r"^item 1: ") as refusal:
+            codec.decode_many([data, damaged])
+        assert refusal.value.index == 1
+    with pytest.raises(dlf.ImageError) as refusal:
+        codec.encode(missing)
+    assert refusal.value.index is None
+
+
+def test_a_bad_stream_among_many_is_named_by_its_index(toy_bundle, codec):
+    plain = dlf.Codec(toy_bundle, codec.backend.name, checksum=False).encode(photograph(10, 10))
+    with pytest.raises(dlf.TrailingBytesError, match=r"^item 1: ") as refusal:
+        codec.decode_many([plain, plain + b"x"])
+    assert refusal.value.index == 1
+
+
+def test_headers_of_all_files_are_checked_before_any_is_decoded(codec, stage_runs):
+    data = codec.encode(photograph(10, 10))
+    stage_runs.clear()
+    with pytest.raises(dlf.NotDLFError):
+        codec.decode_many([data, data, b"GIF89a"], batch=1)
+    assert stage_runs == []
+
+
+@pytest.mark.parametrize("name", ["encode_many", "decode_many"])
+def test_batch_must_be_positive(codec, name):
+    with pytest.raises(dlf.InvalidArgumentError, match="batch is 0"):
+        getattr(codec, name)([], batch=0)
 
 
 def test_codec_is_usable_after_close(codec):
