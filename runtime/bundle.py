@@ -60,12 +60,24 @@ class Bundle:
 
     def stage(self, name: str) -> Path:
         """Return a stage's ONNX file after checking it and the external data files that it refers to."""
-        if name not in self._stages:
-            raise self._broken("manifest.json", f"names no stage {name!r}")
-        path = self._check(self._stages[name])
+        path = self._graph(name)
         for data in _external_data(path):
             self._check(data)
         return path
+
+    def stage_digest(self, name: str) -> str:
+        """SHA-256, in hexadecimal, of a stage's graph and weights; the weights count as the manifest has them, unread."""
+        graph = self._graph(name)
+        files = sorted({graph.name, *_external_data(graph)})
+        if missing := [file for file in files if file not in self._files]:
+            raise self._broken(missing[0], "is not listed in manifest.json")
+        return hashlib.sha256("".join(f"{self._files[file][1]} {file}\n" for file in files).encode()).hexdigest()
+
+    def _graph(self, name: str) -> Path:
+        """Return a stage's ONNX file after checking it, without its external data."""
+        if name not in self._stages:
+            raise self._broken("manifest.json", f"names no stage {name!r}")
+        return self._check(self._stages[name])
 
     def _check(self, name: str) -> Path:
         """Return a file's path after checking its name, place, size and hash (once)."""

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path`: into a temporary file beside it, then renamed, so that no reader ever sees a part of it.
 
     A symbolic link is followed. A device or a pipe, which must not be replaced by a file, is written to as it is.
