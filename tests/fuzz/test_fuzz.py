@@ -1,0 +1,79 @@
+"""Hostile inputs, under AddressSanitizer and UndefinedBehaviorSanitizer: the fuzz targets of this folder.
+
+Without libFuzzer, each target is fed its seeds and the inputs that once broke it (`regressions/TARGET/`). With it (clang), each
+also looks for new ones, for DLF_FUZZ_SECONDS (60), two at a time. What it finds lies in `regressions/` afterwards, to be
+committed with the repair.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from helpers_fuzz import write_seeds
+
+FOLDER = Path(__file__).parent
+TARGETS = sorted(path.stem for path in FOLDER.glob("*.cpp") if path.stem != "feed_files")
+SECONDS = int(os.environ.get("DLF_FUZZ_SECONDS", "60"))
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fuzz") / "seeds"
+    write_seeds(folder)
+    return folder
+
+
+def build(folder: Path, compiler: str) -> Path:
+    """The folder of the built targets."""
+    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # of this environment, or any
+    for tool, found in (("cmake", cmake), (compiler, shutil.which(compiler))):
+        if found is None:
+            pytest.skip(f"{tool} is not installed")
+    subprocess.run([str(cmake), "-S", FOLDER, "-B", folder, f"-DCMAKE_CXX_COMPILER={compiler}"], check=True, capture_output=True)
+    built = subprocess.run([str(cmake), "--build", folder, "-j2"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def feeders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("fuzz") / "feeders", "g++")
+
+
+@pytest.fixture(scope="module")
+def campaigns(tmp_path_factory: pytest.TempPathFactory, seeds: Path) -> dict[str, "subprocess.CompletedProcess[str]"]:
+    """Every target's run in libFuzzer."""
+    programs = build(tmp_path_factory.mktemp("fuzz") / "fuzzers", "clang++")
+
+    def run(target: str) -> "subprocess.CompletedProcess[str]":
+        found, crashes = programs / f"{target}.corpus", FOLDER / "regressions" / target
+        found.mkdir()
+        crashes.mkdir(parents=True, exist_ok=True)
+        options = (f"-max_total_time={SECONDS}", "-timeout=10", "-rss_limit_mb=2048", f"-artifact_prefix={crashes}/")
+        return subprocess.run(
+            [programs / target, *options, found, seeds / target, crashes], capture_output=True, text=True, errors="replace"
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(TARGETS, pool.map(run, TARGETS), strict=True))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_seeds_and_regressions(target, feeders, seeds):
+    files = [path for folder in (seeds, FOLDER / "regressions") for path in sorted((folder / target).glob("*"))]
+    assert files
+    run = subprocess.run([feeders / target, *files], capture_output=True, text=True, errors="replace")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == f"{len(files)} files\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_fuzzing(target, campaigns):
+    run = campaigns[target]
+    assert run.returncode == 0, run.stderr[-5000:]
+    assert "DONE" in run.stderr
