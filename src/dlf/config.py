@@ -3,25 +3,28 @@
 import argparse
 
 import dlf
+from dlf.runtime import builtin
 from dlf.runtime.core import include_path, library_path
 
 
 def main() -> None:
     """Print what was asked for, on one line."""
-    parser = argparse.ArgumentParser(prog="python -m dlf.config", description="Flags to build C programs with libdlf.")
-    parser.add_argument("--cflags", action="store_true", help="compiler flags")
-    parser.add_argument("--libs", action="store_true", help="linker flags; the rpath is the installed library's folder")
-    parser.add_argument("--version", action="store_true", help="the version")
-    asked = parser.parse_args()
-    folder = library_path().parent
+    include, folder = include_path(), library_path().parent
     answers = {
-        "version": dlf.__version__,
-        "cflags": f"-I{include_path()}",
-        "libs": f"-L{folder} -Wl,-rpath,{folder} -ldlf",
+        "version": (dlf.__version__, "the version"),
+        "cflags": (f"-I{include}", "compiler flags"),
+        "libs": (f"-L{folder} -Wl,-rpath,{folder} -ldlf", "linker flags; the rpath is the installed library's folder"),
+        "includedir": (str(include), "the folder of dlf.h"),
+        "libdir": (str(folder), "the folder of libdlf; its pkgconfig/ is for PKG_CONFIG_PATH"),
+        "model": (str(builtin.path()), "the folder of the built-in model's bundle"),
     }
-    chosen = [answer for name, answer in answers.items() if getattr(asked, name)]
+    parser = argparse.ArgumentParser(prog="python -m dlf.config", description="What it takes to build C programs with libdlf.")
+    for name, (_, meaning) in answers.items():
+        parser.add_argument(f"--{name}", action="store_true", help=meaning)
+    asked = parser.parse_args()
+    chosen = [answer for name, (answer, _) in answers.items() if getattr(asked, name)]
     if not chosen:
-        parser.error("ask for --cflags, --libs or --version")
+        parser.error("ask for at least one of --" + ", --".join(answers))
     print(*chosen)
 
 

@@ -4,11 +4,12 @@ import shutil
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 import dlf
-from dlf.runtime import errors
+from dlf.runtime import builtin, errors
 
 
 def run(*arguments: str) -> str:
@@ -35,6 +36,9 @@ def test_config_prints_what_is_asked_for():
     assert run("-m", "dlf.config", "--version").split() == [dlf.__version__]
     flags = run("-m", "dlf.config", "--cflags", "--libs").split()
     assert [flag[:2] for flag in flags] == ["-I", "-L", "-W", "-l"]
+    include, folder, model = (Path(run("-m", "dlf.config", f"--{name}").strip()) for name in ("includedir", "libdir", "model"))
+    assert (include / "dlf.h").is_file() and (folder / "pkgconfig" / "dlf.pc").is_file()
+    assert model == builtin.path()
 
 
 def test_config_wants_a_question():
