@@ -1,17 +1,28 @@
-/* libdlf: the entropy core and the container of the DLF image codec, behind a C ABI.
+/* libdlf: the DLF image codec behind a C ABI.
  *
- * Everything that the arithmetic coder sees is computed here, in integers, the same on every machine.
- * The neural stages that surround it (analysis, synthesis, ...) are run by whoever calls this library.
- * The byte formats are described in docs/format.md.
+ *     dlf_model *model;          // a bundle and a backend for its neural stages; shared between threads
+ *     dlf_context *context;      // the memory of one thread
+ *     dlf_model_open("bundle", NULL, &model);
+ *     dlf_context_create(model, NULL, &context);
+ *     dlf_encode(context, &image, NULL, &data, &size);
+ *     dlf_decode(context, data, size, &image);
+ *
+ * The neural stages run in floating point, on a backend. Everything that the arithmetic coder sees is computed here, in
+ * integers, the same on every machine: a file that one device wrote decodes on any other. docs/format.md has the byte formats.
  *
  * Conventions
  *  - Every function that can fail returns a dlf_result; outputs are written only as each function says.
  *  - No function keeps a pointer that it was given, except where it says so. No function throws.
- *  - No global state. Objects that are `const` in a signature may be shared between threads.
+ *  - A pointer is not NULL, except where its function says that it may be.
+ *  - The log callback is the only global state. Objects that are `const` in a signature may be shared between threads; any other
+ *    object is used by one thread at a time.
  *  - "hostile" marks inputs that may come from an attacker: any byte sequence is safe there and ends in
  *    a dlf_result. All other inputs are trusted: wrong sizes there are undefined behaviour.
+ *  - A struct begins with struct_size, which its user sets to its sizeof, so that later versions can add fields at its end.
+ *    In option structs 0 stands for the default; set what is not needed to 0.
+ *  - Strings are UTF-8 and end with a 0.
  *  - Arrays are dense, row-major, native-endian; H and W are those of the detail map (padded image / 32).
- *  - Any of them may return INVALID_ARGUMENT for a NULL or a struct_size below sizeof, and OUT_OF_MEMORY.
+ *  - Any function may return INVALID_ARGUMENT for a NULL or a struct_size below sizeof, and OUT_OF_MEMORY.
  *  - Floating-point results are defined for the default rounding (to nearest even). The library is built for 64 bits.
  */
 #ifndef DLF_H
@@ -24,6 +35,12 @@
 extern "C" {
 #endif
 
+#ifdef __cplusplus
+#define DLF_NOEXCEPT noexcept
+#else
+#define DLF_NOEXCEPT
+#endif
+
 #if defined(_WIN32)
 #define DLF_API __declspec(dllexport)
 #else
@@ -34,17 +51,23 @@ extern "C" {
 #define DLF_VERSION_MINOR 1
 #define DLF_VERSION_PATCH 0
 
-/* The library's version, "major.minor.patch"; a static string. */
-DLF_API const char *dlf_version(void);
+#define DLF_TEXT_(x) #x
+#define DLF_TEXT(x) DLF_TEXT_(x)
+/* The header's version, "major.minor.patch", and the same as a number that grows: 10203 is 1.2.3. */
+#define DLF_VERSION DLF_TEXT(DLF_VERSION_MAJOR) "." DLF_TEXT(DLF_VERSION_MINOR) "." DLF_TEXT(DLF_VERSION_PATCH)
+#define DLF_VERSION_NUMBER (DLF_VERSION_MAJOR * 10000 + DLF_VERSION_MINOR * 100 + DLF_VERSION_PATCH)
+
+/* The library's version: the DLF_VERSION that it was built with; a static string. */
+DLF_API const char *dlf_version(void) DLF_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------ results
- * One code for each kind of refusal. The numbers are part of the ABI. Codes from 40 on are raised by the
- * Python package alone today; they stand here so that a number means one thing everywhere. */
+ * One code for each kind of refusal. The numbers are part of the ABI. Codes from 43 on are raised by the
+ * Python package alone; they stand here so that a number means one thing everywhere. */
 typedef enum dlf_result {
     DLF_OK = 0,
     DLF_ERROR_INVALID_ARGUMENT = 1, /* a NULL, a size of zero, a value out of its range */
     DLF_ERROR_OUT_OF_MEMORY = 2,
-    DLF_ERROR_BUFFER_TOO_SMALL = 3, /* the caller's output buffer; the needed size has been written */
+    DLF_ERROR_BUFFER_TOO_SMALL = 3, /* the caller's output buffer; the size that it takes has been written */
 
     DLF_ERROR_NOT_DLF = 10,             /* the magic byte is missing, or the header contradicts itself */
     DLF_ERROR_UNSUPPORTED_VERSION = 11, /* a .dlf file of a version that this library does not know */
@@ -67,21 +90,21 @@ typedef enum dlf_result {
 } dlf_result;
 
 /* A short English description of a result; a static string, never NULL, also for unknown numbers. */
-DLF_API const char *dlf_result_string(dlf_result result);
+DLF_API const char *dlf_result_string(dlf_result result) DLF_NOEXCEPT;
 
-/* Release a buffer that this library returned. NULL is allowed. */
-DLF_API void dlf_free(void *buffer);
+/* Release a buffer that this library handed over; it is malloc's. NULL is allowed. */
+DLF_API void dlf_free(void *buffer) DLF_NOEXCEPT;
 
 /* ---------------------------------------------------------------------------------------- container */
 
-/* What a decoder accepts. Set struct_size to sizeof(dlf_limits). */
+/* The largest image that is accepted. Both are to be set. */
 typedef struct dlf_limits {
     size_t struct_size;
     uint64_t max_pixels; /* width * height; default 2^26 */
     uint32_t max_side;   /* default 16384 */
 } dlf_limits;
 
-/* The header of a .dlf file and where its parts lie. Set struct_size to sizeof(dlf_file_info), the rest to 0. */
+/* The header of a .dlf file and where its parts lie. */
 typedef struct dlf_file_info {
     size_t struct_size;
     uint32_t width, height; /* of the image, in pixels */
@@ -99,7 +122,7 @@ typedef struct dlf_file_info {
  *  limits    NULL for the defaults
  *  info      filled as far as parsing went, also when a refusal is returned; the rest is 0
  * Returns DLF_OK, NOT_DLF, UNSUPPORTED_VERSION, TRUNCATED, SIZE_LIMIT, TOKENS_MISSING, CHECKSUM. */
-DLF_API dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info);
+DLF_API dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info) DLF_NOEXCEPT;
 
 /* Assemble a .dlf file.
  *  info      width, height, fingerprint, token_bits and has_checksum are read
@@ -108,12 +131,12 @@ DLF_API dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limit
  *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY. */
 DLF_API dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, const void *detail, size_t detail_size,
-                                  uint8_t **out, size_t *size);
+                                  uint8_t **out, size_t *size) DLF_NOEXCEPT;
 
 /* Unpack the tokens of a file that dlf_file_parse accepted.
  *  packed    hostile; at least ceil(count * token_bits / 8) bytes
  *  tokens    receives count tokens */
-DLF_API dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t token_bits, uint16_t *tokens);
+DLF_API dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t token_bits, uint16_t *tokens) DLF_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------- entropy model */
 
@@ -121,7 +144,6 @@ DLF_API dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t 
  * it keeps the memory that coding needs, from one image to the next, for as many threads as used it at the same time. */
 typedef struct dlf_entropy dlf_entropy;
 
-/* Set struct_size to sizeof(dlf_entropy_info). */
 typedef struct dlf_entropy_info {
     size_t struct_size;
     uint32_t channels;      /* of the detail latent, a multiple of 4 */
@@ -139,21 +161,21 @@ typedef struct dlf_entropy_info {
  *  data      hostile
  *  out       *out receives the model, to be released with dlf_entropy_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT, BUNDLE_BROKEN, BUNDLE_FOREIGN, OUT_OF_MEMORY. */
-DLF_API dlf_result dlf_entropy_open(const void *data, size_t size, dlf_entropy **out);
-DLF_API void dlf_entropy_free(dlf_entropy *entropy); /* NULL is allowed */
-DLF_API void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *info);
+DLF_API dlf_result dlf_entropy_open(const void *data, size_t size, dlf_entropy **out) DLF_NOEXCEPT;
+DLF_API void dlf_entropy_free(dlf_entropy *entropy) DLF_NOEXCEPT; /* NULL is allowed */
+DLF_API void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *info) DLF_NOEXCEPT;
 
 /* Nearest codebook entry (cosine) of each latent token; ties go to the lowest index.
  *  z         (tiles, codebook_dim, 32), of any length: it need not be normalised
  *  tokens    receives (tiles, 32)
  * Returns DLF_OK, INVALID_ARGUMENT (a z that is not finite). */
-DLF_API dlf_result dlf_vq_lookup(const dlf_entropy *entropy, const float *z, size_t tiles, uint16_t *tokens);
+DLF_API dlf_result dlf_vq_lookup(const dlf_entropy *entropy, const float *z, size_t tiles, uint16_t *tokens) DLF_NOEXCEPT;
 
 /* The codebook's unit vectors for tokens: the inverse of dlf_vq_lookup.
  *  tokens    hostile; (tiles, 32)
  *  z_hat     receives (tiles, codebook_dim, 32)
  * Returns DLF_OK, STREAM_CORRUPT (a token that the codebook does not have). */
-DLF_API dlf_result dlf_vq_embed(const dlf_entropy *entropy, const uint16_t *tokens, size_t tiles, float *z_hat);
+DLF_API dlf_result dlf_vq_embed(const dlf_entropy *entropy, const uint16_t *tokens, size_t tiles, float *z_hat) DLF_NOEXCEPT;
 
 /* Quantise and code a detail latent with the four-part prior.
  *  y         (channels, height, width), finite; height and width even, from 8 to 65536
@@ -161,14 +183,14 @@ DLF_API dlf_result dlf_vq_embed(const dlf_entropy *entropy, const uint16_t *toke
  *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT (also for a y that is not finite), OUT_OF_MEMORY. */
 DLF_API dlf_result dlf_detail_encode(const dlf_entropy *entropy, const float *y, uint32_t height, uint32_t width, float *y_hat,
-                                     uint8_t **out, size_t *size);
+                                     uint8_t **out, size_t *size) DLF_NOEXCEPT;
 
 /* Decode a detail stream; the exact inverse of dlf_detail_encode.
  *  data      hostile
  *  y_hat     receives (channels, height, width); undefined on failure
  * Returns DLF_OK, INVALID_ARGUMENT, TRUNCATED, TRAILING_BYTES, STREAM_CORRUPT, OUT_OF_MEMORY. */
 DLF_API dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *data, size_t size, uint32_t height, uint32_t width,
-                                     float *y_hat);
+                                     float *y_hat) DLF_NOEXCEPT;
 
 /* ---------------------------------------------------------------------------------- building blocks
  * The parts of the two functions above, for implementations that run the prior elsewhere, and for tests. */
@@ -178,14 +200,14 @@ DLF_API dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *dat
  *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY. */
 DLF_API dlf_result dlf_rans_encode(const dlf_entropy *entropy, const int32_t *symbols, const int16_t *indexes, size_t count,
-                                   uint8_t **out, size_t *size);
+                                   uint8_t **out, size_t *size) DLF_NOEXCEPT;
 
 /* The inverse; symbols of index -1 are 0.
  *  data      hostile
  *  symbols   receives count symbols; undefined on failure
  * Returns DLF_OK, INVALID_ARGUMENT, TRUNCATED, TRAILING_BYTES, STREAM_CORRUPT. */
 DLF_API dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data, size_t size, const int16_t *indexes,
-                                   size_t count, int32_t *symbols);
+                                   size_t count, int32_t *symbols) DLF_NOEXCEPT;
 
 /* Entropy parameters of one step of the four-part prior, for every channel and position.
  *  step      0 to 3
@@ -194,7 +216,226 @@ DLF_API dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data,
  *  indexes   receives the CDF indexes, -1 where a symbol is not coded
  *  means     receives the means in 1/256 */
 DLF_API dlf_result dlf_prior_step(const dlf_entropy *entropy, int step, const int32_t *r, uint32_t height, uint32_t width,
-                                  int16_t *indexes, int16_t *means);
+                                  int16_t *indexes, int16_t *means) DLF_NOEXCEPT;
+
+/* ---------------------------------------------------------------------------------------------- log */
+
+typedef enum dlf_log_level {
+    DLF_LOG_INFO = 1, /* which model was opened, and what runs it */
+    DLF_LOG_DEBUG = 2 /* how long each step of a call took */
+} dlf_log_level;
+
+/* Receives a line, without its end, which is valid during the call. It may be called by any thread that calls the library,
+ * and by several at a time. It must not throw, nor call this library. */
+typedef void (*dlf_log_function)(void *user, dlf_log_level level, const char *message);
+
+/* Have what the library does told to `function`; NULL for silence, as it is at the start. Refusals are not logged: they are
+ * results. Any thread may call it at any time; when it returns, the former function is no longer running.
+ *  user      handed to the function; may be NULL; must live until another function is set */
+DLF_API void dlf_set_log(dlf_log_function function, void *user) DLF_NOEXCEPT;
+
+/* ----------------------------------------------------------------------------------------- backends
+ * A backend runs the stages of a bundle, which are ONNX files. Without one of the application's own, the library runs them
+ * on the CPU with OpenVINO, which it looks for at run time. */
+
+#define DLF_MAX_RANK 8
+#define DLF_MAX_OUTPUTS 8
+
+/* A named array of float32. */
+typedef struct dlf_tensor {
+    const char *name;
+    const float *data; /* dense, row-major */
+    size_t rank;       /* at most DLF_MAX_RANK */
+    size_t shape[DLF_MAX_RANK];
+} dlf_tensor;
+
+/* A backend of the application's own: functions, and the data that they get as `user`. All but `user`, `device` and `version`
+ * are set. Functions are called by any thread, run and release by several at a time, also on one stage; they must not throw.
+ *
+ * Those that fail return any result but DLF_OK and may write a reason into `message`: text that ends with a 0, in
+ * `message_size` bytes (at least 256), empty when they are called. OUT_OF_MEMORY and BUNDLE_BROKEN are passed on to the
+ * application, all other results as BACKEND_FAILED. */
+typedef struct dlf_backend {
+    size_t struct_size;
+    const char *name;    /* for messages; this string and the next two are copied */
+    const char *device;  /* what it runs on, or NULL */
+    const char *version; /* of its library, or NULL */
+    void *user;          /* must live until the model and its contexts are freed */
+
+    /* Load the stage named "analysis", "synthesis", "adaptor" or "generator" from an ONNX file, beside which its external data
+     * are. Both have been checked against the hashes of the bundle. *loaded receives what is then handed to the others. */
+    dlf_result (*load)(void *user, const char *stage, const char *file, void **loaded, char *message, size_t message_size);
+
+    /* Run a stage on `input_count` inputs. Fills `outputs`, at most DLF_MAX_OUTPUTS, with all that the stage gives, and sets
+     * *output_count. Names, shapes and data stay the backend's, and valid until `release` of *run. */
+    dlf_result (*run)(void *user, void *loaded, const dlf_tensor *inputs, size_t input_count, dlf_tensor *outputs,
+                      size_t *output_count, void **run, char *message, size_t message_size);
+
+    /* The outputs of a run that succeeded are no longer needed. */
+    void (*release)(void *user, void *loaded, void *run);
+
+    /* A stage is no longer needed; no run of it is unreleased. */
+    void (*unload)(void *user, void *loaded);
+} dlf_backend;
+
+/* ------------------------------------------------------------------------------------------- models */
+
+/* A bundle and the backend that runs its stages. Once open it never changes, and any number of threads may use it, each through
+ * a context of its own. Stages are loaded when they are first needed: who only encodes never loads the decoder. */
+typedef struct dlf_model dlf_model;
+
+typedef struct dlf_model_options {
+    size_t struct_size;
+    uint32_t threads;    /* CPU threads of the built-in backend; 0: as many as it chooses */
+    uint32_t low_memory; /* 1: drop each stage once it has run, to load it again for the next image */
+    const dlf_backend *backend; /* the application's own; NULL: the built-in one. The table is copied */
+    /* The built-in backend's library, libopenvino_c, as a file or as the folder that holds it; NULL: what the environment
+     * variable DLF_OPENVINO says in the same way, else where the dynamic linker finds libopenvino_c.so. Trusted: it is loaded.
+     * (Of the wheel from PyPI it is the folder openvino/libs in site-packages.) */
+    const char *openvino;
+} dlf_model_options;
+
+/* Strings belong to the model. */
+typedef struct dlf_model_info {
+    size_t struct_size;
+    const char *name;            /* as the bundle says */
+    uint32_t fingerprint;        /* as dlf_file_info has it: of the files that it writes and reads */
+    const char *backend;         /* such as "openvino" */
+    const char *backend_device;  /* "" where it is not known; the next likewise */
+    const char *backend_version;
+} dlf_model_info;
+
+/* Open a bundle: its manifest and entropy.bin are read and checked, and the backend is started.
+ *  folder    of the bundle; a trusted name. What is in it may be hostile as far as the library itself reads it: manifest and
+ *            entropy.bin. Names that lead out of the folder, and files whose size or SHA-256 is not the manifest's, are
+ *            refused. The stages are read by the backend, whose parsers need not be made for hostile files.
+ *  options   NULL for the defaults
+ *  out       *out receives the model, to be released with dlf_model_free, also where this fails: then it can tell but
+ *            dlf_model_message. NULL where there was no memory for that
+ * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_FOREIGN, BUNDLE_BROKEN, BACKEND_MISSING, BACKEND_FAILED. */
+DLF_API dlf_result dlf_model_open(const char *folder, const dlf_model_options *options, dlf_model **out) DLF_NOEXCEPT;
+
+/* Release a model, before or after its contexts: they keep what they need of it. NULL is allowed. */
+DLF_API void dlf_model_free(dlf_model *model) DLF_NOEXCEPT;
+
+/* Why dlf_model_open failed: the file, the fact and the remedy, in English; "" where it did not. NULL is allowed, and out of
+ * memory. The string belongs to the model. */
+DLF_API const char *dlf_model_message(const dlf_model *model) DLF_NOEXCEPT;
+
+/* Describe an open model.
+ *  info      filled, up to its struct_size
+ * Returns DLF_OK, INVALID_ARGUMENT (a model that did not open). */
+DLF_API dlf_result dlf_model_get_info(const dlf_model *model, dlf_model_info *info) DLF_NOEXCEPT;
+
+/* The model's entropy model, which belongs to it; NULL for a model that did not open. */
+DLF_API const dlf_entropy *dlf_model_entropy(const dlf_model *model) DLF_NOEXCEPT;
+
+/* Check the text of a manifest.json, as dlf_model_open does, but for what needs the bundle's other files.
+ *  data      hostile; size bytes
+ *  message   NULL, or receives the reason of a refusal, cut to message_size bytes with the 0 at the end
+ * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_FOREIGN, BUNDLE_BROKEN. */
+DLF_API dlf_result dlf_manifest_check(const void *data, size_t size, char *message, size_t message_size) DLF_NOEXCEPT;
+
+/* ----------------------------------------------------------------------------------------- contexts */
+
+/* What one thread needs to encode and decode: memory, kept from one image to the next, and the last message. */
+typedef struct dlf_context dlf_context;
+
+/* Where a context's memory comes from: pixels in floating point, latents, symbols, streams. Not from it come buffers that are
+ * handed over (see dlf_free), models, short-lived texts, and what the backend takes. */
+typedef struct dlf_allocator {
+    size_t struct_size;
+    void *user; /* must live until the context is freed; may be NULL */
+    /* `size` bytes (not 0) at a multiple of `alignment` (a power of two, at most 64), or NULL. Must not throw. */
+    void *(*allocate)(void *user, size_t size, size_t alignment);
+    /* Takes back what allocate gave for `size`; never NULL. Must not throw. */
+    void (*release)(void *user, void *memory, size_t size);
+} dlf_allocator;
+
+typedef struct dlf_context_options {
+    size_t struct_size;
+    const dlf_limits *limits;       /* the largest image that is encoded or decoded; NULL for the defaults; copied */
+    const dlf_allocator *allocator; /* NULL: the C++ library's; copied */
+    uint64_t max_memory; /* bytes that the context may hold at a time, of what an allocator would give; more ends in
+                            OUT_OF_MEMORY; 0: no limit. (A 768x512 image takes about 10 MB) */
+} dlf_context_options;
+
+/* Create a context of an open model.
+ *  options   NULL for the defaults
+ *  out       *out receives the context, to be released with dlf_context_free; unchanged on failure
+ * Returns DLF_OK, INVALID_ARGUMENT (also a model that did not open), OUT_OF_MEMORY. */
+DLF_API dlf_result dlf_context_create(const dlf_model *model, const dlf_context_options *options, dlf_context **out) DLF_NOEXCEPT;
+DLF_API void dlf_context_free(dlf_context *context) DLF_NOEXCEPT; /* NULL is allowed */
+
+/* Why the context's last call failed: the fact and the remedy, in English; "" where it did not. The string belongs to the
+ * context, and is valid until its next call. */
+DLF_API const char *dlf_context_message(const dlf_context *context) DLF_NOEXCEPT;
+
+enum { DLF_PREPARE_ENCODE = 1, DLF_PREPARE_DECODE = 2 };
+
+/* Load stages now instead of with the first image, so that what is wrong with them shows at the start.
+ *  what      DLF_PREPARE_ENCODE, DLF_PREPARE_DECODE, or both
+ * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_BROKEN, BACKEND_FAILED. */
+DLF_API dlf_result dlf_context_prepare(dlf_context *context, uint32_t what) DLF_NOEXCEPT;
+
+/* ---------------------------------------------------------------------------------- encode and decode */
+
+typedef enum dlf_pixel_format {
+    DLF_PIXELS_RGB8 = 0, /* red, green, blue; 8 bits each, sRGB */
+    DLF_PIXELS_GRAY8 = 1 /* 8 bits; for encoding alone, as three equal channels */
+} dlf_pixel_format;
+
+typedef struct dlf_image {
+    size_t struct_size;
+    uint32_t width, height;
+    uint32_t format; /* a dlf_pixel_format */
+    size_t stride;   /* bytes from a row to the next; 0: rows follow each other without a gap */
+    uint8_t *pixels; /* the upper left one; encoding only reads them */
+} dlf_image;
+
+typedef struct dlf_encode_options {
+    size_t struct_size;
+    uint32_t no_checksum; /* 1: leave out the file's checksum (2 bytes); some damage then decodes to a wrong picture */
+} dlf_encode_options;
+
+/* Encode an image as a .dlf file.
+ *  image     of any size within the context's limits; its values are never refused
+ *  options   NULL for the defaults
+ *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure
+ * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, SIZE_LIMIT, IMAGE (no pixels, an unknown format, a stride below a row),
+ * BUNDLE_BROKEN, BACKEND_FAILED. */
+DLF_API dlf_result dlf_encode(dlf_context *context, const dlf_image *image, const dlf_encode_options *options, uint8_t **out,
+                              size_t *size) DLF_NOEXCEPT;
+
+/* The same into the caller's buffer.
+ *  out       receives the file; unchanged on failure. NULL is allowed where *size is 0
+ *  size      in: the buffer's bytes; out: the file's, also where the buffer is too small. A buffer of dlf_encode_bound bytes is
+ *            always large enough; else the second call encodes again. Unchanged on other failures
+ * Returns as dlf_encode, and BUFFER_TOO_SMALL. */
+DLF_API dlf_result dlf_encode_into(dlf_context *context, const dlf_image *image, const dlf_encode_options *options, void *out,
+                                   size_t *size) DLF_NOEXCEPT;
+
+/* The most bytes that a file of width x height pixels can have; 0 for a size that no file can hold, or a model that did not open.
+ * Files are some hundred times smaller. */
+DLF_API size_t dlf_encode_bound(const dlf_model *model, uint32_t width, uint32_t height) DLF_NOEXCEPT;
+
+/* Decode a .dlf file. What can be checked without the stages is checked before they run.
+ *  data      hostile; size bytes
+ *  image     only struct_size is read; all else is set: RGB8, rows without a gap, pixels to be released with dlf_free.
+ *            Unchanged on failure
+ * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, NOT_DLF, UNSUPPORTED_VERSION, TRUNCATED, TRAILING_BYTES, CHECKSUM,
+ * SIZE_LIMIT, TOKENS_MISSING, WRONG_MODEL, STREAM_CORRUPT, BUNDLE_BROKEN, BACKEND_FAILED. */
+DLF_API dlf_result dlf_decode(dlf_context *context, const void *data, size_t size, dlf_image *image) DLF_NOEXCEPT;
+
+/* The same into the caller's buffer.
+ *  data      hostile; size bytes
+ *  image     pixels, stride and format (RGB8) are read, width and height set, and stride where it is 0, as soon as they are
+ *            known: also where the buffer is too small, for which no stage is run. The bytes between rows are not written;
+ *            pixels are undefined on other failures
+ *  capacity  bytes at image->pixels, which may be NULL where this is 0; it takes stride * (height - 1) + 3 * width
+ * Returns as dlf_decode, IMAGE (another format, a stride below a row), and BUFFER_TOO_SMALL. */
+DLF_API dlf_result dlf_decode_into(dlf_context *context, const void *data, size_t size, dlf_image *image,
+                                   size_t capacity) DLF_NOEXCEPT;
 
 #ifdef __cplusplus
 }

@@ -17,9 +17,6 @@
 #include "tokens.h"
 #include "vq.h"
 
-#define DLF_TEXT_(x) #x
-#define DLF_TEXT(x) DLF_TEXT_(x)
-
 struct dlf_entropy {
     dlf::EntropyModel model;
     mutable dlf::ScratchPool<dlf::DetailScratch> pool{}; // safe to share: it is what its own lock guards
@@ -71,11 +68,11 @@ void check_indexes(const dlf_entropy *entropy, const int16_t *indexes, size_t co
 
 } // namespace
 
-const char *dlf_version(void) {
-    return DLF_TEXT(DLF_VERSION_MAJOR) "." DLF_TEXT(DLF_VERSION_MINOR) "." DLF_TEXT(DLF_VERSION_PATCH);
+const char *dlf_version(void) noexcept {
+    return DLF_VERSION;
 }
 
-const char *dlf_result_string(dlf_result result) {
+const char *dlf_result_string(dlf_result result) noexcept {
     switch (result) {
     case DLF_OK: return "no error";
     case DLF_ERROR_INVALID_ARGUMENT: return "an argument is out of its range";
@@ -101,9 +98,9 @@ const char *dlf_result_string(dlf_result result) {
     return "an unknown result";
 }
 
-void dlf_free(void *buffer) { std::free(buffer); }
+void dlf_free(void *buffer) noexcept { std::free(buffer); }
 
-dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info) {
+dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info) noexcept {
     return guarded([&] {
         check((data != nullptr || size == 0) && info != nullptr && info->struct_size >= sizeof *info);
         check(limits == nullptr || limits->struct_size >= sizeof *limits);
@@ -115,7 +112,7 @@ dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limit
 }
 
 dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, const void *detail, size_t detail_size,
-                          uint8_t **out, size_t *size) {
+                          uint8_t **out, size_t *size) noexcept {
     return guarded([&] {
         check(info != nullptr && info->struct_size >= sizeof *info && tokens != nullptr);
         check((detail != nullptr || detail_size == 0) && out != nullptr && size != nullptr);
@@ -124,7 +121,7 @@ dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, con
     });
 }
 
-dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t token_bits, uint16_t *tokens) {
+dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t token_bits, uint16_t *tokens) noexcept {
     return guarded([&] {
         check(count == 0 || (packed != nullptr && tokens != nullptr));
         check(token_bits >= 1 && token_bits <= 16);
@@ -132,16 +129,16 @@ dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t token_bi
     });
 }
 
-dlf_result dlf_entropy_open(const void *data, size_t size, dlf_entropy **out) {
+dlf_result dlf_entropy_open(const void *data, size_t size, dlf_entropy **out) noexcept {
     return guarded([&] {
         check((data != nullptr || size == 0) && out != nullptr);
         *out = new dlf_entropy{dlf::EntropyModel(data, size, dlf::choose_kernels())};
     });
 }
 
-void dlf_entropy_free(dlf_entropy *entropy) { delete entropy; }
+void dlf_entropy_free(dlf_entropy *entropy) noexcept { delete entropy; }
 
-void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *info) {
+void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *info) noexcept {
     const dlf::EntropyModel &model = entropy->model;
     dlf_entropy_info full = {};
     full.struct_size = info->struct_size;
@@ -154,14 +151,14 @@ void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *info) {
     std::memcpy(info, &full, std::min(info->struct_size, sizeof full));
 }
 
-dlf_result dlf_vq_lookup(const dlf_entropy *entropy, const float *z, size_t tiles, uint16_t *tokens) {
+dlf_result dlf_vq_lookup(const dlf_entropy *entropy, const float *z, size_t tiles, uint16_t *tokens) noexcept {
     return guarded([&] {
         check(entropy != nullptr && z != nullptr && tokens != nullptr);
         dlf::vq_lookup(entropy->model, z, tiles, tokens);
     });
 }
 
-dlf_result dlf_vq_embed(const dlf_entropy *entropy, const uint16_t *tokens, size_t tiles, float *z_hat) {
+dlf_result dlf_vq_embed(const dlf_entropy *entropy, const uint16_t *tokens, size_t tiles, float *z_hat) noexcept {
     return guarded([&] {
         check(entropy != nullptr && tokens != nullptr && z_hat != nullptr);
         dlf::vq_embed(entropy->model, tokens, tiles, z_hat);
@@ -169,7 +166,7 @@ dlf_result dlf_vq_embed(const dlf_entropy *entropy, const uint16_t *tokens, size
 }
 
 dlf_result dlf_detail_encode(const dlf_entropy *entropy, const float *y, uint32_t height, uint32_t width, float *y_hat,
-                             uint8_t **out, size_t *size) {
+                             uint8_t **out, size_t *size) noexcept {
     return guarded([&] {
         check(entropy != nullptr && y != nullptr && out != nullptr && size != nullptr);
         check_map(height, width);
@@ -181,7 +178,7 @@ dlf_result dlf_detail_encode(const dlf_entropy *entropy, const float *y, uint32_
 }
 
 dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *data, size_t size, uint32_t height, uint32_t width,
-                             float *y_hat) {
+                             float *y_hat) noexcept {
     return guarded([&] {
         check(entropy != nullptr && (data != nullptr || size == 0) && y_hat != nullptr);
         check_map(height, width);
@@ -192,7 +189,7 @@ dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *data, size_
 }
 
 dlf_result dlf_rans_encode(const dlf_entropy *entropy, const int32_t *symbols, const int16_t *indexes, size_t count,
-                           uint8_t **out, size_t *size) {
+                           uint8_t **out, size_t *size) noexcept {
     return guarded([&] {
         check(entropy != nullptr && out != nullptr && size != nullptr);
         check(count == 0 || (symbols != nullptr && indexes != nullptr));
@@ -209,7 +206,7 @@ dlf_result dlf_rans_encode(const dlf_entropy *entropy, const int32_t *symbols, c
 }
 
 dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data, size_t size, const int16_t *indexes, size_t count,
-                           int32_t *symbols) {
+                           int32_t *symbols) noexcept {
     return guarded([&] {
         check(entropy != nullptr && (data != nullptr || size == 0));
         check(count == 0 || (symbols != nullptr && indexes != nullptr));
@@ -221,7 +218,7 @@ dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data, size_t 
 }
 
 dlf_result dlf_prior_step(const dlf_entropy *entropy, int step, const int32_t *r, uint32_t height, uint32_t width,
-                          int16_t *indexes, int16_t *means) {
+                          int16_t *indexes, int16_t *means) noexcept {
     return guarded([&] {
         check(entropy != nullptr && step >= 0 && static_cast<size_t>(step) < dlf::kSteps && (step == 0 || r != nullptr));
         check(indexes != nullptr && means != nullptr);
