@@ -84,15 +84,13 @@ class Semantic(NamedTuple):
     indices: Tensor
 
 
-COMMITMENT = 0.25
-
-
-def quantise_semantic(quantiser: VectorQuantiser, z: Tensor) -> Semantic:
-    """Cosine VQ with a straight-through gradient; the loss draws codebook and latent together (VQ-VAE)."""
+def quantise_semantic(quantiser: VectorQuantiser, z: Tensor, commitment: float = 0.25) -> Semantic:
+    """Cosine VQ with a straight-through gradient; the loss draws the codebook to the latent, and the latent to the codebook with
+    the weight `commitment` (VQ-VAE)."""
     unit = F.normalize(z, dim=-2)
     indices = quantiser.look_up(z)
     entries = quantiser.embed(indices)
-    loss = (unit.detach() - entries).square().sum(-2).mean() + COMMITMENT * (unit - entries.detach()).square().sum(-2).mean()
+    loss = (unit.detach() - entries).square().sum(-2).mean() + commitment * (unit - entries.detach()).square().sum(-2).mean()
     return Semantic(unit + (entries - unit).detach(), loss, indices)
 
 

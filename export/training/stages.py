@@ -25,13 +25,19 @@ class Stage:
     minutes: float
     lr: float
     pixel: float = 1.0  # weight of the mean absolute error on -1..1
+    colour: float = 0.0  # weight of the mean absolute error of the blocks' mean colours
     alexnet: float = 1.0  # weight of LPIPS-AlexNet
     vgg16: float = 0.0  # weight of LPIPS-VGG16
     vgg16_side: int = 128  # pixels a side of the crop that VGG16 sees of each tile
+    texture: float = 0.0  # weight of the distance of texture in VGG16's features
     vq: float = 0.25  # weight of the codebook's and commitment loss
+    commitment: float = (
+        0.25  # of the semantic latent to its codebook; tokens that say little so far end up saying nothing under it
+    )
     detail_bpp: float = 0.0  # target of the detail stream, bits per pixel
     noisy_rate: bool = False  # rate of noisy instead of rounded latents
     large_crops: float = 0.0  # share of batches with crops of several tiles
+    spread_tokens: bool = False  # start with tokens that tell tiles apart (see `Nets.spread_tokens`)
 
 
 class Nets(nn.Module):
@@ -85,6 +91,35 @@ class Nets(nn.Module):
         quantiser.enc_q.mul_(gain)
         quantiser.dec_q.div_(gain)
 
+    @torch.no_grad()
+    def spread_tokens(self, images: Tensor) -> None:
+        """Start the semantic branch anew from what tells the tiles of `images` apart, when its tokens have come to say the same
+        of every tile: then no gradient leads away from that.
+
+        Tokens become the principal components of the features at their place, less what the places' means differ in (that part
+        says nothing about a tile), and the codebook is drawn from them.
+        """
+        encoder, entries = self.model.hybrid_codec.encoder, self.model.hybrid_codec.quantize.embedding.weight
+        seen: list[Tensor] = []
+        hook = encoder.conv_out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][..., 0]))
+        for batch in images.split(4):
+            self.model.analysis(batch)
+        hook.remove()
+        features = torch.cat(seen)  # (tiles, width, places)
+        places = features.mean(0)
+        mean = places.mean(1)
+        centred = (features - places).mT.flatten(0, 1)
+        _, sizes, directions = torch.linalg.svd((places - mean[:, None]).T)
+        constant = directions[: int((sizes > 1e-3 * sizes[0]).sum())]
+        centred = centred - centred @ constant.T @ constant
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+        values, vectors = values.flip(0)[: entries.shape[1]], vectors.flip(1)[:, : entries.shape[1]]
+        basis = (vectors * values.rsqrt()).T
+        encoder.conv_out.weight.copy_(basis[:, :, None, None])
+        encoder.get_parameter("conv_out.bias").copy_(-basis @ mean)
+        z = F.normalize(centred @ basis.T, dim=1)
+        entries.copy_(z[torch.randperm(len(z))[: len(entries)]])
+
 
 @dataclass
 class Losses:
@@ -102,14 +137,32 @@ class Losses:
         """The weighted sum, and its terms for the log."""
         terms = {"pixel": (image - output).abs().mean()}
         total = stage.pixel * terms["pixel"]
+        if stage.colour:
+            terms["colour"] = colour_error(image - output)
+            total = total + stage.colour * terms["colour"]
         if stage.alexnet:
             terms["lpips_alexnet"] = self.alexnet(image, output).mean()
             total = total + stage.alexnet * terms["lpips_alexnet"]
         if stage.vgg16:
             a, b = random_crops(torch.cat([image, output], 1), stage.vgg16_side, rng).split(3, 1)
-            terms["lpips_vgg16"] = self.vgg16(a, b).mean()
-            total = total + stage.vgg16 * terms["lpips_vgg16"]
+            distances = self.vgg16.compare(a, b, texture=stage.texture > 0)
+            terms |= {"lpips_vgg16": distances.lpips.mean(), "texture": distances.texture.mean()}
+            total = total + stage.vgg16 * terms["lpips_vgg16"] + stage.texture * terms["texture"]
         return total, terms
+
+
+COLOUR_BLOCK = 8  # pixels a side
+
+
+def colour_error(difference: Tensor) -> Tensor:
+    """Mean absolute error of the means of blocks, in brightness and in the two opponent colours, all three alike.
+
+    In RGB the three are far from alike: photographs differ in brightness first, then from blue to yellow, and hardly from red to
+    green, so that a network which is short of bits leaves the last one out.
+    """
+    red, green, blue = F.avg_pool2d(difference, COLOUR_BLOCK).unbind(1)
+    brightness, blue_yellow, red_green = (red + green + blue) / 3, blue - (red + green) / 2, red - green
+    return torch.stack([brightness, blue_yellow, red_green]).abs().mean()
 
 
 def random_crops(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
@@ -154,7 +207,7 @@ def _code(nets: Nets, stage: Stage, image: Tensor, rng: torch.Generator) -> tupl
     model = nets.model
     z, y = model.analysis(image)
     with torch.autocast("cpu", enabled=False):
-        semantic = quantise_semantic(model.hybrid_codec.quantize, z.float())
+        semantic = quantise_semantic(model.hybrid_codec.quantize, z.float(), stage.commitment)
         detail = quantise_detail(model.hybrid_codec.quantize_feat, y.float(), rng)
     logits = model.prior_fusion(*model.synthesis(semantic.z_hat, detail.y_hat)).float()
     pixels = image.shape[0] * image.shape[2] * image.shape[3]

@@ -119,6 +119,8 @@ class Trainer:
     def _start(self, stage: Stage) -> None:
         if stage.kind == "align":
             self.nets.fit_inputs(self.photographs.crops(np.random.default_rng(self.settings.seed), 64, 1, 1))
+        if stage.spread_tokens:
+            self.nets.spread_tokens(self.photographs.crops(np.random.default_rng(self.settings.seed), 256, 1, 1))
         if stage.kind == "autoencode":
             self.optimiser = Optimiser(
                 torch.nn.ModuleList([self.nets.encoder, self.nets.model.vqgan]), stage.lr, self.settings.weight_decay
