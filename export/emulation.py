@@ -1,0 +1,71 @@
+"""A graph of lower precision as a CPU must run it to show what that precision does.
+
+A CPU runtime computes an fp16 graph in fp32 as it pleases: it puts casts around the nodes for which it has no fp16 code, removes
+those that meet, and so keeps in fp32 what a GPU would round. The emulated graph leaves it no such freedom. It computes in fp32
+throughout, and after each node whose output is fp16 stands Cast(Cast(x, fp16), fp32), which no runtime may take out: ONNX Runtime
+keeps these pairs (`tests/export/test_emulation.py` compares with NumPy's float16). A node's own sums are in fp32, as in
+the tensor cores' accumulators.
+"""
+
+from pathlib import Path
+
+import onnx
+import onnxruntime
+from onnx import NodeProto, TensorProto, helper
+
+from dlf.export.precision import FLOAT, HALF, MOVEMENT, element_types
+from dlf.runtime.backends import Arrays
+
+# Outputs of an emulated graph that are not the stage's own: the largest magnitude of an fp16 tensor before it is rounded.
+LARGEST = "largest "
+
+
+def emulate(source: Path, target: Path) -> None:
+    """Write the emulated form of the graph `source` to `target`, in the same folder: its weights stay where they are.
+
+    To the outputs of the stage come, for each fp16 tensor x that is computed, the scalar `largest x`.
+    """
+    assert source.parent == target.parent
+    model = onnx.load(source, load_external_data=False)
+    types = element_types(model)
+    graph = model.graph
+    halves = [weight.name for weight in graph.initializer if weight.data_type == HALF]
+    nodes = [helper.make_node("Cast", [name], [_wide(name)], to=FLOAT) for name in halves]
+    for node in graph.node:
+        node.input[:] = [_wide(name) if name in halves else name for name in node.input]
+        rounded = [name for name in node.output if types.get(name) == HALF and node.op_type not in MOVEMENT]
+        if node.op_type == "Cast" and rounded:
+            node.attribute[0].i = FLOAT
+        node.output[:] = [f"{name} exact" if name in rounded else name for name in node.output]
+        nodes.append(node)
+        for name in rounded:
+            nodes += _round(f"{name} exact", name)
+            graph.output.append(helper.make_tensor_value_info(LARGEST + name, FLOAT, []))
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(copies)
+    onnx.save(model, target)
+
+
+def _wide(name: str) -> str:
+    return f"{name} wide"
+
+
+def _round(source: str, target: str) -> list[NodeProto]:
+    return [
+        helper.make_node("Cast", [source], [f"{target} rounded"], to=HALF),
+        helper.make_node("Cast", [f"{target} rounded"], [target], to=FLOAT),
+        helper.make_node("Abs", [source], [f"{target} magnitude"]),
+        helper.make_node("ReduceMax", [f"{target} magnitude"], [LARGEST + target], keepdims=0),
+    ]
+
+
+def run(path: Path, inputs: Arrays, threads: int) -> Arrays:
+    """The outputs of an emulated graph, run as it stands: without any optimisation."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
