@@ -46,8 +46,27 @@ def installed() -> list[str]:
     return [name for name in INSTALL if find_spec(name)]
 
 
+def choose(name: str | None) -> tuple[str, str]:
+    """The backend that is opened when `name`, or by None the best, is asked for, and why, in words.
+
+    Raises:
+        InvalidArgumentError: there is no backend of that name.
+        BackendMissingError: it is not installed, or none is.
+    """
+    available = installed()
+    if name is None:
+        if not available:
+            raise BackendMissingError(f"No backend is installed; run: {' or: '.join(INSTALL.values())}.")
+        return available[0], f"the first of {', '.join(INSTALL)} that is installed"
+    if name not in INSTALL:
+        raise InvalidArgumentError(f"There is no backend {name!r}; choose from {', '.join(INSTALL)}.")
+    if name not in available:
+        raise BackendMissingError(f"The backend {name} is not installed; run: {INSTALL[name]}.")
+    return name, "asked for"
+
+
 def open_backend(name: str | None, threads: int | None) -> Backend:
-    """Open a backend: `name`, or the best that is installed; `threads` CPU threads, or as many as the library chooses.
+    """Open the backend that `choose` gives; `threads` CPU threads, or as many as the library chooses.
 
     Raises:
         InvalidArgumentError: there is no backend of that name, or `threads` is below 1.
@@ -56,15 +75,7 @@ def open_backend(name: str | None, threads: int | None) -> Backend:
     """
     if threads is not None and threads < 1:
         raise InvalidArgumentError(f"threads is {threads}; it must be at least 1.")
-    if name is not None and name not in INSTALL:
-        raise InvalidArgumentError(f"There is no backend {name!r}; choose from {', '.join(INSTALL)}.")
-    available = installed()
-    if name is None:
-        if not available:
-            raise BackendMissingError(f"No backend is installed; run: {' or: '.join(INSTALL.values())}.")
-        name = available[0]
-    elif name not in available:
-        raise BackendMissingError(f"The backend {name} is not installed; run: {INSTALL[name]}.")
+    name, _ = choose(name)
     try:
         backend: Backend = import_module(f"{__name__}.{name}").open_backend(threads)
     except Exception as error:
