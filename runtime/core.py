@@ -121,6 +121,10 @@ def _library() -> ctypes.CDLL:
         "dlf_detail_decode": (ctypes.c_int, (pointer, ctypes.c_char_p, size, uint32, uint32, pointer)),
         "dlf_rans_encode": (ctypes.c_int, (pointer, pointer, pointer, size, out, out_size)),
         "dlf_rans_decode": (ctypes.c_int, (pointer, ctypes.c_char_p, size, pointer, size, pointer)),
+        "dlf_rans_decoder_open": (ctypes.c_int, (pointer, ctypes.c_char_p, size, out)),
+        "dlf_rans_decoder_get": (ctypes.c_int, (pointer, pointer, size, pointer)),
+        "dlf_rans_decoder_finish": (ctypes.c_int, (pointer,)),
+        "dlf_rans_decoder_free": (None, (pointer,)),
         "dlf_prior_step": (ctypes.c_int, (pointer, ctypes.c_int, pointer, uint32, uint32, pointer, pointer)),
     }
     for name, (result, arguments) in signatures.items():
@@ -371,6 +375,10 @@ class EntropyModel:
         _check(result, f"an index is not in -1..{self.cdfs - 1}" if result == 1 else _stream_refusal(result))
         return symbols
 
+    def rans_decoder(self, data: bytes) -> "RansDecoder":
+        """Begin to decode a stream piece by piece. Raises TruncatedError, StreamCorruptError."""
+        return RansDecoder(self, data)
+
     def prior_step(self, step: int, r: NDArray[np.int32]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
         """CDF indexes (-1: not coded) and means (in 1/256), both (C, H, W), of step 0 to 3 of the four-part prior.
 
@@ -385,6 +393,37 @@ class EntropyModel:
             _library().dlf_prior_step(self._handle, step, r.ctypes.data, height, width, indexes.ctypes.data, means.ctypes.data)
         )
         return indexes, means
+
+
+class RansDecoder:
+    """Decodes a stream piece by piece, where one step's symbols tell the next one's indexes; see `EntropyModel.rans_decoder`.
+
+    Not for use by several threads at a time. No symbol may be trusted before `finish` has returned.
+    """
+
+    def __init__(self, model: EntropyModel, data: bytes) -> None:
+        self._model = model  # the native decoder keeps both
+        self._data = data
+        self._handle = ctypes.c_void_p()
+        result = _library().dlf_rans_decoder_open(model._handle, data, len(data), self._handle)
+        _check(result, _stream_refusal(result))
+        weakref.finalize(self, _library().dlf_rans_decoder_free, self._handle)
+
+    def get(self, indexes: NDArray[np.int16]) -> NDArray[np.int32]:
+        """The next symbols, one for each CDF index; those of index -1 are 0.
+
+        Raises InvalidArgumentError, TruncatedError, StreamCorruptError; the decoder is of no use after that.
+        """
+        indexes = _array(indexes, np.int16, "indexes", (None,))
+        symbols = np.empty(indexes.shape, np.int32)
+        result = _library().dlf_rans_decoder_get(self._handle, indexes.ctypes.data, indexes.size, symbols.ctypes.data)
+        _check(result, f"an index is not in -1..{self._model.cdfs - 1}" if result == 1 else _stream_refusal(result))
+        return symbols
+
+    def finish(self) -> None:
+        """Check that the stream ends here. Raises TrailingBytesError, StreamCorruptError."""
+        result = _library().dlf_rans_decoder_finish(self._handle)
+        _check(result, _stream_refusal(result))
 
 
 def _stream_refusal(result: int) -> str | None:

@@ -209,6 +209,29 @@ DLF_API dlf_result dlf_rans_encode(const dlf_entropy *entropy, const int32_t *sy
 DLF_API dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data, size_t size, const int16_t *indexes,
                                    size_t count, int32_t *symbols) DLF_NOEXCEPT;
 
+/* Decodes a stream piece by piece, for a prior that needs one step's symbols to tell the next one's indexes. Not for use by
+ * several threads at a time. */
+typedef struct dlf_rans_decoder dlf_rans_decoder;
+
+/* Begin to decode.
+ *  entropy   kept; must outlive the decoder
+ *  data      hostile; kept: must neither change nor go away before the decoder is freed
+ *  out       *out receives the decoder, to be released with dlf_rans_decoder_free; unchanged on failure
+ * Returns DLF_OK, INVALID_ARGUMENT, TRUNCATED, STREAM_CORRUPT, OUT_OF_MEMORY. */
+DLF_API dlf_result dlf_rans_decoder_open(const dlf_entropy *entropy, const void *data, size_t size,
+                                         dlf_rans_decoder **out) DLF_NOEXCEPT;
+
+/* Decode the next symbols; those of index -1 are 0. After a failure the decoder is of no more use than to be freed.
+ *  symbols   receives count symbols; undefined on failure
+ * Returns DLF_OK, INVALID_ARGUMENT, TRUNCATED, STREAM_CORRUPT. */
+DLF_API dlf_result dlf_rans_decoder_get(dlf_rans_decoder *decoder, const int16_t *indexes, size_t count,
+                                        int32_t *symbols) DLF_NOEXCEPT;
+
+/* Whether the stream ends after the symbols decoded so far; none of them may be trusted before it says so.
+ * Returns DLF_OK, INVALID_ARGUMENT, TRAILING_BYTES, STREAM_CORRUPT. */
+DLF_API dlf_result dlf_rans_decoder_finish(const dlf_rans_decoder *decoder) DLF_NOEXCEPT;
+DLF_API void dlf_rans_decoder_free(dlf_rans_decoder *decoder) DLF_NOEXCEPT; /* NULL is allowed */
+
 /* Entropy parameters of one step of the four-part prior, for every channel and position.
  *  step      0 to 3
  *  r         (channels, height, width) in 1/256: the reconstruction so far, 0 where not yet coded; at step 0 it is not read

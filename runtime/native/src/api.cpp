@@ -22,6 +22,11 @@ struct dlf_entropy {
     mutable dlf::ScratchPool<dlf::DetailScratch> pool{}; // safe to share: it is what its own lock guards
 };
 
+struct dlf_rans_decoder {
+    const dlf_entropy *entropy;
+    dlf::RansDecoder decoder;
+};
+
 namespace {
 
 using dlf::require;
@@ -216,6 +221,30 @@ dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data, size_t 
         decoder.finish();
     });
 }
+
+dlf_result dlf_rans_decoder_open(const dlf_entropy *entropy, const void *data, size_t size, dlf_rans_decoder **out) noexcept {
+    return guarded([&] {
+        check(entropy != nullptr && (data != nullptr || size == 0) && out != nullptr);
+        *out = new dlf_rans_decoder{entropy, dlf::RansDecoder(data, size)};
+    });
+}
+
+dlf_result dlf_rans_decoder_get(dlf_rans_decoder *decoder, const int16_t *indexes, size_t count, int32_t *symbols) noexcept {
+    return guarded([&] {
+        check(decoder != nullptr && (count == 0 || (symbols != nullptr && indexes != nullptr)));
+        check_indexes(decoder->entropy, indexes, count);
+        decoder->decoder.get(decoder->entropy->model.cdfs, indexes, count, symbols);
+    });
+}
+
+dlf_result dlf_rans_decoder_finish(const dlf_rans_decoder *decoder) noexcept {
+    return guarded([&] {
+        check(decoder != nullptr);
+        decoder->decoder.finish();
+    });
+}
+
+void dlf_rans_decoder_free(dlf_rans_decoder *decoder) noexcept { delete decoder; }
 
 dlf_result dlf_prior_step(const dlf_entropy *entropy, int step, const int32_t *r, uint32_t height, uint32_t width,
                           int16_t *indexes, int16_t *means) noexcept {

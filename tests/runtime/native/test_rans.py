@@ -91,6 +91,51 @@ def test_any_bytes_are_refused_or_the_only_spelling(model, data, indexes):
 
 @given(coded=coded_symbols, data=st.data())
 @settings(max_examples=200, deadline=None)
+def test_pieces_are_the_whole(model, coded, data):
+    symbols, indexes = streams_of(coded)
+    ends = sorted(data.draw(st.lists(st.integers(0, len(indexes)), max_size=3)))
+    decoder = model.rans_decoder(model.rans_encode(symbols, indexes))
+    pieces = [decoder.get(piece) for piece in np.split(indexes, ends)]
+    decoder.finish()
+    np.testing.assert_array_equal(np.concatenate(pieces), np.where(indexes < 0, 0, symbols))
+
+
+@given(data=st.binary(max_size=40), indexes=st.lists(st.integers(-1, 255), max_size=24), end=st.integers(0, 24))
+@settings(max_examples=300, deadline=None)
+def test_pieces_are_refused_as_the_whole_is(model, data, indexes, end):
+    indexes = np.array(indexes, np.int16)
+    outcomes = []
+    for pieces in ([indexes], [indexes[:end], indexes[end:]]):
+        try:
+            decoder = model.rans_decoder(data)
+            symbols = [symbol for piece in pieces for symbol in decoder.get(piece).tolist()]
+            decoder.finish()
+            outcomes.append(symbols)
+        except errors.DLFError as error:
+            outcomes.append(type(error))
+    try:
+        assert outcomes == [model.rans_decode(data, indexes).tolist()] * 2
+    except errors.DLFError as error:
+        assert outcomes == [type(error)] * 2
+
+
+def test_pieces_that_end_early_are_refused(model):
+    stream = model.rans_encode(np.array([3, -2], np.int32), np.array([40, 50], np.int16))
+    decoder = model.rans_decoder(stream)
+    decoder.get(np.array([40], np.int16))
+    with pytest.raises((errors.TrailingBytesError, errors.StreamCorruptError)):
+        decoder.finish()
+
+
+@pytest.mark.parametrize("index", [-2, 256])
+def test_a_piece_with_an_index_that_is_no_cdf_is_refused(model, index):
+    decoder = model.rans_decoder(INITIAL)
+    with pytest.raises(errors.InvalidArgumentError):
+        decoder.get(np.array([index], np.int16))
+
+
+@given(coded=coded_symbols, data=st.data())
+@settings(max_examples=200, deadline=None)
 def test_a_changed_stream_is_refused_or_another_value(model, coded, data):
     symbols, indexes = streams_of(coded)
     stream = bytearray(model.rans_encode(symbols, indexes))
