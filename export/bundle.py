@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
 from dlf.export.model import DLF
 from dlf.export.stages import PARITY_SIZES, Sample, check_stage, export_stage, run_codec, stages
+from dlf.runtime import references
+from dlf.runtime.backends import open_backend
 from dlf.runtime.bundle import FORMAT, FORMAT_VERSION, file_sha256
 from dlf.runtime.core import EntropyModel
 from dlf.runtime.errors import ExportError
@@ -97,6 +100,11 @@ def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Cal
             "outputs": [port.describe() for port in stage.outputs],
             "parity": check_stage(stage, path, [run[stage.name] for run in runs]),
         }
+
+    progress("reference outputs")
+    backend = open_backend("onnxruntime", torch.get_num_threads())
+    reference = references.make(entropy, lambda stage, inputs: backend.load(folder / described[stage]["file"])(inputs))
+    (folder / references.NAME).write_bytes(reference)
 
     progress("manifest")
     packages = ("dlf", "torch", "onnx", "onnxscript", "onnxruntime")

@@ -8,8 +8,10 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
+from dlf.runtime import references
 from dlf.runtime.core import EntropyModel
 from dlf.runtime.errors import BundleBrokenError, BundleForeignError
+from dlf.runtime.references import References
 
 FORMAT = "dlf-bundle"
 FORMAT_VERSION = 1
@@ -64,6 +66,10 @@ class Bundle:
         for data in _external_data(path):
             self._check(data)
         return path
+
+    def references(self) -> References | None:
+        """Return the reference outputs of the stages; None if the bundle has none."""
+        return references.read(self._check(references.NAME)) if references.NAME in self._files else None
 
     def stage_digest(self, name: str) -> str:
         """SHA-256, in hexadecimal, of a stage's graph and weights; the weights count as the manifest has them, unread."""
