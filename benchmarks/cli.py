@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 NOTES = [
     "Rate: whole .dlf files, header and checksum included. Quality: on whole images at full size, of what the files decode to.",
-    "Speed: each peer and direction in a process of its own, from file to file; cold is a new process, with its files perhaps in "
-    "the system's cache; p50 and p95 are over the repeats that follow in it. Peak memory is that process's.",
+    "Speed: each peer, direction and size of batch in a process of its own, from files to files; cold is a new process, with its "
+    "files perhaps in the system's cache; p50 and p95 are over the repeats that follow in it. Peak memory is that process's.",
+    "Several images at once are that many copies of the one; images/s and MP/s are by p50.",
     "PyTorch decodes with the float prior replayed on the encoder's latents, and with this runtime's rANS coder.",
     "A rival is the file nearest to ours in bytes; one marked 'at its minimum' cannot be as small, and is better off for it.",
     "Patch FID is left out: its network has no source that dlf can check.",
@@ -99,7 +100,7 @@ def bench(
     repeats: Annotated[
         int, typer.Option(metavar="N", min=0, help="Timed repeats on the first image, after a cold one; 0 leaves speed out.")
     ] = 5,
-    batch: Annotated[str, typer.Option(metavar="N,...", help="Time the neural stages on batches of these sizes too.")] = "",
+    batch: Annotated[str, typer.Option(metavar="N,...", help="Time batches of N times that image too, files to files.")] = "",
     baseline: Annotated[
         str, typer.Option(metavar="NAME,...", help="Peers to time in the same run: torch, or other backends.")
     ] = "",

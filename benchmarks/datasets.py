@@ -4,8 +4,9 @@ A set of a known name lies in `$DLF_DATA/NAME` (by default in the user's cache f
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from hashlib import sha256
+from http.client import HTTPException
 from importlib.resources import files
 from pathlib import Path
 from urllib.request import urlopen
@@ -47,6 +48,8 @@ def folder_of(name: str) -> Path:
 def kodak(folder: Path, download: bool = False, home: str = KODAK_HOME) -> list[Path]:
     """The 24 images of the Kodak set in `folder`, checked; those that are missing are fetched if `download`.
 
+    Each is checked before it is written, whole: what an interrupted download leaves behind are good files, and the next goes on.
+
     Raises:
         InvalidArgumentError: images are missing or cannot be fetched, or one is not the published file.
     """
@@ -54,14 +57,20 @@ def kodak(folder: Path, download: bool = False, home: str = KODAK_HOME) -> list[
     missing = [name for name in sums if not (folder / name).is_file()]
     if missing and not download:
         raise InvalidArgumentError(
-            f"{len(missing)} of the {len(sums)} Kodak images are not in {folder} ({missing[0]}{' ...' if missing[1:] else ''}). "
-            f"Put kodim01.png to kodim24.png there, from {KODAK_HOME}, or let --download fetch them; DLF_DATA may name "
-            "another folder that holds kodak/."
+            f"{len(missing)} of the {len(sums)} Kodak images are not in {folder}. {_by_hand(folder, missing, home)} "
+            "Or let --download fetch them."
         )
-    if missing:
+    for i, name in enumerate(missing):
+        try:
+            with urlopen(home + name, timeout=60) as response:
+                data = response.read()
+        except (OSError, HTTPException) as error:
+            raise InvalidArgumentError(
+                f"{home}{name} cannot be fetched ({error}). {_by_hand(folder, missing[i:], home)}"
+            ) from error
+        _check(name, data, sums[name], home)
         folder.mkdir(parents=True, exist_ok=True)
-    for name in missing:
-        _fetch(home + name, folder / name, lambda data, name=name: _check(name, data, sums[name], home))  # type: ignore[misc]
+        write_atomically(folder / name, data)
     for name, expected in sums.items():
         _check(name, (folder / name).read_bytes(), expected, str(folder))
     return [folder / name for name in sums]
@@ -73,16 +82,8 @@ def kodak_sums() -> dict[str, str]:
     return {name: digest for digest, name in (line.split() for line in lines)}
 
 
-def _fetch(url: str, target: Path, check: Callable[[bytes], None]) -> None:
-    try:
-        with urlopen(url, timeout=60) as response:
-            data = response.read()
-    except OSError as error:
-        raise InvalidArgumentError(
-            f"{url} cannot be fetched ({error}). Put {target.name} into {target.parent} by hand."
-        ) from error
-    check(data)
-    write_atomically(target, data)
+def _by_hand(folder: Path, missing: Sequence[str], home: str) -> str:
+    return f"Put {', '.join(missing)} from {home} into {folder}, or set DLF_DATA to a folder that holds kodak/."
 
 
 def _check(name: str, data: bytes, expected: str, source: str) -> None:

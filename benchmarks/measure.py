@@ -1,4 +1,4 @@
-"""One image through a codec and its rivals: the rate of the real files, their quality, the seconds of each step."""
+"""One image through a codec and its rivals: the rate of the real files, and their quality."""
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -28,7 +28,6 @@ def image(
     source = path.read_bytes()
     original = load(BytesIO(source))
     data = codec.encode(original)
-    encode_seconds = dict(codec.timings)
     shown = {"original": original, OURS: codec.decode(data)}
     info = dlf.info(data)
     codings = [Coding(OURS, len(data), info.bpp, compare(original, shown[OURS]))]
@@ -46,7 +45,6 @@ def image(
         height=info.height,
         parts={"header": size.header, "tokens": size.tokens, "detail": size.detail, "checksum": size.checksum},
         padding_waste=info.padding_waste,
-        seconds={"encode": encode_seconds, "decode": dict(codec.timings)},
         codings=codings,
     )
     return result, {name: pictures.data_uri(pixels) for name, pixels in shown.items()} if with_pictures else {}

@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any
 
 OURS = "dlf"  # the codec under test, among the codecs of an image
+DIRECTIONS = ("encode", "decode")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,6 @@ class ImageResult:
     height: int
     parts: dict[str, int]  # bytes of the .dlf file's header, tokens, detail and checksum
     padding_waste: float  # the share of the coded area that lies outside the image
-    seconds: dict[str, dict[str, float]]  # direction -> step -> seconds, of this one run
     codings: list[Coding]
 
     @staticmethod
@@ -49,50 +49,66 @@ class Failure:
 
 @dataclass(frozen=True)
 class Timing:
-    """Repeats of one peer in one direction, file to file, in a process of its own; seconds."""
+    """Repeats of one peer in one direction, files to files, in a process of its own; seconds of the whole batch."""
 
     peer: str
-    direction: str  # "encode" or "decode"
-    cold: float  # from the start of the process to the first file written
+    direction: str  # of DIRECTIONS
+    batch: int  # images at once
+    cold: float  # from the start of the process to the first batch written
     warm: list[float]  # of each later repeat
     steps: dict[str, list[float]]  # step -> seconds of each of those repeats
     peak_bytes: int  # of the process's memory
     versions: dict[str, str]
 
+    @property
+    def p50(self) -> float:
+        """The median of the warm repeats, seconds."""
+        return percentile(self.warm, 50)
 
-@dataclass(frozen=True)
-class Throughput:
-    """The four neural stages on a batch of equal images, without the entropy coder."""
+    @property
+    def p95(self) -> float:
+        """Their 95th percentile, seconds."""
+        return percentile(self.warm, 95)
 
-    batch: int
-    encode: float  # images a second
-    decode: float
+    @property
+    def images_per_second(self) -> float:
+        """Throughput, by the median."""
+        return self.batch / self.p50
 
 
 @dataclass(frozen=True)
 class Speed:
-    """All that was timed of one model on one image; the model's own backend is the first peer."""
+    """All that was timed of one model on one image, alone and in batches; the model's own backend is the first peer."""
 
     image: str
     width: int
     height: int
     threads: int | None
     timings: list[Timing]
-    throughput: list[Throughput]
 
-    def ratio(self, direction: str, baseline: str) -> float:
-        """How many times faster the first peer is than `baseline`, by the medians of warm repeats."""
-        return percentile(self._find(direction, baseline).warm, 50) / percentile(
-            self._find(direction, self.timings[0].peer).warm, 50
-        )
+    def ratio(self, baseline: Timing) -> float:
+        """How many times faster the first peer is than another's timing, by the medians of warm repeats."""
+        what = (self.peers[0], baseline.direction, baseline.batch)
+        return baseline.p50 / next(t.p50 for t in self.timings if (t.peer, t.direction, t.batch) == what)
 
-    def _find(self, direction: str, peer: str) -> Timing:
-        return next(timing for timing in self.timings if (timing.direction, timing.peer) == (direction, peer))
+    def megapixels_per_second(self, timing: Timing) -> float:
+        """Throughput in pixels of the image, not of the padded area."""
+        return timing.images_per_second * self.width * self.height / 1e6
+
+    @property
+    def alone(self) -> list[Timing]:
+        """The timings of one image at a time."""
+        return [timing for timing in self.timings if timing.batch == 1]
+
+    @property
+    def peers(self) -> list[str]:
+        """The peers in their order, the model's own backend first."""
+        return list(dict.fromkeys(timing.peer for timing in self.timings))
 
     @property
     def baselines(self) -> list[str]:
-        """The other peers, in their order."""
-        return list(dict.fromkeys(timing.peer for timing in self.timings))[1:]
+        """The other peers."""
+        return self.peers[1:]
 
 
 @dataclass(frozen=True)

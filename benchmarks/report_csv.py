@@ -14,7 +14,7 @@ def write(report: Report, path: Path) -> None:
     """Write the rows."""
     names = ("model", "image", "width", "height", "codec", "setting", "at_minimum", "bytes", "bpp", *report.metrics)
     text = StringIO()
-    writer = csv.DictWriter(text, [*names, *PARTS, "padding_waste", "encode_seconds", "decode_seconds"], lineterminator="\n")
+    writer = csv.DictWriter(text, [*names, *PARTS, "padding_waste"], lineterminator="\n")
     writer.writeheader()
     for model in report.models:
         for image in model.images:
@@ -38,9 +38,4 @@ def _row(model: ModelResult, image: ImageResult, coding: Coding) -> dict[str, ob
     }
     if coding.codec == OURS:
         row |= {**image.parts, "padding_waste": image.padding_waste}
-        row |= {f"{direction}_seconds": _without_load(steps) for direction, steps in image.seconds.items()}
     return row
-
-
-def _without_load(steps: dict[str, float]) -> float:
-    return sum(seconds for step, seconds in steps.items() if step != "load")

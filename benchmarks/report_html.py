@@ -10,14 +10,13 @@ from dlf.benchmarks import report_plots
 from dlf.benchmarks.bdrate import LOWER_IS_BETTER
 from dlf.benchmarks.measure import Pictures
 from dlf.benchmarks.pictures import LONGEST_SIDE, MOST_IMAGES, QUALITY
-from dlf.benchmarks.records import OURS, Coding, ImageResult, ModelResult, Report, percentile
+from dlf.benchmarks.records import OURS, Coding, ImageResult, ModelResult, Report
 from dlf.runtime.files import write_atomically
 
 
 def write(report: Report, pictures: dict[str, dict[str, Pictures]], path: Path) -> None:
     """Write the page; `pictures` are data URIs by model, image and codec, as `run` gives them."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percentile"] = percentile
     template = environment.from_string((files("dlf.benchmarks") / "report.html.j2").read_text())
     measured = [model for model in report.models if model.images]
     page = template.render(

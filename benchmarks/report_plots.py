@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dlf.benchmarks.bdrate import LOWER_IS_BETTER
-from dlf.benchmarks.records import OURS, Report, Speed, Timing
-from dlf.benchmarks.speed import DIRECTIONS
+from dlf.benchmarks.records import DIRECTIONS, OURS, Report, Speed, Timing
 
 TEXT = "#010203"  # stands for the page's text colour until the SVG is written
 # Colours that can be told apart with any colour vision (after Okabe and Ito) and stand out on white and on black; markers too.
@@ -54,16 +53,15 @@ def rate_quality(report: Report) -> str:
 
 
 def waterfall(speed: Speed) -> str:
-    """The median seconds of each step, one after the other, of every peer in both directions."""
-    peers = [speed.timings[0].peer, *speed.baselines]
+    """The median seconds of each step on one image, one after the other, of every peer in both directions."""
     with mpl.rc_context(_RC | {"svg.hashsalt": "waterfall"}):
-        figure = Figure(figsize=(10.8, 2.4 * len(peers)), layout="constrained")
-        panels = figure.subplots(len(peers), len(DIRECTIONS), sharex="col", squeeze=False)
-        for timing in speed.timings:
-            panel = panels[peers.index(timing.peer)][DIRECTIONS.index(timing.direction)]
-            _steps(panel, timing, peers.index(timing.peer))
+        figure = Figure(figsize=(10.8, 2.4 * len(speed.peers)), layout="constrained")
+        panels = figure.subplots(len(speed.peers), len(DIRECTIONS), sharex="col", squeeze=False)
+        for timing in speed.alone:
+            peer = speed.peers.index(timing.peer)
+            _steps(panels[peer][DIRECTIONS.index(timing.direction)], timing, peer)
         for panel, direction in zip(panels[-1], DIRECTIONS, strict=True):
-            longest = max(sum(map(median, t.steps.values())) for t in speed.timings if t.direction == direction)
+            longest = max(sum(map(median, t.steps.values())) for t in speed.alone if t.direction == direction)
             panel.set(xlabel="seconds, median", xlim=(0, 1.15 * longest))
         return _svg(figure, "Seconds of each step of encoding and decoding, by peer; the tables below hold the totals.")
 

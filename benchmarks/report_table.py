@@ -5,8 +5,7 @@ from statistics import mean
 from rich.console import Console
 from rich.table import Table
 
-from dlf.benchmarks.records import OURS, ModelResult, Report, Speed, percentile
-from dlf.benchmarks.speed import DIRECTIONS
+from dlf.benchmarks.records import OURS, ModelResult, Report, Speed, Timing
 
 
 def show(report: Report, console: Console) -> None:
@@ -17,11 +16,8 @@ def show(report: Report, console: Console) -> None:
             console.print(_rate(model), highlight=False)
         if model.speed:
             console.print(_speed(model.speed))
-            for found in model.speed.throughput:
-                console.print(
-                    f"Stages in batches of {found.batch}: {found.encode:.2f} images/s encoding, {found.decode:.2f} decoding.",
-                    highlight=False,
-                )
+            if model.speed.timings != model.speed.alone:
+                console.print(_throughput(model.speed))
         for failure in model.failures:
             console.print(f"failed: {failure.image}: {failure.error}", markup=False, highlight=False)
     for rate in report.bd_rates:
@@ -64,20 +60,41 @@ def _where(model: ModelResult) -> str:
 def _speed(speed: Speed) -> Table:
     threads = f"{speed.threads} threads" if speed.threads else "threads of each library's choice"
     title = f"Seconds from file to file: {speed.image}, {speed.width}x{speed.height}, {threads}"
+    table = _peers(title, speed, "cold", "p50", "p95", "MP/s", "peak GB")
+    for timing in speed.alone:
+        rate = speed.megapixels_per_second(timing)
+        cells = [f"{timing.cold:.2f}", f"{timing.p50:.3f}", f"{timing.p95:.3f}", f"{rate:.2f}", _gigabytes(timing)]
+        table.add_row(timing.peer, timing.direction, *cells, *_ratio(speed, timing))
+    if not speed.baselines:
+        table.caption = "No peer was timed; --baseline gives one."
+    return table
+
+
+def _throughput(speed: Speed) -> Table:
+    table = _peers("Throughput, files to files", speed, "at once", "images/s", "MP/s", "peak GB")
+    for timing in speed.timings:
+        rates = (timing.images_per_second, speed.megapixels_per_second(timing))
+        cells = [str(timing.batch), *(f"{rate:.2f}" for rate in rates), _gigabytes(timing)]
+        table.add_row(timing.peer, timing.direction, *cells, *_ratio(speed, timing))
+    return table
+
+
+def _peers(title: str, speed: Speed, *columns: str) -> Table:
+    """A table of a row for every peer and direction; its last column is the first peer's speed over the row's."""
     table = Table(title=title, title_justify="left")
     table.add_column("peer")
     table.add_column("")
-    for column in ("cold", "p50", "p95", "MP/s", "peak GB", *(f"{speed.timings[0].peer} is" for _ in speed.baselines[:1])):
+    for column in (*columns, *(f"{speed.peers[0]} is" for _ in speed.baselines[:1])):
         table.add_column(column, justify="right")
-    for direction in DIRECTIONS:
-        for timing in (timing for timing in speed.timings if timing.direction == direction):
-            median = percentile(timing.warm, 50)
-            cells = [f"{timing.cold:.2f}", f"{median:.3f}", f"{percentile(timing.warm, 95):.3f}"]
-            cells += [f"{speed.width * speed.height / 1e6 / median:.2f}", f"{timing.peak_bytes / 1e9:.2f}"]
-            if timing.peer in speed.baselines:
-                cells.append(f"{speed.ratio(direction, timing.peer):.2f}x as fast")
-            table.add_row(timing.peer, direction, *cells)
     return table
+
+
+def _gigabytes(timing: Timing) -> str:
+    return f"{timing.peak_bytes / 1e9:.2f}"
+
+
+def _ratio(speed: Speed, timing: Timing) -> list[str]:
+    return [f"{speed.ratio(timing):.2f}x as fast"] if timing.peer in speed.baselines else []
 
 
 def _published(report: Report) -> Table:

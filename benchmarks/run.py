@@ -52,7 +52,7 @@ def run(settings: Settings, kept: progress_file.ProgressFile, progress: Progress
     """Measure. An image that fails is recorded, and the others are done.
 
     Raises:
-        DLFError: a bundle or the backend cannot be opened, or the metrics' weights not be fetched.
+        DLFError: a bundle or the backend cannot be opened, or the metrics' weights not be fetched, or a peer is the backend.
     """
     names = _distinct_names(settings.models)
     for path in settings.models:
@@ -61,6 +61,8 @@ def run(settings: Settings, kept: progress_file.ProgressFile, progress: Progress
     outcome = Outcome()
     for path, name in zip(settings.models, names, strict=True):
         with dlf.Codec(path, settings.backend, settings.threads) as codec:
+            if codec.backend.name in settings.baselines:
+                raise InvalidArgumentError(f"{codec.backend.name} is the backend under test, and no --baseline of its own.")
             found = ModelResult(
                 model=name,
                 bundle=str(path),
@@ -98,7 +100,7 @@ def _timed(settings: Settings, model: Path, progress: Progress, found: ModelResu
         timed = speed.measure(
             image,
             model,
-            [found.backend, *(peer for peer in settings.baselines if peer != found.backend)],
+            [found.backend, *settings.baselines],
             checkpoint=settings.checkpoint,
             threads=settings.threads,
             repeats=settings.repeats,

@@ -1,6 +1,6 @@
 """One speed measurement, in the process that `speed` starts for it: `speed_worker STARTED JOB`, figures in JSON on stdout.
 
-STARTED is when the process was started, by the system's monotonic clock; JOB is a `Job` or a `BatchJob` in JSON.
+STARTED is when the process was started, by the system's monotonic clock; JOB is a `Job` in JSON.
 """
 
 import json
@@ -16,27 +16,23 @@ TORCH = "torch"
 
 @dataclass(frozen=True)
 class Job:
-    """A peer in one direction, file to file: `folder` holds the coded file, that "encode" writes and "decode" reads."""
+    """A peer in one direction, files to files: `batch` times one image, at once.
+
+    `folder` holds the coded files, that "encode" writes and "decode" reads.
+    """
 
     peer: str
     direction: str
+    batch: int
     image: str
     model: str  # the bundle, or torch's checkpoint
     threads: int | None
     repeats: int
     folder: str
 
-
-@dataclass(frozen=True)
-class BatchJob:
-    """The neural stages on `batch` copies of an image."""
-
-    peer: str
-    image: str
-    model: str
-    threads: int | None
-    repeats: int
-    batch: int
+    def files(self, suffix: str) -> list[Path]:
+        """A file for each image of the batch."""
+        return [Path(self.folder, f"{self.peer}-{i}{suffix}") for i in range(self.batch)]
 
 
 def run(job: Job, started: float) -> dict[str, Any]:
@@ -56,44 +52,21 @@ def run(job: Job, started: float) -> dict[str, Any]:
     return {"cold": cold, "warm": warm, "steps": steps, "peak_bytes": _peak_bytes(), "versions": versions}
 
 
-def run_batch(job: BatchJob) -> dict[str, float]:
-    """Images a second through the stages of each direction, by the median of the repeats after one to warm up.
-
-    The decoder's stages are given the encoder's latents unquantised: their time does not depend on the values.
-    """
-    import numpy as np
-
-    import dlf
-    from dlf.runtime.images import load, pad_to_tiles
-
-    with dlf.Codec(job.model, job.peer, job.threads) as codec:
-        stage = {name: codec.backend.load(codec.bundle.stage(name)) for name in ("analysis", "synthesis", "adaptor", "generator")}
-    images = np.repeat(pad_to_tiles(load(job.image)), job.batch, axis=0)
-    seconds: dict[str, list[float]] = {"encode": [], "decode": []}
-    for _ in range(1 + job.repeats):
-        start = perf_counter()
-        latents = stage["analysis"]({"image": images})
-        middle = perf_counter()
-        maps = stage["synthesis"]({"z_hat": latents["z"], "y_hat": latents["y"]})
-        stage["generator"](stage["adaptor"](maps))
-        seconds["encode"].append(middle - start)
-        seconds["decode"].append(perf_counter() - middle)
-    return {direction: job.batch / float(np.median(times[1:])) for direction, times in seconds.items()}
-
-
 def _dlf(job: Job) -> tuple[Any, Callable[[], object], dict[str, str]]:
     import dlf
     from dlf.runtime.files import write_atomically
     from dlf.runtime.images import save
 
     codec = dlf.Codec(job.model, job.peer, job.threads)
-    coded, picture = Path(job.folder, f"{job.peer}.dlf"), Path(job.folder, "decoded.png")
+    coded, pictures = job.files(".dlf"), job.files(".png")
 
     def encode() -> None:
-        write_atomically(coded, codec.encode(job.image))
+        for file, data in zip(coded, codec.encode_many([job.image] * job.batch, job.batch), strict=True):
+            write_atomically(file, data)
 
     def decode() -> None:
-        save(codec.decode(coded.read_bytes()), picture)
+        for file, image in zip(pictures, codec.decode_many([file.read_bytes() for file in coded], job.batch), strict=True):
+            save(image, file)
 
     return codec, encode if job.direction == "encode" else decode, dict(codec.backend.versions)
 
@@ -105,13 +78,15 @@ def _torch(job: Job) -> tuple[Any, Callable[[], object], dict[str, str]]:
     from dlf.runtime.images import save
 
     codec = TorchCodec(Path(job.model), job.threads)
-    coded, picture = Path(job.folder, "torch.pt"), Path(job.folder, "decoded.png")
+    coded, pictures = job.files(".pt"), job.files(".png")
 
     def encode() -> None:
-        codec.encode(Path(job.image)).save(coded)
+        for file, one in zip(coded, codec.encode([Path(job.image)] * job.batch), strict=True):
+            one.save(file)
 
     def decode() -> None:
-        save(codec.decode(Coded.load(coded)), picture)
+        for file, image in zip(pictures, codec.decode([Coded.load(file) for file in coded]), strict=True):
+            save(image, file)
 
     return codec, encode if job.direction == "encode" else decode, {"torch": str(torch.__version__)}
 
@@ -125,5 +100,4 @@ def _peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    values = json.loads(sys.argv[2])
-    print(json.dumps(run_batch(BatchJob(**values)) if "batch" in values else run(Job(**values), float(sys.argv[1]))))
+    print(json.dumps(run(Job(**json.loads(sys.argv[2])), float(sys.argv[1]))))

@@ -3,7 +3,7 @@
 It runs the authors' float prior and, kindly, the runtime's own rANS coder in place of theirs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from dlf.export.checkpoint import load_checkpoint
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
-from dlf.export.model.scalar_quantiser import Quantised
 from dlf.runtime.core import EntropyModel, Limits
 from dlf.runtime.images import crop_to_pixels, load, pad_to_tiles
 
@@ -42,7 +41,7 @@ class Coded:
 
 
 class TorchCodec:
-    """Encodes and decodes with a checkpoint, in PyTorch eager on `threads` CPU threads, or as many as it chooses.
+    """Encodes and decodes batches with a checkpoint, in PyTorch eager on `threads` CPU threads, or as many as it chooses.
 
     `timings` holds the seconds of each step of the last call, by the names of `dlf.Codec.timings`.
     """
@@ -55,32 +54,37 @@ class TorchCodec:
         self.entropy = EntropyModel(entropy_tables(self.model).to_bytes())
 
     @torch.inference_mode()
-    def encode(self, image: Path) -> Coded:
-        """Encode an image file."""
+    def encode(self, images: Sequence[Path]) -> list[Coded]:
+        """Encode image files of one padded size."""
         self.timings = {}
         with self._timed("image"):
-            pixels = load(image, Limits())
-            batch = torch.from_numpy(pad_to_tiles(pixels))
+            pixels = [load(image, Limits()) for image in images]
+            batch = torch.from_numpy(np.concatenate([pad_to_tiles(each) for each in pixels]))
         with self._timed("analysis"):
             z, y = self.model.analysis(batch)
         with self._timed("vq"):
             tokens = self.model.hybrid_codec.quantize.look_up(z)
         with self._timed("detail"):
             quantised = self.model.hybrid_codec.quantize_feat.quantise(y)
-            symbols = np.concatenate([s.numpy().ravel() for s in quantised.symbols]).astype(np.int32)
-            detail = self.entropy.rans_encode(symbols, _indexes(quantised))
-        height, width, _ = pixels.shape
-        return Coded(height, width, tokens, detail, quantised.y_hat)
+            symbols = _in_coding_order(quantised.symbols).astype(np.int32)
+            indexes = cdf_indexes(_in_coding_order(quantised.scales))
+            details = [self.entropy.rans_encode(*each) for each in zip(symbols, indexes, strict=True)]
+        return [  # clones, so that a file holds one image's part of a tensor, not all of it
+            Coded(each.shape[0], each.shape[1], tokens[i : i + 1].clone(), details[i], quantised.y_hat[i : i + 1].clone())
+            for i, each in enumerate(pixels)
+        ]
 
     @torch.inference_mode()
-    def decode(self, coded: Coded) -> NDArray[np.uint8]:
-        """Decode to (height, width, 3)."""
+    def decode(self, coded: Sequence[Coded]) -> list[NDArray[np.uint8]]:
+        """Decode images of one padded size to (height, width, 3)."""
         self.timings = {}
         with self._timed("vq"):
-            z_hat = self.model.hybrid_codec.quantize.embed(coded.tokens)
+            z_hat = self.model.hybrid_codec.quantize.embed(torch.cat([each.tokens for each in coded]))
         with self._timed("detail"):
-            quantised = self.model.hybrid_codec.quantize_feat.quantise(coded.y_hat)
-            self.entropy.rans_decode(coded.detail, _indexes(quantised))
+            quantised = self.model.hybrid_codec.quantize_feat.quantise(torch.cat([each.y_hat for each in coded]))
+            indexes = cdf_indexes(_in_coding_order(quantised.scales))
+            for each, own in zip(coded, indexes, strict=True):
+                self.entropy.rans_decode(each.detail, own)
         with self._timed("synthesis"):
             semantic, detail = self.model.synthesis(z_hat, quantised.y_hat)
         with self._timed("adaptor"):
@@ -88,7 +92,8 @@ class TorchCodec:
         with self._timed("generator"):
             image = self.model.generator(latent)
         with self._timed("image"):
-            return crop_to_pixels(image.numpy(), coded.height, coded.width)
+            decoded = np.split(image.numpy(), len(coded))
+            return [crop_to_pixels(one, each.height, each.width) for one, each in zip(decoded, coded, strict=True)]
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -97,5 +102,6 @@ class TorchCodec:
         self.timings[step] = perf_counter() - start
 
 
-def _indexes(quantised: Quantised) -> NDArray[np.int16]:
-    return cdf_indexes(np.concatenate([s.numpy().ravel() for s in quantised.scales]))
+def _in_coding_order(steps: Sequence[Tensor]) -> NDArray[np.float32]:
+    """(n, symbols): each image's values as they are coded, of the steps' (n, channels/4, height, width)."""
+    return torch.cat([step.flatten(1) for step in steps], 1).numpy()

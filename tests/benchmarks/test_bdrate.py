@@ -53,7 +53,7 @@ def test_is_undefined_rather_than_wrong(test):
 def model(name, ours, rival):
     """A model with one image, whose codecs have the given (bpp, dB)."""
     codings = [Coding(codec, 1, bpp, {"PSNR": quality}) for codec, (bpp, quality) in (("dlf", ours), ("avif", rival))]
-    image = ImageResult("a.png", "", 1, 1, {}, 0, {}, codings)
+    image = ImageResult("a.png", "", 1, 1, {}, 0, codings)
     return ModelResult(name, name, "", "", "", "", "", {}, [image], [])
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import subprocess
 import sys
 from io import StringIO
@@ -120,18 +121,20 @@ def test_speed_stands_beside_the_baselines(photos, monkeypatch):
     def measured(image, model, peers, **options):
         asked.update(options, image=image.name, peers=peers)
         timings = [
-            Timing(peer, direction, 3.0, [seconds], {"analysis": [seconds]}, 10**9, {})
+            Timing(peer, direction, batch, 3.0, [seconds], {"analysis": [seconds]}, 10**9, {})
+            for batch in (1, 4)
             for peer, seconds in zip(peers, (1.0, 2.0), strict=True)
             for direction in ("encode", "decode")
         ]
-        return Speed(image.name, 180, 170, 1, timings, [])
+        return Speed(image.name, 180, 170, 1, timings)
 
     monkeypatch.setattr(speed, "measure", measured)
     (photos / "a.png").write_bytes(b"no image")
     arguments = ("--dataset", "photos", "--metrics", "psnr", "--backend", "openvino", "--baseline", "onnxruntime")
     result = run(*arguments, "--repeats", "7", "--batch", "2,4", "--min-speedup", "2.5")
     assert result.exit_code == 1  # for a.png; that the gate failed comes second
-    assert "2.00x as fast" in result.stdout
+    assert result.stdout.count("2.00x as fast") == 2 + 4  # one image, then both sizes of batch
+    assert re.search(r"onnxruntime │ encode +│ +4 │ +2.00 │ +0.06 │ +1.00 │", result.stdout)
     assert "Gate --min-speedup 2.5: 2, FAILED" in result.stdout
     assert (asked["image"], asked["peers"]) == ("b.png", ["openvino", "onnxruntime"])
     assert (asked["repeats"], asked["batches"]) == (7, [2, 4])
@@ -164,7 +167,9 @@ def test_several_models_stand_side_by_side(photos, toy_bundle, bundle_copy):
         (["--baseline", "torch", "--checkpoint", "none.ckpt"], "does not exist"),
         (["--baseline", "onnxruntime", "--repeats", "0"], "1 at least"),
         (["--batch", "two"], "is not a list of batch sizes"),
+        (["--batch", "2,0"], "is not a list of batch sizes"),
         (["--min-speedup", "1"], "no --baseline"),
+        (["--backend", "openvino", "--baseline", "openvino", "--metrics", "psnr"], "no --baseline of its own"),
         (["--max-lpips", "1", "--metrics", "psnr"], "lpips is not among"),
         (["--backend", "none"], "no backend 'none'"),
         (["--dataset", "none"], "no such folder"),

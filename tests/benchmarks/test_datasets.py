@@ -1,6 +1,8 @@
 import functools
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
@@ -20,17 +22,35 @@ def two_images(monkeypatch):
     monkeypatch.setattr(datasets, "kodak_sums", lambda: sums)
 
 
+class Handler(SimpleHTTPRequestHandler):
+    """Serves a folder; hangs up in the middle of the files named in `broken`."""
+
+    broken: set[str] = set()  # noqa: RUF012
+
+    def copyfile(self, source, outputfile):
+        data = source.read()
+        outputfile.write(data[: len(data) // 2] if Path(self.path).name in self.broken else data)
+
+    def log_message(self, *_): ...
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The address of a web server that has the files of a folder."""
+    with HTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
 @pytest.fixture
 def home(tmp_path):
-    """A web server that has the files."""
     folder = tmp_path / "home"
     folder.mkdir()
     for name, data in CONTENT.items():
         (folder / name).write_bytes(data)
-    with HTTPServer(("127.0.0.1", 0), functools.partial(SimpleHTTPRequestHandler, directory=folder)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with serving(folder) as address:
+        yield address
 
 
 def test_the_pinned_sums_are_of_24_distinct_images():
@@ -40,16 +60,27 @@ def test_the_pinned_sums_are_of_24_distinct_images():
     assert all(len(digest) == 64 for digest in sums.values())
 
 
-def test_the_published_images_have_the_pinned_sums():
+def test_the_published_images_have_the_pinned_sums(tmp_path):
     folder = Path(os.environ.get("DLF_DATA", Path(__file__).parents[3] / "shared" / "data"), "kodak")
     if not folder.is_dir():
         pytest.skip("the Kodak images are not at hand; DLF_DATA may name a folder that holds kodak/")
     assert [file.name for file in datasets.kodak(folder)] == list(datasets.kodak_sums())
+    with serving(folder) as address:
+        fetched = datasets.kodak(tmp_path / "kodak", download=True, home=address)
+    assert [file.read_bytes() for file in fetched] == [(folder / file.name).read_bytes() for file in fetched]
+
+
+def test_what_is_fetched_is_held_against_the_pinned_sums(tmp_path, home):
+    with pytest.raises(InvalidArgumentError, match=r"kodim01.png from http://127.* is not the published"):
+        datasets.kodak(tmp_path / "kodak", download=True, home=home)
+    assert not (tmp_path / "kodak").exists()
 
 
 def test_a_missing_set_says_what_to_put_where(tmp_path, monkeypatch):
     monkeypatch.setenv("DLF_DATA", str(tmp_path))
-    with pytest.raises(InvalidArgumentError, match=r"24 of the 24 .*kodak.*kodim01.png to kodim24.png there, .*--download"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"24 of the 24 .*Put kodim01.png, .*, kodim24.png from https://.* into .*/kodak, .*--download"
+    ):
         datasets.find("kodak")
     with pytest.raises(InvalidArgumentError, match=r"428 images .*--dataset FOLDER"):
         datasets.find("clic2020")
@@ -79,8 +110,28 @@ def test_a_download_that_is_not_the_published_image_is_not_kept(tmp_path, two_im
     assert [file.name for file in (tmp_path / "kodak").iterdir()] == ["kodim01.png"]
 
 
-def test_a_home_that_does_not_answer_is_said(tmp_path, two_images, home):
-    with pytest.raises(InvalidArgumentError, match=r"none/kodim01.png cannot be fetched .* by hand"):
+def test_a_download_that_breaks_off_leaves_no_part_and_goes_on(tmp_path, two_images, home, monkeypatch):
+    folder = tmp_path / "kodak"
+    monkeypatch.setattr(Handler, "broken", {"kodim02.png"})
+    with pytest.raises(InvalidArgumentError, match=rf"kodim02.png cannot be fetched .*Put kodim02.png from {home} into {folder}"):
+        datasets.kodak(folder, download=True, home=home)
+    assert [file.name for file in folder.iterdir()] == ["kodim01.png"]
+    (tmp_path / "home" / "kodim01.png").unlink()  # not asked for again
+    monkeypatch.setattr(Handler, "broken", set())
+    found = datasets.kodak(folder, download=True, home=home)
+    assert {file.name: file.read_bytes() for file in found} == CONTENT
+
+
+def test_without_a_network_it_says_what_to_put_where(tmp_path, two_images):
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        nobody = f"http://127.0.0.1:{server.server_port}/"
+    folder = tmp_path / "kodak"
+    with pytest.raises(InvalidArgumentError, match=rf"refused.*Put kodim01.png, kodim02.png from {nobody} into {folder}"):
+        datasets.kodak(folder, download=True, home=nobody)
+
+
+def test_a_home_without_the_file_is_said(tmp_path, two_images, home):
+    with pytest.raises(InvalidArgumentError, match=r"none/kodim01.png cannot be fetched \(HTTP Error 404"):
         datasets.kodak(tmp_path / "kodak", download=True, home=home + "none/")
 
 

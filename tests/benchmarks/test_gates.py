@@ -6,9 +6,9 @@ from dlf.benchmarks.records import Coding, Gate, ImageResult, ModelResult, Speed
 
 def model(bpps, lpips=0.3, seconds=None) -> ModelResult:
     """One image a rate; `seconds` of ours and of torch, encoding and decoding."""
-    images = [ImageResult("a", "", 1, 1, {}, 0, {}, [Coding("dlf", 1, bpp, {"LPIPS-Alex": lpips})]) for bpp in bpps]
-    timings = [Timing(peer, way, 1, [t], {}, 0, {}) for (peer, way), t in (seconds or {}).items()]
-    speed = Speed("a", 1, 1, None, timings, []) if seconds else None
+    images = [ImageResult("a", "", 1, 1, {}, 0, [Coding("dlf", 1, bpp, {"LPIPS-Alex": lpips})]) for bpp in bpps]
+    timings = [Timing(peer, way, 1, 1, [t], {}, 0, {}) for (peer, way), t in (seconds or {}).items()]
+    speed = Speed("a", 1, 1, None, timings) if seconds else None
     return ModelResult("m", "m", "", "", "openvino", "CPU", "fp32", {}, images, [], speed)
 
 

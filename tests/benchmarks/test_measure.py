@@ -28,7 +28,6 @@ def test_rate_and_quality_are_of_the_file_that_the_codec_writes(photo, codec):
     assert result.padding_waste == pytest.approx(1 - 90 * 300 / (256 * 512))
     assert ours.quality == compare(pixels, codec.decode(data))
     assert (result.image, result.width, result.height) == ("photo.png", 300, 90)
-    assert "analysis" in result.seconds["encode"] and "generator" in result.seconds["decode"]
     assert pictures == {}
 
 

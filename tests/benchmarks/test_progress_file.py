@@ -4,7 +4,7 @@ from PIL import Image
 from dlf.benchmarks.progress_file import ProgressFile, key
 from dlf.benchmarks.records import Coding, ImageResult
 
-RESULT = ImageResult("a.png", "00", 8, 9, {"header": 8}, 0.5, {"encode": {"vq": 1.0}}, [Coding("dlf", 100, 0.1, {"PSNR": 30.0})])
+RESULT = ImageResult("a.png", "00", 8, 9, {"header": 8}, 0.5, [Coding("dlf", 100, 0.1, {"PSNR": 30.0})])
 
 
 def test_keeps_results_and_pictures(tmp_path):

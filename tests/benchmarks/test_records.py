@@ -16,7 +16,7 @@ def test_percentile_is_numpys(values, percent):
 
 def image(psnr=30.0) -> ImageResult:
     codings = [Coding("dlf", 100, 0.1, {"PSNR": psnr}), Coding("avif", 400, 0.4, {"PSNR": 20.0}, "quality 0", True)]
-    return ImageResult("a.png", "00", 80, 100, {"header": 100}, 0.5, {"encode": {"analysis": 1.0}}, codings)
+    return ImageResult("a.png", "00", 80, 100, {"header": 100}, 0.5, codings)
 
 
 def model(*images) -> ModelResult:
@@ -43,11 +43,19 @@ def test_a_report_is_strict_json_with_null_for_what_is_not_finite():
 
 def test_the_ratio_is_of_medians():
     timings = [
-        Timing(peer, direction, 9, warm, {}, 0, {})
+        Timing(peer, direction, batch, 9, [batch * seconds for seconds in warm], {}, 0, {})
+        for batch in (1, 4)
         for direction in ("encode", "decode")
         for peer, warm in (("openvino", [1.0, 2.0, 9.0]), ("torch", [5.0, 6.0, 7.0] if direction == "encode" else [1.0]))
     ]
-    speed = Speed("a.png", 80, 100, 1, timings, [])
-    assert speed.baselines == ["torch"]
-    assert speed.ratio("encode", "torch") == 3
-    assert speed.ratio("decode", "torch") == 0.5
+    speed = Speed("a.png", 80, 100, 1, timings)
+    assert (speed.peers, speed.baselines) == (["openvino", "torch"], ["torch"])
+    assert [speed.ratio(timing) for timing in timings if timing.peer == "torch"] == [3, 0.5, 3, 0.5]
+    assert speed.alone == timings[:4]
+    assert (timings[0].p50, timings[0].p95) == (2, pytest.approx(8.3))
+
+
+def test_throughput_counts_the_images_of_a_batch():
+    timing = Timing("openvino", "encode", 3, 9, [5.0, 6.0, 7.0], {}, 0, {})
+    assert timing.images_per_second == 0.5
+    assert Speed("a.png", 1000, 2000, 1, [timing]).megapixels_per_second(timing) == 1

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dlf.benchmarks import pictures, report_html, report_plots
-from dlf.benchmarks.records import BDRate, Coding, Gate, ImageResult, ModelResult, Report, Speed, Throughput, Timing
+from dlf.benchmarks.records import BDRate, Coding, Gate, ImageResult, ModelResult, Report, Speed, Timing
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 COLOURS = {"original": (200, 20, 20), "dlf": (20, 160, 20), "avif": (20, 20, 200)}
@@ -32,18 +32,26 @@ def image(name: str) -> ImageResult:
         Coding("dlf", 700, 0.014, {"PSNR": 20.0, "DISTS": 0.1}),
         Coding("avif", 2100, 0.042, {"PSNR": 24.0, "DISTS": 0.3}, "quality 0", True),
     ]
-    return ImageResult(name, "", 600, 400, {"header": 8, "tokens": 600, "detail": 90, "checksum": 2}, 0.25, {}, codings)
+    return ImageResult(name, "", 600, 400, {"header": 8, "tokens": 600, "detail": 90, "checksum": 2}, 0.25, codings)
 
 
 def report() -> Report:
     timings = [
         Timing(
-            peer, direction, 2.5, [1.0, 1.5], {step: [0.3, 0.4] for step in report_plots.STEPS[direction]}, 10**9, {peer: "1.2"}
+            peer,
+            direction,
+            batch,
+            2.5,
+            [1.0, 1.5],
+            {step: [0.3, 0.4] for step in report_plots.STEPS[direction]},
+            10**9,
+            {peer: "1"},
         )
+        for batch in (1, 4)
         for peer in ("openvino", "torch")
         for direction in ("encode", "decode")
     ]
-    speed = Speed("<b>.png", 600, 400, 2, timings, [Throughput(4, 2.0, 1.0)])
+    speed = Speed("<b>.png", 600, 400, 2, timings)
     images = [image("<b>.png"), image("second.png")]
     model = ModelResult("qp0", "qp0", "00ff", "", "openvino", "CPU", "fp32", {}, images, [], speed)
     machine = {"processor": "a CPU", "cores": "2", "memory": "1 GiB", "dlf": "0", "python": "3"}
@@ -85,7 +93,19 @@ def test_names_of_files_are_no_markup(page):
 
 def test_every_figure_is_there(page):
     text = re.sub(r"<[^>]*>", " ", page.read_text())
-    for fact in ("8 + 600 + 90 + 2", "25 %", "0.0140", "FAILED", "-50.00", "2.443", "A note.", "(its smallest)", "1.250"):
+    for fact in (
+        "8 + 600 + 90 + 2",
+        "25 %",
+        "0.0140",
+        "FAILED",
+        "-50.00",
+        "2.443",
+        "A note.",
+        "(its smallest)",
+        "1.250",
+        "1.00 times as fast",
+        "3.2",
+    ):
         assert fact in text, fact
 
 

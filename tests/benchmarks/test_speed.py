@@ -8,8 +8,9 @@ from helpers_export import TINY, tiny_model
 from PIL import Image
 from safetensors.torch import save_file
 
-from dlf.benchmarks import speed, speed_worker
-from dlf.benchmarks.speed_worker import BatchJob, Job, run, run_batch
+from dlf.benchmarks import speed
+from dlf.benchmarks.records import DIRECTIONS
+from dlf.benchmarks.speed_worker import Job, run
 from dlf.export.checkpoint import GROUPS_KEY
 from dlf.runtime.errors import BackendFailedError
 
@@ -32,35 +33,28 @@ def checkpoint(tmp_path):
 def test_peers_are_timed_in_both_directions(photo, toy_bundle, checkpoint):
     options = {"checkpoint": checkpoint, "threads": 1, "repeats": 2}
     found = speed.measure(photo, toy_bundle, ["openvino", "torch"], **options, batches=[2])
-    assert [(timing.peer, timing.direction) for timing in found.timings] == [
-        ("openvino", "encode"),
-        ("openvino", "decode"),
-        ("torch", "encode"),
-        ("torch", "decode"),
-    ]
+    measured = [(timing.batch, timing.peer, timing.direction) for timing in found.timings]
+    assert measured == [(n, peer, direction) for n in (1, 2) for peer in ("openvino", "torch") for direction in DIRECTIONS]
     for timing in found.timings:
         assert timing.cold > 0 and len(timing.warm) == 2
         assert timing.peer in timing.versions
         for i, seconds in enumerate(timing.warm):  # the steps, with what is left for the files, make up the whole
             assert sum(values[i] for values in timing.steps.values()) == pytest.approx(seconds)
-    for ours, peers in zip(found.timings[:2], found.timings[2:], strict=True):
+    for ours, peers in zip(found.timings[:2], found.timings[2:4], strict=True):
         assert ours.steps.keys() == peers.steps.keys()
     assert (found.width, found.height, found.baselines) == (300, 200, ["torch"])
-    assert found.throughput[0].batch == 2 and min(found.throughput[0].encode, found.throughput[0].decode) > 0
 
 
-def test_decoding_reads_the_file_that_encoding_wrote(photo, toy_bundle, tmp_path):
-    for direction in speed.DIRECTIONS:
-        run(Job("onnxruntime", direction, str(photo), str(toy_bundle), 1, 1, str(tmp_path)), started=0)
-    assert (tmp_path / "onnxruntime.dlf").exists()
-    assert Image.open(tmp_path / "decoded.png").size == (300, 200)
-
-
-def test_a_batch_is_counted_in_images(photo, toy_bundle, monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr(speed_worker, "perf_counter", lambda: float(next(clock)))
-    found = run_batch(BatchJob("onnxruntime", str(photo), str(toy_bundle), 1, repeats=2, batch=3))
-    assert found == {"encode": 3, "decode": 3}  # every direction takes one tick
+@pytest.mark.parametrize("peer", ["onnxruntime", "torch"])
+def test_decoding_reads_the_files_that_encoding_wrote(photo, toy_bundle, checkpoint, tmp_path, peer):
+    model, suffix = (checkpoint, ".pt") if peer == "torch" else (toy_bundle, ".dlf")
+    for direction in DIRECTIONS:
+        run(Job(peer, direction, 3, str(photo), str(model), 1, 1, str(tmp_path)), started=0)
+    coded = [tmp_path / f"{peer}-{i}{suffix}" for i in range(3)]
+    assert len({file.read_bytes() for file in coded if suffix == ".dlf"}) <= 1  # of one image
+    pictures = [np.asarray(Image.open(file.with_suffix(".png"))).astype(int) for file in coded]
+    assert pictures[0].shape == (200, 300, 3)
+    assert all(np.abs(picture - pictures[0]).max() <= 1 for picture in pictures)
 
 
 def test_the_peak_is_of_this_process_alone(tmp_path):
