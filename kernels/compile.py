@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import triton
 import typer
@@ -36,7 +36,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from dlf.kernels import entropy_params, launches, vq_lookup
+from dlf.kernels import entropy_params, launches, pixels, symbols, vq_lookup
 
 GPUS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 INDEX = "kernels.json"
@@ -62,26 +62,31 @@ class Cubin:
 
 
 def builds(gpu: str, widths: Iterable[int] = launches.WIDTHS) -> Iterator[tuple[str, int]]:
-    """The kernels of a GPU, each with the padded width it is compiled for (0 for vq_lookup, which has none).
+    """The kernels of a GPU, each with the padded width it is compiled for (0 for those that have none).
 
-    sm_75 has vq_lookup alone: Triton has no int8 products for it. The prior runs on the CPU there.
+    sm_75 lacks the prior's: Triton has no int8 products for it. The prior runs on the CPU there.
     """
-    yield "vq_lookup", 0
+    yield from ((kernel, 0) for kernel in launches.WARPS if kernel not in launches.PRIOR)
     if gpu != "sm_75":
-        yield from ((kernel, d) for d in widths for kernel in ("prior_begin", "prior_between", "prior_end"))
+        yield from ((kernel, d) for d in widths for kernel in launches.PRIOR)
+
+
+def function(kernel: str) -> Any:
+    """The Triton function of a kernel."""
+    return next(getattr(module, kernel) for module in (entropy_params, symbols, vq_lookup, pixels) if hasattr(module, kernel))
 
 
 def compile_kernel(kernel: str, d: int, gpu: str) -> tuple[Cubin, bytes]:
     """A kernel of `builds` for `gpu`, "sm_89" for instance. Raises ValueError in an interpreter of kernels."""
     if knobs.runtime.interpret:
         raise ValueError("with TRITON_INTERPRET=1 Triton compiles nothing: unset it")
-    function = getattr(vq_lookup if kernel == "vq_lookup" else entropy_params, kernel)
+    source = function(kernel)
     constants = launches.constants(kernel, d)
-    types = {name: "constexpr" if name in constants else launches.ARGUMENT_TYPES[name] for name in function.arg_names}
+    types = {name: "constexpr" if name in constants else launches.ARGUMENT_TYPES[name] for name in source.arg_names}
     aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(types.values()) if kind.startswith("*")}
     with _logged() as log:
         compiled = triton.compile(
-            ASTSource(function, types, constants, aligned),
+            ASTSource(source, types, constants, aligned),
             target=GPUTarget("cuda", int(gpu.removeprefix("sm_")), 32),
             options={"num_warps": launches.WARPS[kernel], "enable_fp_fusion": True},
         )

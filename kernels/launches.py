@@ -1,7 +1,7 @@
 """Which kernels to launch for what, on which arrays: everything about them that needs no Triton.
 
-Whoever can launch a kernel by its name can run `entropy_params` and `vq_lookup`: Triton itself (the tests), or the driver API
-with the kernels that `compile` built ahead of time. The kernels are in entropy_params.py and vq_lookup.py.
+Whoever can launch a kernel by its name can run them: Triton itself (the tests), or the driver API with the kernels that
+`compile` built ahead of time. The kernels are in entropy_params.py, symbols.py, vq_lookup.py and pixels.py.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,14 @@ POSITIONS = 16
 TOKENS = 8
 ENTRIES = 128
 TOKENS_PER_TILE = 32
+# Values that a program of an element-wise kernel works on.
+VALUES = 512
+# The prior's kernels, which are compiled for each padded width.
+PRIOR = ("prior_begin", "prior_between", "prior_end")
 # Warps of a program of each kernel.
-WARPS = {"prior_begin": 8, "prior_between": 8, "prior_end": 8, "vq_lookup": 4}
+WARPS = dict.fromkeys(PRIOR, 8) | dict.fromkeys(
+    ("vq_lookup", "first_params", "quantise", "select", "update", "pad_pixels", "crop_pixels", "check_finite"), 4
+)
 # What D = 2C is padded to: int8 products want 32 inputs, Triton powers of two. Beyond the last a block's activations no longer
 # fit a multiprocessor's registers.
 WIDTHS = (32, 64, 128, 256)
@@ -43,7 +49,24 @@ ARGUMENT_TYPES = {
     "t_next": "*i16",
     "indexes": "*i16",
     "means": "*i16",
+    # a step's symbols
+    "index_table": "*i16",
+    "mean_table": "*i16",
+    "q": "*fp32",
+    "y": "*fp32",
+    "y_hat": "*fp32",
+    "symbols": "*i32",
+    "coded": "*i16",
+    # pictures
+    "pixels": "*u8",
+    "image": "*fp32",
+    "values": "*fp32",
+    "flag": "*i32",
     # numbers
+    "step": "i32",
+    "count": "i32",
+    "padded_height": "i32",
+    "padded_width": "i32",
     "channels": "i32",
     "height": "i32",
     "width": "i32",
@@ -107,9 +130,11 @@ def pack_prior(tables: EntropyTables) -> PriorWeights:
 
 
 def constants(kernel: str, d: int) -> dict[str, int]:
-    """The compile-time constants of a kernel, at the prior's padded width `d`; vq_lookup's do not depend on it."""
+    """The compile-time constants of a kernel, at the padded width `d` if it is one of the prior's."""
     if kernel == "vq_lookup":
         return {"tile": TOKENS, "chunk": ENTRIES}
+    if kernel not in PRIOR:
+        return {"block": VALUES}
     # The gate's inner channels that are held at a time: a chunk of weights, chunk * d bytes, lies in shared memory.
     return {"d": d, "tile": POSITIONS, "chunk": min(d, 64, 8192 // d)}
 
@@ -137,6 +162,80 @@ def launch_entropy_params(
         t, t_next = t_next, t
     outputs = {"index_of_scale": weights.index_of_scale, "indexes": buffers.indexes, "means": buffers.means}
     launch("prior_end", grid, {"x": buffers.x, "t": t, **layers, **outputs, **sizes, "block": blocks[-1]})
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """Arrays on the device of the four steps' symbols of `images` maps; the tables are an `EntropyTables`'s."""
+
+    index_table: Any  # int16 (C, 5, 5), `indexes` of the tables
+    mean_table: Any  # likewise, `means`
+    q: Any  # float32 (C, 5, 5)
+    symbols: Any  # int32 (4, images, C/4, height, width), in the stream's order
+    coded: Any  # int16, likewise: the symbols' CDF indexes
+
+
+def launch_first_params(
+    launch: Launch, of: Symbols, buffers: Buffers, *, images: int, channels: int, height: int, width: int
+) -> None:
+    """One launch: `indexes` and `means` of step 0, where it codes."""
+    sizes = {"channels": channels, "height": height, "width": width}
+    outputs = {"indexes": buffers.indexes, "means": buffers.means}
+    tables = {"index_table": of.index_table, "mean_table": of.mean_table}
+    launch("first_params", _step_grid(images, **sizes), {**tables, **outputs, **sizes})
+
+
+def launch_quantise(
+    launch: Launch, of: Symbols, buffers: Buffers, y: Any, *, step: int, images: int, channels: int, height: int, width: int
+) -> None:
+    """One launch: a step's `symbols` and `coded` of y, float32 (images, C, height, width), and `r` where it codes."""
+    sizes = {"channels": channels, "height": height, "width": width}
+    params = {"q": of.q, "indexes": buffers.indexes, "means": buffers.means}
+    outputs = {"symbols": of.symbols, "coded": of.coded, "r": buffers.r}
+    launch("quantise", _step_grid(images, **sizes), {"y": y, **params, **outputs, "step": step, **sizes})
+
+
+def launch_select(
+    launch: Launch, of: Symbols, buffers: Buffers, *, step: int, images: int, channels: int, height: int, width: int
+) -> None:
+    """One launch: a step's `coded`, from `indexes`."""
+    sizes = {"channels": channels, "height": height, "width": width}
+    arrays = {"indexes": buffers.indexes, "coded": of.coded}
+    launch("select", _step_grid(images, **sizes), {**arrays, "step": step, **sizes})
+
+
+def launch_update(
+    launch: Launch, of: Symbols, buffers: Buffers, y_hat: Any, *, step: int, images: int, channels: int, height: int, width: int
+) -> None:
+    """One launch: `r`, and y_hat, float32 (images, C, height, width), where a step codes, from its `symbols`."""
+    sizes = {"channels": channels, "height": height, "width": width}
+    arrays = {"symbols": of.symbols, "means": buffers.means, "q": of.q, "r": buffers.r, "y_hat": y_hat}
+    launch("update", _step_grid(images, **sizes), {**arrays, "step": step, **sizes})
+
+
+def launch_pad_pixels(
+    launch: Launch, pixels: Any, image: Any, *, height: int, width: int, padded_height: int, padded_width: int
+) -> None:
+    """One launch: `image`, float32 (3, padded_height, padded_width) in -1..1, receives `pixels`, uint8 (height, width, 3)."""
+    sizes = {"height": height, "width": width, "padded_height": padded_height, "padded_width": padded_width}
+    launch("pad_pixels", (-(-3 * padded_height * padded_width // VALUES), 1), {"pixels": pixels, "image": image, **sizes})
+
+
+def launch_crop_pixels(
+    launch: Launch, image: Any, pixels: Any, *, height: int, width: int, padded_height: int, padded_width: int
+) -> None:
+    """One launch: the inverse."""
+    sizes = {"height": height, "width": width, "padded_height": padded_height, "padded_width": padded_width}
+    launch("crop_pixels", (-(-3 * height * width // VALUES), 1), {"image": image, "pixels": pixels, **sizes})
+
+
+def launch_check_finite(launch: Launch, values: Any, flag: Any, *, images: int, count: int) -> None:
+    """One launch: `flag`, int32 (1,), becomes 1 if one of `values`, float32 (images, count), is infinite or not a number."""
+    launch("check_finite", (-(-count // VALUES), images), {"values": values, "flag": flag, "count": count})
+
+
+def _step_grid(images: int, channels: int, height: int, width: int) -> tuple[int, int]:
+    return -(-(channels // 4) * height * width // VALUES), images
 
 
 def launch_vq_lookup(launch: Launch, codebook: Any, z: Any, tokens: Any, *, entries: int, dim: int, tiles: int) -> None:

@@ -1,9 +1,10 @@
 """Runs the Triton kernels on NumPy arrays: in Triton's interpreter or, where there is one, on a GPU."""
 
+import dataclasses
 import functools
 import multiprocessing
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from typing import Any
@@ -30,6 +31,7 @@ POINTERS = {
     torch.int64: "*i64",
     torch.float32: "*fp32",
     torch.uint16: "*u16",
+    torch.uint8: "*u8",
 }
 
 
@@ -43,11 +45,11 @@ def _interpret() -> None:
     os.environ["TRITON_INTERPRET"] = "1"
 
 
-def run(device: str, function: Any, *arguments: Any) -> Any:
-    """function(device, *arguments), where the device is "cuda" or "cpu", which is Triton's interpreter."""
+def run(device: str, function: Any, *arguments: Any, **sizes: int) -> Any:
+    """function(device, *arguments, **sizes), where the device is "cuda" or "cpu", which is Triton's interpreter."""
     if device == "cuda":
-        return function(device, *arguments)
-    return interpreter().submit(function, device, *arguments).result()
+        return function(device, *arguments, **sizes)
+    return interpreter().submit(function, device, *arguments, **sizes).result()
 
 
 def entropy_params(
@@ -98,12 +100,24 @@ def to_device(array: NDArray[Any], device: str) -> torch.Tensor:
 def launcher(d: int = 0) -> launches.Launch:
     """Launches by Triton's just-in-time compiler or interpreter, and sees to it that arguments have the types that
     the ahead-of-time compiler assumes. `d` is the prior's padded width."""
-    from dlf.kernels import entropy_params, vq_lookup
+    from dlf.kernels.compile import function
 
     def launch(kernel: str, grid: tuple[int, int], arguments: Mapping[str, Any]) -> None:
         for name, value in arguments.items():
             assert launches.ARGUMENT_TYPES[name] == ("i32" if isinstance(value, int) else POINTERS[value.dtype]), name
-        function = getattr(vq_lookup if kernel == "vq_lookup" else entropy_params, kernel)
-        function[grid](**arguments, **launches.constants(kernel, d), num_warps=launches.WARPS[kernel])
+        function(kernel)[grid](**arguments, **launches.constants(kernel, d), num_warps=launches.WARPS[kernel])
 
     return launch
+
+
+def call(device: str, name: str, *arguments: Any, **sizes: int) -> list[Any]:
+    """launches.NAME(launch, *arguments, **sizes): the arguments, arrays or dataclasses of arrays, as they are afterwards."""
+    there = [_each(argument, lambda array: to_device(array, device)) for argument in arguments]
+    getattr(launches, name)(launcher(), *there, **sizes)
+    return [_each(argument, lambda tensor: tensor.cpu().numpy()) for argument in there]
+
+
+def _each(argument: Any, convert: Callable[[Any], Any]) -> Any:
+    if not dataclasses.is_dataclass(argument):
+        return convert(argument)
+    return type(argument)(**{name: None if value is None else convert(value) for name, value in vars(argument).items()})

@@ -52,9 +52,10 @@ def check_folder(folder: Path, gpus: list[str], widths: tuple[int, ...]) -> None
     assert re.match(r"\d+\.\d+", index["triton"])
     cubins = index["kernels"]
     assert sorted(path.name for path in folder.iterdir()) == sorted([compiler.INDEX, *(cubin["file"] for cubin in cubins)])
-    prior = {(name, gpu, d) for name in launches.WARPS if name != "vq_lookup" for gpu in gpus if gpu != "sm_75" for d in widths}
+    prior = {(name, gpu, d) for name in launches.PRIOR for gpu in gpus if gpu != "sm_75" for d in widths}
+    others = {(name, gpu, None) for name in launches.WARPS if name not in launches.PRIOR for gpu in gpus}
     there = [(cubin["kernel"], cubin["gpu"], cubin["constants"].get("d")) for cubin in cubins]
-    assert sorted(there, key=str) == sorted(prior | {("vq_lookup", gpu, None) for gpu in gpus}, key=str)
+    assert sorted(there, key=str) == sorted(prior | others, key=str)
     for cubin in cubins:
         check(cubin, folder / cubin["file"])
 
