@@ -40,6 +40,11 @@ class Size(NamedTuple):
     h: int
     w: int
 
+    def shape(self, dimensions: Sequence[int | str]) -> tuple[int, ...]:
+        """The shape that a manifest describes, such as `["n", 3, "256*h", "256*w"]`, at this size."""
+        sizes = self._asdict()
+        return tuple(prod(sizes.get(factor) or int(factor) for factor in str(d).split("*")) for d in dimensions)
+
 
 class Profile(NamedTuple):
     """The sizes that an engine takes, each of n, h and w between its minimum and its maximum, and the one it is tuned for."""
@@ -56,6 +61,13 @@ class Profile(NamedTuple):
     def covers(self, size: Size) -> bool:
         """Whether the engine takes this size with this profile."""
         return all(low <= s <= high for low, s, high in zip(self.min, size, self.max, strict=True))
+
+
+# Of every engine: one image of up to 2048x2048 pixels, tuned for 768x512, and batches of up to 16 smaller ones.
+DEFAULT_PROFILES = (
+    Profile(Size(1, 1, 1), Size(1, 2, 3), Size(1, 8, 8)),
+    Profile(Size(1, 1, 1), Size(8, 2, 3), Size(16, 3, 3)),
+)
 
 
 def choose_profile(profiles: Sequence[Profile], size: Size) -> int | None:
@@ -261,10 +273,12 @@ class EngineCache:
         self.folder.chmod(0o700)
 
 
-def build_command(bundle: Bundle, gpu: str, size: Size | None = None) -> list[str]:
-    """The command that builds a bundle's engines for a GPU, one more profile for `size` among theirs; it needs dlf[export]."""
+def build_command(bundle: Bundle, gpu: str, size: Size | None = None, stage: str | None = None) -> list[str]:
+    """The command that builds a bundle's engines, or one stage's, for a GPU, such that they take `size`; it needs dlf[export]."""
     command = [sys.executable, "-m", "dlf.export.engine", str(bundle.path), "--gpu", gpu]
-    return command if size is None else [*command, "--size", f"{256 * size.w}x{256 * size.h}x{size.n}"]
+    if size is not None and choose_profile(DEFAULT_PROFILES, size) is None:
+        command += ["--size", f"{256 * size.w}x{256 * size.h}x{size.n}"]
+    return command if stage is None else [*command, "--stage", stage]
 
 
 def _read_sidecar(path: Path) -> Engine:
