@@ -13,17 +13,18 @@ Curve = Sequence[tuple[float, float]]  # (bpp, metric) of each rate
 
 
 def between(models: Sequence[ModelResult], metrics: Sequence[str]) -> list[BDRate]:
-    """The BD-rates of the codec under test against each rival, by metric; models of several rates make the curves.
+    """The BD-rates of the codec under test against each rival, by metric.
 
-    A pair is left out where a codec has fewer than four rates, or where the curves share no quality.
+    Models of several rates make the one curve, the rival's at fixed qualities (with the first model) the other. A pair is
+    left out where it has no BD-rate, and all are where the models were not measured on the same images.
     """
-    if not all(model.images for model in models):
+    if len({tuple(image.image for image in model.images) for model in models}) != 1 or not models[0].images:
         return []
-    rivals = [codec for codec in models[0].codecs() if codec != OURS and all(codec in model.codecs() for model in models)]
+    ours = [model.means(OURS) for model in models]
     found = []
     for metric in metrics:
-        for rival in rivals:
-            anchor, test = ([(m.means(codec)["bpp"], m.means(codec)[metric]) for m in models] for codec in (rival, OURS))
+        for rival, theirs in models[0].curves().items():
+            anchor, test = ([(point["bpp"], point[metric]) for point in points] for points in (theirs, ours))
             percent = bd_rate(anchor, test, lower_is_better=metric in LOWER_IS_BETTER)
             if percent is not None:
                 found.append(BDRate(metric, OURS, rival, percent))

@@ -37,6 +37,7 @@ NOTES = [
     "Several images at once are that many copies of the one; images/s and MP/s are by p50.",
     "PyTorch decodes with the float prior replayed on the encoder's latents, and with this runtime's rANS coder.",
     "A rival is the file nearest to ours in bytes; one marked 'at its minimum' cannot be as small, and is better off for it.",
+    "BD-rates, from four models on: against each rival's own curve, of means at fixed qualities.",
     "Patch FID is left out: its network has no source that dlf can check.",
 ]
 METRICS = ("psnr", "ms-ssim", "lpips", "lpips-vgg", "dists")  # in the order of metrics.NAMES; lpips is that on AlexNet

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,25 +19,39 @@ Pictures = dict[str, str]  # "original" or a codec -> data URI
 
 
 def image(
-    path: Path, codec: dlf.Codec, compare: Compare, rival_names: Sequence[str] = (), with_pictures: bool = False
+    path: Path,
+    codec: dlf.Codec,
+    compare: Compare,
+    rival_names: Sequence[str] = (),
+    *,
+    with_curves: bool = False,
+    with_pictures: bool = False,
 ) -> tuple[ImageResult, Pictures]:
-    """Measure an image file; pictures are made if they are wanted.
+    """Measure an image file; the rivals' curves and the pictures are made if they are wanted.
 
     Raises:
         Whatever the codec, a rival or a metric raises.
     """
     source = path.read_bytes()
     original = load(BytesIO(source))
+    shown = {"original": original}
+    pixels = original.shape[0] * original.shape[1]
+
+    def coding(name: str, data: bytes, decoded: NDArray[np.uint8], setting: str = "", at_minimum: bool = False) -> Coding:
+        return Coding(name, len(data), 8 * len(data) / pixels, compare(original, decoded), setting, at_minimum)
+
     data = codec.encode(original)
-    shown = {"original": original, OURS: codec.decode(data)}
-    info = dlf.info(data)
-    codings = [Coding(OURS, len(data), info.bpp, compare(original, shown[OURS]))]
+    shown[OURS] = codec.decode(data)
+    codings = [coding(OURS, data, shown[OURS])]
     for name in rival_names:
-        coded = rivals.encode(name, original, len(data))
-        shown[name] = rivals.decode(coded.data)
-        bpp = 8 * len(coded.data) / (info.width * info.height)
-        quality = compare(original, shown[name])
-        codings.append(Coding(name, len(coded.data), bpp, quality, f"quality {coded.quality}", coded.at_minimum))
+        found = rivals.encode(name, original, len(data))
+        shown[name] = rivals.decode(found.data)
+        codings.append(coding(name, found.data, shown[name], f"quality {found.quality}", found.at_minimum))
+    curves = []
+    for name, quality in product(rival_names, rivals.CURVE if with_curves else ()):
+        at_quality = rivals.encode_at(name, original, quality)
+        curves.append(coding(name, at_quality, rivals.decode(at_quality), f"quality {quality}"))
+    info = dlf.info(data)
     size = info.bytes
     result = ImageResult(
         image=path.name,
@@ -46,5 +61,6 @@ def image(
         parts={"header": size.header, "tokens": size.tokens, "detail": size.detail, "checksum": size.checksum},
         padding_waste=info.padding_waste,
         codings=codings,
+        curves=curves,
     )
-    return result, {name: pictures.data_uri(pixels) for name, pixels in shown.items()} if with_pictures else {}
+    return result, {name: pictures.data_uri(picture) for name, picture in shown.items()} if with_pictures else {}

@@ -1,6 +1,7 @@
 """What a run of dlf-bench finds out, as plain records; `to_json` and `from_json` carry them to a file and back."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from statistics import mean
 from typing import Any
@@ -32,11 +33,13 @@ class ImageResult:
     parts: dict[str, int]  # bytes of the .dlf file's header, tokens, detail and checksum
     padding_waste: float  # the share of the coded area that lies outside the image
     codings: list[Coding]
+    curves: list[Coding] = field(default_factory=list)  # the rivals at fixed qualities, where BD-rates are wanted
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "ImageResult":
         """The record of what `dataclasses.asdict` gave."""
-        return ImageResult(**{**values, "codings": [Coding(**coding) for coding in values["codings"]]})
+        codings = {name: [Coding(**coding) for coding in values[name]] for name in ("codings", "curves")}
+        return ImageResult(**{**values, **codings})
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,14 @@ class ModelResult:
 
     def means(self, codec: str) -> dict[str, float]:
         """The mean over the images of bytes, bpp and every metric of a codec."""
-        codings = [coding for image in self.images for coding in image.codings if coding.codec == codec]
-        rows = [{"bytes": coding.bytes, "bpp": coding.bpp, **coding.quality} for coding in codings]
-        return {key: mean(row[key] for row in rows) for key in rows[0]}
+        return _means(coding for image in self.images for coding in image.codings if coding.codec == codec)
+
+    def curves(self) -> dict[str, list[dict[str, float]]]:
+        """Rival -> such means at each of the qualities of its curve."""
+        points: dict[str, dict[str, list[Coding]]] = {}
+        for coding in (coding for image in self.images for coding in image.curves):
+            points.setdefault(coding.codec, {}).setdefault(coding.setting, []).append(coding)
+        return {codec: [_means(codings) for codings in by_setting.values()] for codec, by_setting in points.items()}
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,11 @@ def percentile(values: list[float], percent: float) -> float:
     ordered, below = sorted(values), int(position)
     above = min(below + 1, len(values) - 1)
     return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def _means(codings: Iterable[Coding]) -> dict[str, float]:
+    rows = [{"bytes": coding.bytes, "bpp": coding.bpp, **coding.quality} for coding in codings]
+    return {key: mean(row[key] for row in rows) for key in rows[0]}
 
 
 def _finite(value: Any) -> Any:

@@ -76,6 +76,8 @@ def _rate_panel(panel: Axes, report: Report, metric: str) -> None:
         )
         means = sorted((m.means(codec)["bpp"], m.means(codec)[metric]) for m in report.models if codec in m.codecs())
         panel.plot(*zip(*means, strict=True), f"{marker}-", color=colour, markersize=8, label=codec)
+        for curve in (model.curves()[codec] for model in report.models if codec in model.curves()):
+            panel.plot([point["bpp"] for point in curve], [point[metric] for point in curve], "--", color=colour, lw=1)
     if report.dataset == "kodak":
         rate = report.published["rate"]
         span = (rate["lowest_bpp"], rate["highest_bpp"])

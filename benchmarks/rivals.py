@@ -1,6 +1,6 @@
-"""Everyday codecs through Pillow, at the byte size nearest to ours.
+"""Everyday codecs through Pillow: at the byte size nearest to ours, or at a quality.
 
-At these rates most of them have no setting small enough: then their smallest file is taken, and marked so.
+At our rates most of them have no setting small enough: then their smallest file is taken, and marked so.
 """
 
 from collections.abc import Callable
@@ -33,6 +33,7 @@ RIVALS = {
     "jxl": Rival("JXL", {"effort": 9}, "pillow_jxl"),
     "jpeg": Rival("JPEG", {"optimize": True, "progressive": True, "subsampling": "4:2:0"}),
 }
+CURVE = (0, 10, 20, 30, 45, 60)  # the qualities that make a rival's curve, for BD-rates
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,17 @@ def check(name: str) -> None:
 
 def encode(name: str, pixels: Pixels, size: int) -> Encoded:
     """Encode (H, W, 3) to the file whose size in bytes is nearest to `size`, over all qualities."""
-    rival, image = RIVALS[name], Image.fromarray(pixels)
+    quality, data = nearest(lambda quality: encode_at(name, pixels, quality), size)
+    return Encoded(data, quality, quality == 0 and len(data) > size)
+
+
+def encode_at(name: str, pixels: Pixels, quality: int) -> bytes:
+    """Encode (H, W, 3) at a quality of 0 to 100."""
+    rival, file = RIVALS[name], BytesIO()
     if rival.plugin:
         import_module(rival.plugin)
-
-    def at(quality: int) -> bytes:
-        file = BytesIO()
-        image.save(file, rival.format, quality=quality, **rival.options)
-        return file.getvalue()
-
-    quality, data = nearest(at, size)
-    return Encoded(data, quality, quality == 0 and len(data) > size)
+    Image.fromarray(pixels).save(file, rival.format, quality=quality, **rival.options)
+    return file.getvalue()
 
 
 def decode(data: bytes) -> Pixels:

@@ -6,7 +6,7 @@ from pathlib import Path
 from subprocess import CalledProcessError
 
 import dlf
-from dlf.benchmarks import machine, measure, pictures, progress_file, speed
+from dlf.benchmarks import bdrate, machine, measure, pictures, progress_file, rivals, speed
 from dlf.benchmarks.records import Failure, ModelResult
 from dlf.runtime.bundle import Bundle, file_sha256
 from dlf.runtime.errors import DLFError, InvalidArgumentError
@@ -75,7 +75,9 @@ def run(settings: Settings, kept: progress_file.ProgressFile, progress: Progress
                 images=[],
                 failures=[],
             )
-            outcome.pictures[name] = _images(settings, codec, compare, kept, progress, found)
+            # For BD-rates. A rival's curve does not depend on the model: once is enough.
+            with_curves = len(names) >= bdrate.FEWEST_POINTS and not outcome.models
+            outcome.pictures[name] = _images(settings, codec, compare, kept, progress, found, with_curves)
         if settings.repeats and found.images:
             found = _timed(settings, path, progress, found)
         outcome.models.append(found)
@@ -121,6 +123,7 @@ def _images(
     kept: progress_file.ProgressFile,
     progress: Progress,
     found: ModelResult,
+    with_curves: bool,
 ) -> dict[str, measure.Pictures]:
     """Measure every image into `found`; the pictures of each."""
     depends = {
@@ -130,6 +133,7 @@ def _images(
         "threads": settings.threads,
         "metrics": list(settings.metrics),
         "rivals": list(settings.rivals),
+        "curves": rivals.CURVE if with_curves else (),
     }
     shown = {}
     for i, path in enumerate(settings.images):
@@ -139,7 +143,9 @@ def _images(
             if before := kept.find(key):
                 result, uris = before
             else:
-                result, uris = measure.image(path, codec, compare, settings.rivals, with_pictures)
+                result, uris = measure.image(
+                    path, codec, compare, settings.rivals, with_curves=with_curves, with_pictures=with_pictures
+                )
                 kept.add(key, result, uris)
         except Exception as error:
             fact = str(error) if isinstance(error, (DLFError, OSError)) else f"unexpected {type(error).__name__}: {error}"

@@ -1,3 +1,4 @@
+import bjontegaard
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,6 +26,14 @@ def test_agrees_with_the_cubic_definition():
     assert by_cubic(ANCHOR, TEST) < -15
 
 
+@pytest.mark.parametrize("method", ["akima", "pchip", "cubic"])
+def test_agrees_with_the_packages_methods(method):
+    (ra, qa), (rt, qt) = (tuple(zip(*curve, strict=True)) for curve in (ANCHOR, TEST))
+    expected = bjontegaard.bd_rate(ra, qa, rt, qt, method=method)
+    found = bd_rate(ANCHOR[::-1], TEST[2:] + TEST[:2], lower_is_better=False)  # in any order
+    assert found == pytest.approx(expected, abs=1e-9 if method == "akima" else 0.3)
+
+
 @given(st.floats(0.2, 5))
 def test_rates_times_a_factor_are_that_factor(factor):
     scaled = [(rate * factor, quality) for rate, quality in ANCHOR]
@@ -50,16 +59,33 @@ def test_is_undefined_rather_than_wrong(test):
     assert bd_rate(ANCHOR, test, lower_is_better=False) is None
 
 
-def model(name, ours, rival):
-    """A model with one image, whose codecs have the given (bpp, dB)."""
-    codings = [Coding(codec, 1, bpp, {"PSNR": quality}) for codec, (bpp, quality) in (("dlf", ours), ("avif", rival))]
-    image = ImageResult("a.png", "", 1, 1, {}, 0, codings)
-    return ModelResult(name, name, "", "", "", "", "", {}, [image], [])
+def model(point, curve=(), images=2):
+    """A model at a (bpp, dB), with a rival's curve: means of images that lie around them."""
+    found = [
+        ImageResult(
+            str(i),
+            "",
+            1,
+            1,
+            {},
+            0,
+            [Coding("dlf", 1, point[0] + shift / 100, {"PSNR": point[1] + shift})],
+            [Coding("avif", 1, bpp + shift / 100, {"PSNR": db + shift}, f"quality {q}") for q, (bpp, db) in enumerate(curve)],
+        )
+        for i, shift in enumerate(np.linspace(-1, 1, images))
+    ]
+    return ModelResult("m", "m", "", "", "", "", "", {}, found, [])
 
 
-def test_models_of_several_rates_make_the_curves():
-    models = [model(str(i), ours, rival) for i, (ours, rival) in enumerate(zip(TEST, ANCHOR, strict=True))]
+def test_models_of_several_rates_make_a_curve_against_the_rivals():
+    models = [model(TEST[0], curve=ANCHOR), *map(model, TEST[1:])]
     (found,) = bdrate.between(models, ["PSNR"])
     assert (found.metric, found.test, found.anchor) == ("PSNR", "dlf", "avif")
-    assert found.percent == bd_rate(ANCHOR, TEST, lower_is_better=False)
+    assert found.percent == pytest.approx(bd_rate(ANCHOR, TEST, lower_is_better=False))
     assert bdrate.between(models[:3], ["PSNR"]) == []
+
+
+def test_models_on_different_images_are_not_compared():
+    models = [model(TEST[0], curve=ANCHOR), *map(model, TEST[1:])]
+    assert bdrate.between([*models[:3], model(TEST[3], images=1)], ["PSNR"]) == []
+    assert bdrate.between([model(TEST[0], images=0)] * 4, ["PSNR"]) == []

@@ -3,11 +3,14 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import bjontegaard
 import numpy as np
 import pytest
+from helpers_bundle import make_toy_bundle, seal
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -16,6 +19,7 @@ from dlf.benchmarks import measure, speed
 from dlf.benchmarks.cli import app
 from dlf.benchmarks.metrics import psnr
 from dlf.benchmarks.records import Speed, Timing
+from dlf.kernels.entropy_tables import EntropyTables
 
 QUICK = ("--metrics", "psnr", "--repeats", "0")  # no network to fetch, no process to start
 
@@ -77,11 +81,11 @@ def test_one_image_that_fails_does_not_lose_the_others(photos):
 def test_goes_on_where_it_was_interrupted(photos, monkeypatch):
     done, whole = [], measure.image
 
-    def interrupted(path, *rest):
+    def interrupted(path, *rest, **options):
         if path.name == "c.png":
             raise KeyboardInterrupt
         done.append(path.name)
-        return whole(path, *rest)
+        return whole(path, *rest, **options)
 
     monkeypatch.setattr(measure, "image", interrupted)
     stopped = run("--dataset", "photos", "--json", "r.json", *QUICK)
@@ -89,7 +93,7 @@ def test_goes_on_where_it_was_interrupted(photos, monkeypatch):
     assert "r.json.partial keeps what is done" in stopped.stderr
     assert not Path("r.json").exists()
 
-    monkeypatch.setattr(measure, "image", lambda path, *rest: done.append(path.name) or whole(path, *rest))
+    monkeypatch.setattr(measure, "image", lambda path, *rest, **options: done.append(path.name) or whole(path, *rest, **options))
     assert run("--dataset", "photos", "--json", "r.json", *QUICK).exit_code == 0
     assert done == ["a.png", "b.png", "c.png"]
     assert images(report()) == ["a.png", "b.png", "c.png"]
@@ -99,7 +103,7 @@ def test_goes_on_where_it_was_interrupted(photos, monkeypatch):
 def test_other_settings_measure_anew(photos, monkeypatch):
     (photos / "c.png").write_bytes(b"no image")  # so that the results are kept
     done, whole = [], measure.image
-    monkeypatch.setattr(measure, "image", lambda path, *rest: done.append(path.name) or whole(path, *rest))
+    monkeypatch.setattr(measure, "image", lambda path, *rest, **options: done.append(path.name) or whole(path, *rest, **options))
     for extra, expected in [((), "abc"), ((), "c"), (("--threads", "1"), "abc")]:
         done.clear()
         run("--dataset", "photos", "--json", "r.json", *extra, *QUICK)
@@ -155,6 +159,46 @@ def test_several_models_stand_side_by_side(photos, toy_bundle, bundle_copy):
     result = run("--dataset", "photos", "--model", str(toy_bundle), "--model", str(bundle_copy), "--json", "r.json", *QUICK)
     assert result.exit_code == 0, result.output
     assert [model["model"] for model in report()["models"]] == [toy_bundle.name, bundle_copy.name]
+
+
+def coarser_bundle(folder: Path, factor: float) -> Path:
+    """A toy bundle with larger quantisation steps: a lower rate and quality."""
+    make_toy_bundle(folder)
+    tables = EntropyTables.from_bytes((folder / "entropy.bin").read_bytes())
+    (folder / "entropy.bin").write_bytes(replace(tables, q=factor * tables.q).to_bytes())
+    seal(folder)
+    return folder
+
+
+def test_four_models_have_bd_rates(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(2):  # what a toy bundle codes well: flat blocks
+        blocks = np.random.default_rng(i).integers(64, 192, (8, 8 * (i + 1), 3), dtype=np.uint8)
+        Image.fromarray(blocks.repeat(32, 0).repeat(32, 1)).save(f"{i}.png")
+    models = [coarser_bundle(tmp_path / f"x{factor}", factor) for factor in (1, 3, 6, 10)]
+    options = [part for model in models for part in ("--model", str(model))]
+    result = run("--dataset", ".", *options, "--rivals", "jpeg", "--json", "r.json", *QUICK)
+    assert result.exit_code == 0, result.output
+    ours = [model["means"]["dlf"] for model in report()["models"]]
+    assert sorted(ours, key=lambda means: means["bpp"]) == sorted(ours, key=lambda means: means["PSNR"]) == ours[::-1]
+    points = [image["curves"] for image in report()["models"][0]["images"]]
+    theirs = [
+        {key: np.mean([c["bpp"] if key == "bpp" else c["quality"][key] for c in q]) for key in ours[0] if key != "bytes"}
+        for q in zip(*points, strict=True)
+    ]
+    expected = bjontegaard.bd_rate(
+        [point["bpp"] for point in theirs],
+        [point["PSNR"] for point in theirs],
+        [point["bpp"] for point in ours[::-1]],
+        [point["PSNR"] for point in ours[::-1]],
+        method="akima",
+        require_matching_points=False,
+        min_overlap=0,
+    )
+    (found,) = report()["bd_rates"]
+    assert found == {"metric": "PSNR", "test": "dlf", "anchor": "jpeg", "percent": pytest.approx(expected)}
+    assert f"BD-rate by PSNR: dlf needs {expected:+.2f} % of the bits of jpeg" in result.stdout
+    assert not any(image["curves"] for model in report()["models"][1:] for image in model["images"])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from PIL import Image
 
 import dlf
 from dlf.benchmarks import measure
-from dlf.benchmarks.rivals import decode, encode
+from dlf.benchmarks.rivals import CURVE, decode, encode
 
 
 def compare(original, decoded):
@@ -41,3 +41,15 @@ def test_a_rival_is_measured_at_our_size(photo, toy_bundle):
     assert rival.quality == compare(pixels, decode(expected.data))
     assert list(pictures) == ["original", "dlf", "jpeg"]
     assert all(uri.startswith("data:image/webp;base64,") for uri in pictures.values())
+
+
+def test_a_rivals_curve_is_of_all_its_qualities(photo, toy_bundle):
+    with dlf.Codec(toy_bundle) as codec:
+        result, _ = measure.image(photo, codec, compare, ["jpeg", "webp"], with_curves=True)
+    assert [(coding.codec, coding.setting) for coding in result.curves] == [
+        (name, f"quality {quality}") for name in ("jpeg", "webp") for quality in CURVE
+    ]
+    for curve in (result.curves[: len(CURVE)], result.curves[len(CURVE) :]):
+        assert len({coding.bytes for coding in curve}) == len(CURVE)
+        assert curve == sorted(curve, key=lambda coding: coding.bytes)
+        assert curve[0].quality["error"] > curve[-1].quality["error"]
