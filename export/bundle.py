@@ -4,7 +4,8 @@ import json
 import logging
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -55,11 +56,18 @@ def write_bundle(
     """
     if half_weights:
         _round_to_half(model)
+    with writing(output) as folder:
+        _fill(model, folder, name, half_weights, progress)
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[Path]:
+    """An empty folder to fill; if that goes well it becomes `output`, in place of what is there, and else it disappears."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary) / "bundle"
         folder.mkdir()
-        _fill(model, folder, name, half_weights, progress)
+        yield folder
         if output.exists():
             output.rename(Path(temporary) / "replaced")
         folder.rename(output)
@@ -107,7 +115,6 @@ def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Cal
     (folder / references.NAME).write_bytes(reference)
 
     progress("manifest")
-    packages = ("dlf", "torch", "onnx", "onnxscript", "onnxruntime")
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -117,11 +124,17 @@ def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Cal
         "weights": "fp16" if half_weights else "fp32",
         "stages": described,
         "prior_bytes": cost,
-        "files": {file.name: _vouch(file) for file in sorted(folder.iterdir())},
-        "exporter": {"python": platform.python_version(), **{package: version(package) for package in packages}},
+        "files": {file.name: vouch(file) for file in sorted(folder.iterdir())},
+        "exporter": {"python": platform.python_version(), **versions("dlf", "torch", "onnx", "onnxscript", "onnxruntime")},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def _vouch(file: Path) -> dict[str, object]:
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of packages, as a manifest names them."""
+    return {package: version(package) for package in packages}
+
+
+def vouch(file: Path) -> dict[str, object]:
+    """A file's entry in the manifest."""
     return {"bytes": file.stat().st_size, "sha256": file_sha256(file)}

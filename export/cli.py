@@ -1,18 +1,22 @@
-"""The `dlf-export` command: a checkpoint to a bundle.
+"""The `dlf-export` command: a checkpoint to a bundle, or a bundle to one of lower precision.
 
 Exit codes: 0 done; 1 refused, nothing written; 2 wrong usage; 130 interrupted.
 """
 
 import logging
+import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 from rich.console import Console
 
 import dlf
 from dlf.runtime.errors import DLFError
+
+Precision: TypeAlias = Literal["fp32", "fp16"]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
@@ -34,12 +38,22 @@ def _print_version(wanted: bool) -> None:
 
     \b
     dlf-export qp0.ckpt -o bundles/qp0
-    dlf-export model.safetensors -o bundle --name "my model" -v"""
+    dlf-export model.safetensors -o bundle --name "my model" -v
+    dlf-export qp0.ckpt -o bundles/qp0-fp16 --precision fp16
+    dlf-export bundles/qp0 -o bundles/qp0-fp16 --precision fp16 --photographs kodak/"""
 )
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="The authors' .ckpt, a state dict, or a .safetensors file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="The authors' .ckpt, a state dict, or a .safetensors file; or an fp32 bundle, to be converted."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The folder to write.")],
     name: Annotated[str | None, typer.Option(help="The model's name. By default the checkpoint's.")] = None,
+    precision: Annotated[Precision, typer.Option(help="What the stages compute in.")] = "fp32",
+    photographs: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Photographs to hold a lower precision against fp32 on. By default scikit-learn's."),
+    ] = None,
     half_weights: Annotated[
         bool, typer.Option("--half-weights", help="Store weights in 16 bits; computing stays in 32.")
     ] = False,
@@ -52,7 +66,8 @@ def export(
 ) -> None:
     """Export a DLF checkpoint to a bundle: one ONNX graph a stage, and the entropy model in integers.
 
-    Each stage is compared with PyTorch, and the integer prior with the float one; a bundle that fails is not written.
+    Each stage is compared with PyTorch, and the integer prior with the float one; a bundle of lower precision is held against
+    the fp32 one on photographs. A bundle that fails is not written.
     """
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("dlf").setLevel(logging.INFO if verbose else logging.WARNING)
@@ -62,16 +77,31 @@ def export(
         )
         stderr.print(f"dlf-export: {output} exists; {remedy}")
         raise typer.Exit(1)
+    from_bundle = (source / "manifest.json").is_file()
+    if from_bundle and (precision == "fp32" or half_weights or name):
+        raise typer.BadParameter("a bundle can only be converted to another --precision, without --half-weights or --name")
     try:
-        _run(checkpoint, output, name or checkpoint.stem, half_weights, threads)
+        with stderr.status("loading") as status:
+            _run(source, output, name, half_weights, precision, photographs, threads, lambda step: status.update(step))
     except DLFError as error:
         stderr.print(f"dlf-export: {error}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    size = sum(file.stat().st_size for file in output.iterdir())
+    stderr.print(f"{source} -> {output}: {size / 1e6:.1f} MB")
 
 
-def _run(checkpoint: Path, output: Path, name: str, half_weights: bool, threads: int | None) -> None:
+def _run(
+    source: Path,
+    output: Path,
+    name: str | None,
+    half_weights: bool,
+    precision: Precision,
+    photographs: Path | None,
+    threads: int | None,
+    progress: Callable[[str], None],
+) -> None:
     import torch  # here, so that --help and refusals of usage are quick
 
     from dlf.export.bundle import write_bundle
@@ -82,8 +112,21 @@ def _run(checkpoint: Path, output: Path, name: str, half_weights: bool, threads:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     if threads is not None:
         torch.set_num_threads(threads)
-    with stderr.status("loading") as status:
-        model = load_checkpoint(checkpoint)
-        write_bundle(model, output, name, half_weights=half_weights, progress=lambda step: status.update(step))
-    size = sum(file.stat().st_size for file in output.iterdir())
-    stderr.print(f"{checkpoint} -> {output}: {size / 1e6:.1f} MB")
+
+    def export(target: Path) -> None:
+        write_bundle(load_checkpoint(source), target, name or source.stem, half_weights=half_weights, progress=progress)
+
+    if precision == "fp32":
+        export(output)
+        return
+    from dlf.export.convert import convert_bundle
+    from dlf.export.parity import load_photographs
+
+    pictures = load_photographs(photographs)
+    if (source / "manifest.json").is_file():
+        convert_bundle(source, output, precision, pictures, progress=progress)
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.fp32.") as temporary:
+        export(Path(temporary) / "bundle")
+        convert_bundle(Path(temporary) / "bundle", output, precision, pictures, progress=progress)

@@ -7,23 +7,23 @@ keeps these pairs (`tests/export/test_emulation.py` compares with NumPy's float1
 the tensor cores' accumulators.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import onnxruntime
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, helper
 
 from dlf.export.precision import FLOAT, HALF, MOVEMENT, element_types
 from dlf.runtime.backends import Arrays
 
-# Outputs of an emulated graph that are not the stage's own: the largest magnitude of an fp16 tensor before it is rounded.
-LARGEST = "largest "
+_LARGEST = "largest "
 
 
 def emulate(source: Path, target: Path) -> None:
     """Write the emulated form of the graph `source` to `target`, in the same folder: its weights stay where they are.
 
-    To the outputs of the stage come, for each fp16 tensor x that is computed, the scalar `largest x`.
+    It has one more output, a scalar, for each fp16 tensor that is computed: the largest magnitude before rounding.
     """
     assert source.parent == target.parent
     model = onnx.load(source, load_external_data=False)
@@ -40,7 +40,7 @@ def emulate(source: Path, target: Path) -> None:
         nodes.append(node)
         for name in rounded:
             nodes += _round(f"{name} exact", name)
-            graph.output.append(helper.make_tensor_value_info(LARGEST + name, FLOAT, []))
+            graph.output.append(helper.make_tensor_value_info(_LARGEST + name, FLOAT, []))
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(copies)
@@ -56,16 +56,25 @@ def _round(source: str, target: str) -> list[NodeProto]:
         helper.make_node("Cast", [source], [f"{target} rounded"], to=HALF),
         helper.make_node("Cast", [f"{target} rounded"], [target], to=FLOAT),
         helper.make_node("Abs", [source], [f"{target} magnitude"]),
-        helper.make_node("ReduceMax", [f"{target} magnitude"], [LARGEST + target], keepdims=0),
+        helper.make_node("ReduceMax", [f"{target} magnitude"], [_LARGEST + target], keepdims=0),
     ]
 
 
-def run(path: Path, inputs: Arrays, threads: int) -> Arrays:
-    """The outputs of an emulated graph, run as it stands: without any optimisation."""
+def load(path: Path, threads: int) -> Callable[[Arrays], tuple[Arrays, dict[str, float]]]:
+    """Load an emulated graph to run it as it stands, without any optimisation.
+
+    It gives the stage's outputs, and of each fp16 tensor the largest magnitude before it was rounded.
+    """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs), strict=True))
+
+    def run(inputs: Arrays) -> tuple[Arrays, dict[str, float]]:
+        found = dict(zip(names, session.run(names, inputs), strict=True))
+        magnitudes = {name.removeprefix(_LARGEST): float(found.pop(name)) for name in names if name.startswith(_LARGEST)}
+        return found, magnitudes
+
+    return run

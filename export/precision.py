@@ -1,6 +1,6 @@
 """A stage's fp32 graph as a strongly typed fp16 graph: every tensor has its type, and every change of type is a Cast.
 
-TensorRT has no fp16 switch any more; it computes each node in the types that the graph gives it. So here is where they are chosen:
+TensorRT has no fp16 switch any more; it computes each node in the types that the graph gives it. They are chosen here:
 
 - Convolutions and matrix products (linear layers, attention) are fp16, and their weights are stored in fp16.
 - Normalisation, softmax and other functions are fp32, and their parameters stay as they are.
@@ -95,7 +95,7 @@ def to_half(model: onnx.ModelProto, types: Mapping[str, int], keep: Collection[s
 
 
 def _take_weights(graph: GraphProto) -> dict[str, TensorProto]:
-    """Take the float weights out of a graph, by the name under which fp32 nodes know them; those stored in fp16 lose their Cast."""
+    """Take the float weights out of a graph, by the names that fp32 nodes know them by; those stored in fp16 lose their Cast."""
     weights = {weight.name: weight for weight in graph.initializer if weight.data_type in (FLOAT, HALF)}
     others = [weight for weight in graph.initializer if weight.name not in weights]
     casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in weights]
@@ -151,7 +151,7 @@ def _rewrite(
     What is called x in the fp32 graph is called x.half in fp16.
     """
     nodes: list[NodeProto] = []
-    present = {(entry.name, FLOAT) for entry in graph.input}
+    present: set[tuple[str, int]] = {(entry.name, FLOAT) for entry in graph.input}
 
     def spelled(name: str, kind: int) -> str:
         return f"{name}.half" if kind == HALF else name

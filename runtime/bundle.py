@@ -30,6 +30,7 @@ class Bundle:
         path: the folder.
         manifest: the content of manifest.json.
         name: of the model.
+        precision: of its stages: "fp32", or a lower one that its graphs spell out.
         fingerprint: of the model, as `.dlf` files carry it: four hexadecimal digits.
         entropy: its entropy model.
 
@@ -49,6 +50,7 @@ class Bundle:
             }
             self._stages = {str(name): str(entry["file"]) for name, entry in self.manifest["stages"].items()}
             self.fingerprint = str(self.manifest["fingerprint"])
+            self.precision = str(self.manifest["precision"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._broken("manifest.json", f"lacks or garbles a field ({type(error).__name__}: {error})") from error
         try:

@@ -1,0 +1,213 @@
+"""A bundle of lower precision from an fp32 bundle: convert, hold against the bars, send back to fp32 what fails, write.
+
+The entropy model is copied as it is, so that each bundle decodes what the other wrote.
+"""
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from dlf.export import emulation
+from dlf.export.bundle import versions, vouch, writing
+from dlf.export.parity import DECODER, STAGES, Bars, Gate, StageFigures
+from dlf.export.precision import LAYERS, MOVEMENT, Converter
+from dlf.runtime import references
+from dlf.runtime.bundle import Bundle
+from dlf.runtime.errors import ExportError
+from dlf.runtime.images import Pixels
+
+log = logging.getLogger(__name__)
+
+# The module that prepares a precision's converter, and the bars that its bundles must keep to.
+PRECISIONS: dict[str, tuple[str, Bars]] = {"fp16": ("dlf.export.precision", Bars())}
+# Into how many runs of layers a stage is cut to find which of them disturb it most.
+RUNS = 8
+# How many of a stage's tensors the manifest names, those closest to overflow.
+TENSORS_NAMED = 5
+
+
+def convert_bundle(
+    source: Path,
+    output: Path,
+    target: str,
+    photographs: Sequence[Pixels],
+    *,
+    bars: Bars | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Write the bundle `source`, an fp32 one, in precision `target` to `output`, which appears whole or not at all.
+
+    `bars` are the precision's own by default. `progress` is told of each step.
+
+    Raises:
+        ExportError: `source` is not an fp32 bundle, or a bar fails even with everything that it depends on in fp32; nothing
+            is written.
+        BundleForeignError, BundleBrokenError: of the source.
+    """
+    bundle = Bundle(source)
+    if bundle.precision != "fp32":
+        raise ExportError(f"{source} is in {bundle.precision}; convert the fp32 bundle that it was made from")
+    module, usual = PRECISIONS[target]
+    bars = bars or usual
+    with writing(output) as folder:
+        progress("photographs in fp32")
+        gate = Gate(source, photographs, torch.get_num_threads())
+        progress(f"preparing {target}")
+        converter: Converter = import_module(module).prepare(source, photographs)
+        stages = {name: _Stage(name, bundle.stage(name), folder, converter) for name in STAGES}
+        for stage in stages.values():
+            progress(f"stage {stage.name}")
+            _make_room(stage, gate, bars)
+        progress("photographs")
+        figures = _reach_bars(stages, gate, bars, progress)
+        for stage in stages.values():
+            stage.emulated.unlink()
+        copied = [name for name in ("entropy.bin", references.NAME) if name in bundle.manifest["files"]]
+        for name in copied:
+            shutil.copyfile(source / name, folder / name)
+        (folder / "manifest.json").write_text(
+            json.dumps(_manifest(bundle, folder, target, stages, bars, figures), indent=1) + "\n"
+        )
+
+
+class _Stage:
+    """A stage while it is being converted, with the nodes that have gone back to fp32."""
+
+    def __init__(self, name: str, source: Path, folder: Path, converter: Converter) -> None:
+        self.name = name
+        self.kept: set[str] = set()
+        self.figures: StageFigures | None = None
+        self.emulated = folder / f"{name}.emulated.onnx"
+        self._source, self._target, self._converter = source, folder / f"{name}.onnx", converter
+        graph = onnx.load(source, load_external_data=False).graph
+        self._order = [node.name for node in graph.node]
+        self._layers = [node.name for node in graph.node if node.op_type in LAYERS]
+        self._runs: list[list[str]] | None = None
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers that are not in fp32."""
+        return [layer for layer in self._layers if layer not in self.kept]
+
+    @property
+    def fp32_nodes(self) -> list[str]:
+        """The nodes that have gone back to fp32, in the order of the graph."""
+        return [name for name in self._order if name in self.kept]
+
+    def convert(self, gate: Gate) -> StageFigures:
+        """Write the stage and measure it."""
+        self._convert(self.kept)
+        self.figures = gate.measure(self.name, self.emulated)
+        log.info("%s: error %s, %d nodes back in fp32", self.name, self.figures.error, len(self.kept))
+        return self.figures
+
+    def keep_noisiest(self, gate: Gate) -> None:
+        """Send the run of layers back to fp32 that disturbs the stage most when nothing else is converted."""
+        if self._runs is None:
+            count = min(RUNS, len(self.layers))
+            runs = [[str(layer) for layer in run] for run in np.array_split(self.layers, count)]
+            self._runs = sorted(runs, key=lambda run: self._noise(run, gate))
+        self.kept.update(self._runs.pop())
+        self.convert(gate)
+
+    def keep_overflowing(self, tensors: Collection[str]) -> None:
+        """Send the nodes back to fp32 that compute these fp16 tensors, or that have them cast from fp32."""
+        nodes = onnx.load(self._target, load_external_data=False).graph.node
+        producers = {output: node for node in nodes for output in node.output}
+
+        def readers(tensor: str) -> Iterator[str]:
+            for node in nodes:
+                if tensor in node.input:
+                    yield node.name
+                    if node.op_type in MOVEMENT:
+                        yield from readers(node.output[0])
+
+        before = len(self.kept)
+        for tensor in tensors:
+            producer = producers[tensor]
+            self.kept.update(readers(tensor) if producer.op_type == "Cast" else [producer.name])
+        if len(self.kept) == before:
+            raise ExportError(f"stage {self.name}: {', '.join(tensors)} leave fp16's range, and nothing else can go back to fp32")
+
+    def _noise(self, run: Collection[str], gate: Gate) -> float:
+        self._convert(self.kept.union(self._layers).difference(run))
+        return gate.measure(self.name, self.emulated, photographs=1).noise
+
+    def _convert(self, keep: Collection[str]) -> None:
+        self._converter(self._source, self._target, keep)
+        emulation.emulate(self._target, self.emulated)
+
+
+def _make_room(stage: _Stage, gate: Gate, bars: Bars) -> None:
+    """Convert a stage, with what comes too close to fp16's largest number in fp32."""
+    while True:
+        headroom = stage.convert(gate).headroom
+        tight = [tensor for tensor, room in headroom.items() if 0 < room < bars.headroom]
+        # Behind a tensor that overflows others may be infinite or NaN (and have room 0 or NaN); the first of them tells.
+        tight = tight or [tensor for tensor, room in headroom.items() if not room > 0][:1]
+        if not tight:
+            return
+        stage.keep_overflowing(tight)
+        log.warning("stage %s: back to fp32 for want of range: %s", stage.name, ", ".join(tight))
+
+
+def _reach_bars(stages: dict[str, _Stage], gate: Gate, bars: Bars, progress: Callable[[str], None]) -> list[dict[str, float]]:
+    """Send layers back to fp32 until every photograph keeps to the bars; the photographs' figures then."""
+    emulated = {name: stage.emulated for name, stage in stages.items()}
+    while True:
+        figures = gate.compare(emulated)
+        failed = sorted({bar for each in figures for bar in bars.failures(each)})
+        if not failed:
+            return figures
+        # Where pictures of the same file agree it is likely the encoder that changes LPIPS.
+        encoder_fails = "psnr" not in failed and (failed != ["lpips"] or stages["analysis"].layers)
+        blamed = [name for name in (["analysis"] if encoder_fails else DECODER) if stages[name].layers]
+        if not blamed:
+            raise ExportError(
+                f"the bars {', '.join(failed)} are not reached, even with the stages that matter in fp32: {figures}"
+            )
+        stage = stages[gate.noisiest(emulated, blamed)]
+        progress(f"{', '.join(failed)} not reached; layers of {stage.name} go back to fp32")
+        stage.keep_noisiest(gate)
+        log.warning("%s not reached: of stage %s %d layers are left", ", ".join(failed), stage.name, len(stage.layers))
+
+
+def _manifest(
+    bundle: Bundle, folder: Path, target: str, stages: dict[str, _Stage], bars: Bars, figures: list[dict[str, float]]
+) -> dict[str, Any]:
+    manifest = {**bundle.manifest, "precision": target, "weights": target}
+    manifest["stages"] = {
+        name: {
+            **bundle.manifest["stages"][name],
+            "file": f"{name}.onnx",
+            "precision": target if stage.layers else "fp32",
+            "fp32_nodes": stage.fp32_nodes,
+            "against_fp32": _describe(stage.figures),
+        }
+        for name, stage in stages.items()
+    }
+    manifest["against_fp32"] = {"bars": asdict(bars), "photographs": [_numbers(each) for each in figures]}
+    manifest["files"] = {file.name: vouch(file) for file in sorted(folder.iterdir())}
+    manifest["exporter"] = {**bundle.manifest["exporter"], **versions("dlf", "onnx", "onnxruntime")}
+    return manifest
+
+
+def _describe(figures: StageFigures | None) -> dict[str, Any]:
+    assert figures is not None
+    narrowest = sorted(figures.headroom.items(), key=lambda item: item[1])[:TENSORS_NAMED]
+    return {"error": _numbers(figures.error), "headroom": _numbers(dict(narrowest))}
+
+
+def _numbers(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Four digits of each; JSON has no infinity, so None stands for it."""
+    return {name: float(f"{value:.4g}") if math.isfinite(value) else None for name, value in figures.items()}
