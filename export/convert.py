@@ -166,7 +166,7 @@ def _reach_bars(stages: dict[str, _Stage], gate: Gate, bars: Bars, progress: Cal
     emulated = {name: stage.emulated for name, stage in stages.items()}
     while True:
         figures = gate.compare(emulated)
-        failed = sorted({bar for each in figures for bar in bars.failures(each)})
+        failed = bars.failures(figures)
         if not failed:
             return figures
         # Where pictures of the same file agree it is likely the encoder that changes LPIPS.
