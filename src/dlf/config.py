@@ -1,6 +1,8 @@
 """Where the native library lies: `python -m dlf.config --cflags --libs` prints what a C build needs."""
 
 import argparse
+from importlib.util import find_spec
+from pathlib import Path
 
 import dlf
 from dlf.runtime import builtin
@@ -17,6 +19,7 @@ def main() -> None:
         "includedir": (str(include), "the folder of dlf.h"),
         "libdir": (str(folder), "the folder of libdlf; its pkgconfig/ is for PKG_CONFIG_PATH"),
         "model": (str(builtin.path()), "the folder of the built-in model's bundle"),
+        "openvino": (_openvino(), "the folder of OpenVINO's C library, for DLF_OPENVINO"),
     }
     parser = argparse.ArgumentParser(prog="python -m dlf.config", description="What it takes to build C programs with libdlf.")
     for name, (_, meaning) in answers.items():
@@ -25,7 +28,15 @@ def main() -> None:
     chosen = [answer for name, (answer, _) in answers.items() if getattr(asked, name)]
     if not chosen:
         parser.error("ask for at least one of --" + ", --".join(answers))
+    if None in chosen:
+        parser.error("OpenVINO is not installed; pip install openvino")
     print(*chosen)
+
+
+def _openvino() -> str | None:
+    """Where the wheel from PyPI keeps libopenvino_c; None without it."""
+    package = find_spec("openvino")
+    return str(Path(package.origin).parent / "libs") if package and package.origin else None
 
 
 if __name__ == "__main__":
