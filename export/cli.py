@@ -14,7 +14,9 @@ import typer
 from rich.console import Console
 
 import dlf
-from dlf.runtime.errors import DLFError
+from dlf.export.engine import build_engines, target_gpus
+from dlf.runtime.bundle import Bundle
+from dlf.runtime.errors import DLFError, InvalidArgumentError
 
 Precision: TypeAlias = Literal["fp32", "fp16"]
 
@@ -40,7 +42,8 @@ def _print_version(wanted: bool) -> None:
     dlf-export qp0.ckpt -o bundles/qp0
     dlf-export model.safetensors -o bundle --name "my model" -v
     dlf-export qp0.ckpt -o bundles/qp0-fp16 --precision fp16
-    dlf-export bundles/qp0 -o bundles/qp0-fp16 --precision fp16 --photographs kodak/"""
+    dlf-export bundles/qp0 -o bundles/qp0-fp16 --precision fp16 --photographs kodak/
+    dlf-export qp0.ckpt -o bundles/qp0-fp16 --precision fp16 --engine --gpu sm_89 --gpu sm_120"""
 )
 def export(
     source: Annotated[
@@ -57,6 +60,13 @@ def export(
     half_weights: Annotated[
         bool, typer.Option("--half-weights", help="Store weights in 16 bits; computing stays in 32.")
     ] = False,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Build TensorRT engines too, in your cache; see python -m dlf.export.engine --help.")
+    ] = False,
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(metavar="sm_XX", help="GPU to build engines for; may be repeated. By default this machine's."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. By default as many as there are.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that exists.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell each stage's error against PyTorch.")] = False,
@@ -80,9 +90,14 @@ def export(
     from_bundle = (source / "manifest.json").is_file()
     if from_bundle and (precision == "fp32" or half_weights or name):
         raise typer.BadParameter("a bundle can only be converted to another --precision, without --half-weights or --name")
+    if gpu and not engine:
+        raise typer.BadParameter("it is for --engine alone", param_hint="--gpu")
     try:
+        gpus = target_gpus(gpu or ()) if engine else []
         with stderr.status("loading") as status:
             _run(source, output, name, half_weights, precision, photographs, threads, lambda step: status.update(step))
+    except InvalidArgumentError as error:
+        raise typer.BadParameter(str(error)) from error
     except DLFError as error:
         stderr.print(f"dlf-export: {error}")
         raise typer.Exit(1) from None
@@ -90,6 +105,11 @@ def export(
         raise typer.Exit(130) from None
     size = sum(file.stat().st_size for file in output.iterdir())
     stderr.print(f"{source} -> {output}: {size / 1e6:.1f} MB")
+    try:
+        build_engines(Bundle(output), gpus, stderr)
+    except (DLFError, OSError) as error:
+        stderr.print(f"dlf-export: {output} is written, but not all its engines: {error}")
+        raise typer.Exit(1) from None
 
 
 def _run(

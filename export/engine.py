@@ -194,15 +194,10 @@ def parse_size(text: str) -> Size:
 
 
 def build_engines(
-    bundle: Bundle,
-    gpus: Sequence[str] = (),
-    sizes: Sequence[Size] = (),
-    stages: Sequence[str] = (),
-    console: Console | None = None,
+    bundle: Bundle, gpus: Iterable[str], console: Console, sizes: Sequence[Size] = (), stages: Sequence[str] = ()
 ) -> None:
     """Build the engines of a bundle, all stages by default, and tell of each on `console`; see `build_engine`."""
-    console = console or Console(stderr=True, quiet=True)
-    for gpu in target_gpus(gpus):
+    for gpu in gpus:
         for stage in stages or bundle.manifest["stages"]:
             with console.status(f"engine of {stage} for {gpu}"):
                 engine = build_engine(bundle, stage, gpu, sizes)
@@ -216,12 +211,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def main(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that dlf-export has written.")],
     gpu: Annotated[
-        list[str], typer.Option(metavar="sm_XX", help="GPU to build for; may be repeated. By default this machine's.")
-    ] = [],  # noqa: B006
+        list[str] | None, typer.Option(metavar="sm_XX", help="GPU to build for; may be repeated. By default this machine's.")
+    ] = None,
     size: Annotated[
-        list[str], typer.Option(metavar="WxH[xN]", help="Image size to tune for, in pixels, and images at a time.")
-    ] = [],  # noqa: B006
-    stage: Annotated[list[str], typer.Option(metavar="NAME", help="Stage to build; may be repeated. By default all.")] = [],  # noqa: B006
+        list[str] | None, typer.Option(metavar="WxH[xN]", help="Image size to tune for, in pixels, and images at a time.")
+    ] = None,
+    stage: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Stage to build; may be repeated. By default all.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell why cached engines are not used.")] = False,
 ) -> None:
     """Build the TensorRT engines of a bundle into this user's engine cache; those that are there are kept."""
@@ -229,7 +226,8 @@ def main(
     logging.getLogger("dlf").setLevel(logging.INFO if verbose else logging.WARNING)
     stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     try:
-        build_engines(Bundle(bundle), gpu, [parse_size(text) for text in size], stage, stderr)
+        sizes = [parse_size(text) for text in size or ()]
+        build_engines(Bundle(bundle), target_gpus(gpu or ()), stderr, sizes, stage or ())
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     except (DLFError, OSError) as error:
