@@ -1,4 +1,4 @@
-"""The `dlf` command: encode images to `.dlf` files, decode them, describe them.
+"""The `dlf` command: encode images to `.dlf` files, decode them, describe them; look after the installation.
 
 Results meant for programs go to stdout, everything else to stderr. Exit codes: 0 done; 1 a file failed and the others were
 done; 2 wrong usage; 130 interrupted.
@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated
@@ -183,6 +184,41 @@ def info(
         )
 
     _for_each(files, info_one, verbose)
+
+
+@app.command(
+    epilog="""Examples:
+
+    \b
+    dlf doctor                                      the built-in model
+    dlf doctor --model bundle --backend onnxruntime"""
+)
+def doctor(
+    model: Model = None,
+    backend: BackendName = None,
+    threads: Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Tell what is installed and what would be used, and test that it computes what it should.
+
+    Run this first on a new machine. Each stage of the model runs on the chosen backend, and is held against what it gave where
+    the model was exported; the entropy core must be exact. Exit code 1 if any check fails, or there is nothing to check against.
+    """
+    from dlf.runtime.doctor import examine
+    from dlf.runtime.doctor.text import show
+
+    _log_to_stderr(verbose)
+    try:
+        report = examine(model, backend, threads)
+    except InvalidArgumentError as error:
+        raise typer.BadParameter(str(error)) from error
+    if as_json:
+        print(json.dumps({**asdict(report), "passed": report.passed}))
+    else:
+        show(report, Console())
+    if not report.passed:
+        raise typer.Exit(1)
 
 
 def _targets(inputs: list[str], output: str | None, suffix: str, as_json: bool) -> dict[str, str]:

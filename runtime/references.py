@@ -45,14 +45,26 @@ class References:
     Attributes:
         file: a `.dlf` file that the bundle's entropy core wrote.
         y_hat_sha256: digest of the detail latent in that file, y_hat as `EntropyModel.decode_detail` gives it.
-        inputs: stage -> its inputs, where they are stored; those of `analysis` and `synthesis` come from `picture` and `latents`.
+        activations: stage -> its inputs, where they are stored.
         outputs: stage -> its outputs, by their names.
     """
 
     file: bytes
     y_hat_sha256: str
-    inputs: dict[str, Arrays]
+    activations: dict[str, Arrays]
     outputs: dict[str, dict[str, Output]]
+
+    def inputs(self, stage: str, entropy: EntropyModel) -> Arrays:
+        """What a stage was given; `entropy` is the bundle's.
+
+        Raises:
+            DLFError: see `latents`.
+        """
+        if stage == "analysis":
+            return {"image": pad_to_tiles(picture())}
+        if stage == "synthesis":
+            return latents(entropy, self.file)
+        return self.activations[stage]
 
     def errors(self, stage: str, outputs: Arrays) -> dict[str, float]:
         """The relative error of each output of a stage: the root of the mean square of the differences, over that of the values.
@@ -130,17 +142,17 @@ def read(path: Path) -> References:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
-        inputs: dict[str, Arrays] = {}
+        activations: dict[str, Arrays] = {}
         outputs: dict[str, dict[str, Output]] = {}
         for key in arrays:
             stage, _, rest = key.partition(".")
             name, _, kind = rest.partition(".")
             if kind == "input":
-                inputs.setdefault(stage, {})[name] = _thickened(arrays[key])
+                activations.setdefault(stage, {})[name] = _thickened(arrays[key])
             elif kind == "values":
                 shape = tuple(int(side) for side in arrays[f"{stage}.{name}.shape"])
                 outputs.setdefault(stage, {})[name] = Output(shape, arrays[key])
-        return References(arrays["dlf"].tobytes(), arrays["y_hat_sha256"].tobytes().hex(), inputs, outputs)
+        return References(arrays["dlf"].tobytes(), arrays["y_hat_sha256"].tobytes().hex(), activations, outputs)
     except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleBrokenError(
             f"{path} is no file of reference outputs ({type(error).__name__}: {error}); export or download the bundle again."

@@ -1,0 +1,128 @@
+"""What `dlf doctor` finds out: what is installed and there, what would be used and why, and whether it computes what it should.
+
+Nothing here raises for what it finds: a missing backend or a broken bundle is a check that failed.
+"""
+
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dlf
+from dlf.runtime import builtin
+from dlf.runtime.backends import Backend, choose, open_backend
+from dlf.runtime.bundle import Bundle
+from dlf.runtime.doctor import selftest, system
+from dlf.runtime.doctor.selftest import Check
+from dlf.runtime.doctor.system import GPU
+from dlf.runtime.engine_cache import Engine, EngineCache
+from dlf.runtime.errors import DLFError
+
+
+@dataclass
+class Report:
+    """All that was found.
+
+    Attributes:
+        dlf, python, system: versions.
+        packages: library -> version; None if it is not installed.
+        processor: the CPU's name.
+        isa: the instructions that the entropy core's prior runs on; None if no bundle could be opened.
+        gpus: the NVIDIA GPUs.
+        model: the bundle's folder, and its name, fingerprint and precision if it could be opened.
+        backend: its name, the reason of the choice, its device, precision and versions; None if none could be opened.
+        engines: the cached TensorRT engines, each with its stage, precision, library, version, gpu, bytes and path.
+        engine_folder: where they are.
+        checks: the self-test, in its order.
+    """
+
+    dlf: str
+    python: str
+    system: str
+    packages: dict[str, str | None]
+    processor: str
+    isa: str | None
+    gpus: list[GPU]
+    model: dict[str, str]
+    backend: dict[str, Any] | None
+    engine_folder: str
+    engines: list[dict[str, Any]]
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+def examine(model: str | os.PathLike[str] | None = None, backend: str | None = None, threads: int | None = None) -> Report:
+    """Look at everything, and test a bundle on a backend; by default, as in `dlf.Codec`, the built-in model on the best.
+
+    Raises:
+        InvalidArgumentError: there is no backend of that name, or `threads` is below 1.
+    """
+    path = Path(builtin.path() if model is None else model)
+    cache = EngineCache()
+    report = Report(
+        dlf=dlf.__version__,
+        python=platform.python_version(),
+        system=platform.platform(),
+        packages=system.packages(),
+        processor=system.processor(),
+        isa=None,
+        gpus=system.gpus(),
+        model={"path": str(path)},
+        backend=None,
+        engine_folder=str(cache.folder),
+        engines=[_describe(engine) for engine in cache.engines()],
+    )
+    opened = _open_backend(report, backend, threads)
+    bundle = _open_bundle(report, path)
+    if bundle:
+        report.checks += selftest.run(bundle, opened)
+    return report
+
+
+def _open_backend(report: Report, name: str | None, threads: int | None) -> Backend | None:
+    try:
+        name, reason = choose(name)
+        backend = open_backend(name, threads)
+    except ValueError:
+        raise  # InvalidArgumentError
+    except DLFError as error:
+        report.checks.append(Check("backend", False, str(error)))
+        return None
+    report.backend = {
+        "name": name,
+        "reason": reason,
+        "device": backend.device,
+        "precision": backend.precision,
+        "versions": dict(backend.versions),
+    }
+    return backend
+
+
+def _open_bundle(report: Report, path: Path) -> Bundle | None:
+    try:
+        bundle = Bundle(path)
+    except (DLFError, OSError) as error:
+        report.checks.append(Check("bundle", False, str(error)))
+        return None
+    precision = str(bundle.manifest.get("precision", "unknown"))
+    report.model |= {"name": bundle.name, "fingerprint": bundle.fingerprint, "precision": precision}
+    report.isa = bundle.entropy.isa
+    return bundle
+
+
+def _describe(engine: Engine) -> dict[str, Any]:
+    key = engine.key
+    return {
+        "stage": key.stage,
+        "precision": key.precision,
+        "library": key.library,
+        "version": key.version,
+        "gpu": key.gpu,
+        "bytes": engine.bytes,
+        "path": str(engine.path),
+    }

@@ -1,0 +1,157 @@
+"""The self-test: the entropy core against its scalar code, each stage of a bundle against its stored reference outputs."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlf.runtime import references
+from dlf.runtime.backends import Backend
+from dlf.runtime.bundle import Bundle
+from dlf.runtime.core import TOKENS_PER_TILE, EntropyModel, detail_stream, parse_file, unpack_tokens, write_file
+from dlf.runtime.errors import DLFError
+from dlf.runtime.references import References
+
+# The largest relative error of a stage's outputs (`References.errors`), by the precision it computes in. The references
+# come from the same graph, rounded weights included, so that only arithmetic differs.
+TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-1}
+
+STAGES = ("analysis", "synthesis", "adaptor", "generator")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One part of the self-test.
+
+    Attributes:
+        name: what was tested.
+        passed: whether it does what it should.
+        fact: what was found, such as the error of a stage's outputs.
+    """
+
+    name: str
+    passed: bool
+    fact: str
+
+
+class _FailedError(Exception):
+    """What is wrong."""
+
+
+def run(bundle: Bundle, backend: Backend | None) -> list[Check]:
+    """Test that coding is exact, and run every stage on the backend, if there is one, to compare what it gives.
+
+    A stage without reference outputs is a check that failed: nothing can be said of it.
+    """
+    checks = [
+        _check("entropy core: round trip", lambda: _round_trip(bundle.entropy)),
+        _check("entropy core: scalar code", lambda: _same_as_scalar(bundle)),
+    ]
+    try:
+        stored = bundle.references()
+    except DLFError as error:
+        return [*checks, Check("reference outputs", False, str(error))]
+    if stored is None:
+        fact = "no reference outputs in this bundle, so that its stages cannot be tested; export it again"
+        return [*checks, Check("reference outputs", False, fact)]
+    checks.append(_check("entropy core: stored file", lambda: _stored_file(bundle.entropy, stored)))
+    if backend:
+        checks += [_check(f"stage: {stage}", partial(_stage, bundle, backend, stored, stage)) for stage in STAGES]
+    return checks
+
+
+def _check(name: str, work: Callable[[], str]) -> Check:
+    """The check of a work that returns what it found, or raises what is wrong."""
+    try:
+        return Check(name, True, work())
+    except (_FailedError, DLFError) as error:
+        return Check(name, False, str(error))
+    except Exception as error:  # whatever a backend's library raises
+        return Check(name, False, f"{type(error).__name__}: {error}")
+
+
+def _round_trip(entropy: EntropyModel) -> str:
+    y, tokens = _made_up(entropy)
+    data, y_hat = _encode(entropy, y, tokens)
+    file = parse_file(data)
+    if not np.array_equal(unpack_tokens(data, file), tokens):
+        raise _FailedError("the tokens of a file are not those that were written")
+    if not np.array_equal(entropy.decode_detail(detail_stream(data, file), *y.shape[1:]), y_hat):
+        raise _FailedError("the detail latent that is decoded is not what the encoder saw")
+    return f"{len(data)} bytes, exact ({entropy.isa})"
+
+
+def _same_as_scalar(bundle: Bundle) -> str:
+    with _environment("DLF_ISA", "scalar"):
+        scalar = EntropyModel((bundle.path / "entropy.bin").read_bytes())
+    y, tokens = _made_up(bundle.entropy)
+    data, y_hat = _encode(bundle.entropy, y, tokens)
+    scalar_data, scalar_y_hat = _encode(scalar, y, tokens)
+    if data != scalar_data or not np.array_equal(y_hat, scalar_y_hat):
+        raise _FailedError(f"the {bundle.entropy.isa} code does not give what the scalar code gives; set DLF_ISA=scalar")
+    return f"{bundle.entropy.isa} is the same, bit by bit"
+
+
+def _stored_file(entropy: EntropyModel, stored: References) -> str:
+    if references.y_hat_sha256(references.latents(entropy, stored.file)) != stored.y_hat_sha256:
+        raise _FailedError("a file written where the bundle was exported decodes to another detail latent here")
+    return f"{len(stored.file)} bytes from where the bundle was exported, exact"
+
+
+def _stage(bundle: Bundle, backend: Backend, stored: References, stage: str) -> str:
+    outputs = backend.load(bundle.stage(stage))(stored.inputs(stage, bundle.entropy))
+    found = stored.errors(stage, outputs)
+    limit = max(_tolerance(bundle.manifest["stages"][stage]["precision"]), _tolerance(backend.precision))
+    worst = max(found, key=lambda name: found[name])
+    fact = f"relative error {found[worst]:.1e} ({worst}), of at most {limit:.0e}"
+    if not found[worst] <= limit:
+        raise _FailedError(fact)
+    return fact
+
+
+def _tolerance(precision: str) -> float:
+    if precision not in TOLERANCE:
+        raise _FailedError(f"no tolerance is known for the precision {precision!r}")
+    return TOLERANCE[precision]
+
+
+def _made_up(entropy: EntropyModel) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """A detail latent (C, 16, 24) in -4..4 and tokens (6, 32), from integers, the same on every machine."""
+    numbers = np.arange(entropy.channels * 16 * 24, dtype=np.uint32) * np.uint32(2654435761) >> np.uint32(16)
+    y = ((numbers % 2049 - 1024.0) / 256).astype(np.float32)
+    tokens = numbers[: 6 * TOKENS_PER_TILE] % entropy.codebook_size
+    return y.reshape(entropy.channels, 16, 24), tokens.astype(np.uint16).reshape(6, TOKENS_PER_TILE)
+
+
+def _encode(entropy: EntropyModel, y: NDArray[np.float32], tokens: NDArray[np.uint16]) -> tuple[bytes, NDArray[np.float32]]:
+    """A file of 768x512 pixels, and the detail latent as its decoder will see it."""
+    detail, y_hat = entropy.encode_detail(y)
+    return (
+        write_file(
+            width=768,
+            height=512,
+            fingerprint=entropy.fingerprint,
+            token_bits=entropy.token_bits,
+            tokens=tokens,
+            detail=detail,
+        ),
+        y_hat,
+    )
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """With an environment variable set, which libdlf reads when it opens a model."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
