@@ -323,6 +323,7 @@ typedef struct dlf_model_info {
     size_t struct_size;
     const char *name;            /* as the bundle says */
     uint32_t fingerprint;        /* as dlf_file_info has it: of the files that it writes and reads */
+    const char *precision;       /* of its stages, such as "fp32" */
     const char *backend;         /* such as "openvino" */
     const char *backend_device;  /* "" where it is not known; the next likewise */
     const char *backend_version;

@@ -2,21 +2,28 @@
 #pragma once
 
 #include <cstddef>
-#include <new>
+#include <memory_resource>
 #include <vector>
 
 namespace dlf {
 
-template <class T> struct CacheLineAllocator {
+// Takes its memory from a resource, which outlives the vector.
+template <class T> class CacheLineAllocator {
+public:
     using value_type = T;
-    static constexpr std::align_val_t kLine{64};
 
-    CacheLineAllocator() = default;
-    template <class U> CacheLineAllocator(const CacheLineAllocator<U> &) {}
-    T *allocate(size_t count) { return static_cast<T *>(::operator new(count * sizeof(T), kLine)); }
-    void deallocate(T *values, size_t) { ::operator delete(values, kLine); }
-    template <class U> bool operator==(const CacheLineAllocator<U> &) const { return true; }
-    template <class U> bool operator!=(const CacheLineAllocator<U> &) const { return false; }
+    CacheLineAllocator(std::pmr::memory_resource *memory = std::pmr::new_delete_resource()) : memory_(memory) {}
+    template <class U> CacheLineAllocator(const CacheLineAllocator<U> &other) : memory_(other.memory()) {}
+    T *allocate(size_t count) { return static_cast<T *>(memory_->allocate(count * sizeof(T), kLine)); }
+    void deallocate(T *values, size_t count) { memory_->deallocate(values, count * sizeof(T), kLine); }
+    std::pmr::memory_resource *memory() const { return memory_; }
+    template <class U> bool operator==(const CacheLineAllocator<U> &other) const { return *memory_ == *other.memory(); }
+    template <class U> bool operator!=(const CacheLineAllocator<U> &other) const { return !(*this == other); }
+
+private:
+    static constexpr size_t kLine = 64;
+
+    std::pmr::memory_resource *memory_;
 };
 
 template <class T> using AlignedVector = std::vector<T, CacheLineAllocator<T>>;

@@ -1,26 +1,16 @@
-// The C border: checks what a caller of C may get wrong, and turns exceptions into results.
+// The C border of the container and the entropy core.
 #include "dlf.h"
 
-#include <algorithm>
 #include <cstdlib>
-#include <cstring>
-#include <new>
 #include <vector>
 
+#include "border.h"
 #include "container.h"
-#include "detail.h"
-#include "entropy_model.h"
-#include "failure.h"
+#include "entropy.h"
 #include "prior.h"
 #include "rans.h"
-#include "scratch_pool.h"
 #include "tokens.h"
 #include "vq.h"
-
-struct dlf_entropy {
-    dlf::EntropyModel model;
-    mutable dlf::ScratchPool<dlf::DetailScratch> pool{}; // safe to share: it is what its own lock guards
-};
 
 struct dlf_rans_decoder {
     const dlf_entropy *entropy;
@@ -29,38 +19,16 @@ struct dlf_rans_decoder {
 
 namespace {
 
-using dlf::require;
+using dlf::check;
+using dlf::check_struct;
+using dlf::guarded;
+using dlf::hand_over;
 
-constexpr dlf_limits kDefaultLimits = {sizeof(dlf_limits), uint64_t{1} << 26, 16384};
 constexpr uint32_t kMaxMapSide = 65536; // of the largest image that a .dlf file can hold
-
-// Runs `body`; only it may throw.
-template <class Body> dlf_result guarded(Body body) noexcept {
-    try {
-        body();
-        return DLF_OK;
-    } catch (const dlf::Failure &failure) {
-        return failure.result;
-    } catch (...) { // std::bad_alloc, or std::length_error: a size that no memory could hold
-        return DLF_ERROR_OUT_OF_MEMORY;
-    }
-}
-
-void check(bool condition) { require(condition, DLF_ERROR_INVALID_ARGUMENT); }
 
 void check_map(uint32_t height, uint32_t width) {
     for (const uint32_t side : {height, width})
         check(side >= 8 && side <= kMaxMapSide && side % 2 == 0);
-}
-
-// The last `count` of some bytes, as a buffer of the caller's.
-void hand_over(const std::vector<uint8_t> &bytes, size_t count, uint8_t **out, size_t *size) {
-    auto *buffer = static_cast<uint8_t *>(std::malloc(std::max<size_t>(count, 1)));
-    if (buffer == nullptr)
-        throw std::bad_alloc();
-    std::copy_n(bytes.data() + (bytes.size() - count), count, buffer);
-    *out = buffer;
-    *size = count;
 }
 
 void check_indexes(const dlf_entropy *entropy, const int16_t *indexes, size_t count) {
@@ -108,11 +76,11 @@ void dlf_free(void *buffer) noexcept { std::free(buffer); }
 dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info) noexcept {
     return guarded([&] {
         check((data != nullptr || size == 0) && info != nullptr && info->struct_size >= sizeof *info);
-        check(limits == nullptr || limits->struct_size >= sizeof *limits);
+        check_struct(limits);
         const size_t struct_size = info->struct_size;
         *info = {};
         info->struct_size = struct_size;
-        dlf::parse_file(static_cast<const uint8_t *>(data), size, limits == nullptr ? kDefaultLimits : *limits, *info);
+        dlf::parse_file(static_cast<const uint8_t *>(data), size, limits == nullptr ? dlf::kDefaultLimits : *limits, *info);
     });
 }
 
@@ -121,8 +89,9 @@ dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, con
     return guarded([&] {
         check(info != nullptr && info->struct_size >= sizeof *info && tokens != nullptr);
         check((detail != nullptr || detail_size == 0) && out != nullptr && size != nullptr);
-        const auto file = dlf::write_file(*info, tokens, static_cast<const uint8_t *>(detail), detail_size);
-        hand_over(file, file.size(), out, size);
+        std::pmr::vector<uint8_t> file{std::pmr::new_delete_resource()};
+        dlf::write_file(*info, tokens, static_cast<const uint8_t *>(detail), detail_size, file);
+        hand_over(file.data(), file.size(), out, size);
     });
 }
 
@@ -146,14 +115,13 @@ void dlf_entropy_free(dlf_entropy *entropy) noexcept { delete entropy; }
 void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *info) noexcept {
     const dlf::EntropyModel &model = entropy->model;
     dlf_entropy_info full = {};
-    full.struct_size = info->struct_size;
     full.channels = static_cast<uint32_t>(model.channels);
     full.codebook_size = static_cast<uint32_t>(model.codebook_size);
     full.codebook_dim = static_cast<uint32_t>(model.codebook_dim);
     full.token_bits = model.token_bits;
     full.cdfs = static_cast<uint32_t>(model.cdfs.size());
     full.isa = model.prior.kernels->isa;
-    std::memcpy(info, &full, std::min(info->struct_size, sizeof full));
+    dlf::fill(info, full);
 }
 
 dlf_result dlf_vq_lookup(const dlf_entropy *entropy, const float *z, size_t tiles, uint16_t *tokens) noexcept {
@@ -177,7 +145,7 @@ dlf_result dlf_detail_encode(const dlf_entropy *entropy, const float *y, uint32_
         check_map(height, width);
         entropy->pool.with([&](dlf::DetailScratch &scratch) {
             const size_t count = dlf::encode_detail(entropy->model, y, height, width, y_hat, scratch);
-            hand_over(scratch.stream, count, out, size);
+            hand_over(scratch.stream.data() + (scratch.stream.size() - count), count, out, size);
         });
     });
 }
@@ -205,7 +173,7 @@ dlf_result dlf_rans_encode(const dlf_entropy *entropy, const int32_t *symbols, c
         check(valid);
         entropy->pool.with([&](dlf::DetailScratch &scratch) {
             const size_t bytes = dlf::rans_encode(entropy->model.cdfs, symbols, indexes, count, scratch.stream);
-            hand_over(scratch.stream, bytes, out, size);
+            hand_over(scratch.stream.data() + (scratch.stream.size() - bytes), bytes, out, size);
         });
     });
 }

@@ -14,7 +14,7 @@ constexpr uint32_t kVersion = 1;
 constexpr uint8_t kNoChecksum = 0x10;
 constexpr uint32_t kTileSide = 256;
 constexpr int kVarintBytes = 3;
-constexpr uint32_t kMaxSide = 1u << (7 * kVarintBytes);
+static_assert(kMaxSide == 1u << (7 * kVarintBytes));
 
 uint32_t tile_count(uint32_t width, uint32_t height) {
     const auto along = [](uint32_t side) { return (side + kTileSide - 1) / kTileSide; };
@@ -34,7 +34,7 @@ uint32_t read_varint(ByteReader &reader) {
     throw Failure{DLF_ERROR_NOT_DLF};
 }
 
-void write_varint(std::vector<uint8_t> &out, uint32_t value) {
+void write_varint(std::pmr::vector<uint8_t> &out, uint32_t value) {
     for (; value >= 0x80; value >>= 7)
         out.push_back(static_cast<uint8_t>(value | 0x80));
     out.push_back(static_cast<uint8_t>(value));
@@ -70,7 +70,8 @@ void parse_file(const uint8_t *data, size_t size, const dlf_limits &limits, dlf_
     }
 }
 
-std::vector<uint8_t> write_file(const dlf_file_info &info, const uint16_t *tokens, const uint8_t *detail, size_t detail_size) {
+void write_file(const dlf_file_info &info, const uint16_t *tokens, const uint8_t *detail, size_t detail_size,
+                std::pmr::vector<uint8_t> &out) {
     const auto in_range = [](uint32_t value, uint32_t low, uint32_t high) { return low <= value && value <= high; };
     require(in_range(info.width, 1, kMaxSide) && in_range(info.height, 1, kMaxSide) && in_range(info.token_bits, 1, 16) &&
                 info.fingerprint <= 0xFFFF && info.has_checksum <= 1,
@@ -80,7 +81,7 @@ std::vector<uint8_t> write_file(const dlf_file_info &info, const uint16_t *token
     require(std::all_of(tokens, tokens + tokens_end, [&](uint16_t token) { return token >> info.token_bits == 0; }),
             DLF_ERROR_INVALID_ARGUMENT);
 
-    std::vector<uint8_t> out;
+    out.clear();
     out.push_back(kMagic);
     out.push_back(static_cast<uint8_t>(kVersion << 5 | (info.has_checksum ? 0u : kNoChecksum) | (info.token_bits - 1)));
     out.push_back(static_cast<uint8_t>(info.fingerprint >> 8));
@@ -97,7 +98,11 @@ std::vector<uint8_t> write_file(const dlf_file_info &info, const uint16_t *token
         out.push_back(static_cast<uint8_t>(crc));
         out.push_back(static_cast<uint8_t>(crc >> 8));
     }
-    return out;
+}
+
+size_t file_bound(size_t tiles, uint32_t token_bits, size_t detail_size) {
+    constexpr size_t kFixedBytes = 4, kChecksumBytes = 2;
+    return kFixedBytes + 2 * kVarintBytes + tiles * token_bytes_per_tile(token_bits) + detail_size + kChecksumBytes;
 }
 
 } // namespace dlf

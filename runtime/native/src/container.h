@@ -3,16 +3,24 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory_resource>
 #include <vector>
 
 #include "dlf.h"
 
 namespace dlf {
 
+constexpr uint32_t kMaxSide = 1u << 21; // which a varint of three bytes can hold
+
 // Reads and checks a file's header and checksum. `info` is filled as far as parsing went, also when this throws a Failure.
 void parse_file(const uint8_t *data, size_t size, const dlf_limits &limits, dlf_file_info &info);
 
-// The file of a header (its width, height, fingerprint, token_bits and has_checksum), its tokens and its detail stream.
-std::vector<uint8_t> write_file(const dlf_file_info &info, const uint16_t *tokens, const uint8_t *detail, size_t detail_size);
+// `out` receives the file of a header (its width, height, fingerprint, token_bits and has_checksum), its tokens and its detail
+// stream, which is not in `out`.
+void write_file(const dlf_file_info &info, const uint16_t *tokens, const uint8_t *detail, size_t detail_size,
+                std::pmr::vector<uint8_t> &out);
+
+// The most bytes that a file can have; `detail_size` is the most that its detail stream can have.
+size_t file_bound(size_t tiles, uint32_t token_bits, size_t detail_size);
 
 } // namespace dlf

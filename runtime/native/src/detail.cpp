@@ -129,6 +129,12 @@ size_t encode_detail(const EntropyModel &model, const float *y, size_t height, s
     return rans_encode(model.cdfs, scratch.symbols.data(), scratch.indexes.data(), scratch.symbols.size(), scratch.stream);
 }
 
+size_t detail_bound(const EntropyModel &model, size_t height, size_t width) {
+    // An escape takes at most 16 bits, the groups that say how many follow 8 and those 22: 46, and rounding less than 0.1.
+    constexpr size_t kStateBytes = 4, kMaxSymbolBytes = 6;
+    return kStateBytes + kMaxSymbolBytes * model.channels * height * width;
+}
+
 void decode_detail(const EntropyModel &model, const void *data, size_t size, size_t height, size_t width, float *y_hat,
                    DetailScratch &scratch) {
     RansDecoder decoder(data, size);

@@ -17,6 +17,10 @@ constexpr size_t coded_group(size_t step, size_t row, size_t col) { return (2 * 
 // Runs the steps that have a network, 1 to 3, for one image after another; its memory is kept from one to the next.
 class PriorRunner {
 public:
+    explicit PriorRunner(std::pmr::memory_resource *memory)
+        : context_(memory), x_(memory), t_(memory), mixed_(memory), u_(memory), gated_(memory), residual_(memory),
+          params_(memory), base_row_(memory) {}
+
     // Begins an image, of which nothing is coded yet.
     void begin(const EntropyModel &model, size_t height, size_t width);
 
@@ -47,7 +51,7 @@ private:
     AlignedVector<int16_t> t_;                                 // conv1's result, with a border of zeros
     AlignedVector<int16_t> mixed_, u_, gated_, residual_;      // of a row
     AlignedVector<int16_t> params_;
-    std::vector<const int32_t *> base_row_;
+    std::pmr::vector<const int32_t *> base_row_;
 };
 
 // CDF indexes (-1: not coded) and means (1/256) of a step (0 to 3), for every channel and position.

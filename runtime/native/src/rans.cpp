@@ -88,7 +88,7 @@ struct Encoder {
 };
 
 // Room before `next`, which is in `memory`; where it then is.
-uint8_t *grow(std::vector<uint8_t> &memory, const uint8_t *next) {
+uint8_t *grow(std::pmr::vector<uint8_t> &memory, const uint8_t *next) {
     const auto left = static_cast<size_t>(next - memory.data());
     const size_t added = memory.size();
     memory.insert(memory.begin(), added, 0);
@@ -182,7 +182,7 @@ bool CdfTables::add(const std::vector<uint16_t> &frequencies) {
 }
 
 size_t rans_encode(const CdfTables &cdfs, const int32_t *symbols, const int16_t *indexes, size_t count,
-                   std::vector<uint8_t> &stream) {
+                   std::pmr::vector<uint8_t> &stream) {
     if (stream.size() < kMaxBytes)
         stream.resize(4096);
     Encoder encoder{kLow, stream.data() + stream.size()};

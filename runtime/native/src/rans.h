@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory_resource>
 #include <vector>
 
 namespace dlf {
@@ -49,7 +50,7 @@ private:
 // The stream of the symbols whose index is not -1, each with the CDF of its index. Symbols are at most kMaxSymbol in size.
 // `stream` is used as memory, from its end; the result is its last bytes, as many as are returned.
 size_t rans_encode(const CdfTables &cdfs, const int32_t *symbols, const int16_t *indexes, size_t count,
-                   std::vector<uint8_t> &stream);
+                   std::pmr::vector<uint8_t> &stream);
 
 // Reads untrusted bytes; throws a Failure for a stream that the encoder does not write.
 class RansDecoder {

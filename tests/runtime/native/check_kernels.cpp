@@ -210,7 +210,7 @@ void check_allocations(const char *path, const PriorKernels &kernels) {
     DetailScratch scratch;
     const auto code = [&] {
         const size_t size = encode_detail(model, y.data(), height, width, y_hat.data(), scratch);
-        const std::vector<uint8_t> &stream = scratch.stream;
+        const auto &stream = scratch.stream;
         decode_detail(model, stream.data() + stream.size() - size, size, height, width, y_hat.data(), scratch);
     };
     code();
