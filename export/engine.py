@@ -58,7 +58,7 @@ def build_engine(bundle: Bundle, stage: str, gpu: str, sizes: Iterable[Size] = (
         if engine := cache.get(key, profiles):
             return engine
         file = bundle.stage(stage)
-        timings = cache.folder / f"{key.library}-{key.version}-{gpu.replace(' ', '-')}.timings"
+        timings = cache.folder / re.sub(r"[^\w.]+", "-", f"{key.library} {key.version} {gpu}.timings")
         start = perf_counter()
         plan = _build(library, file, bundle.manifest["stages"][stage]["inputs"], gpu, profiles, timings)
         seconds = perf_counter() - start

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
@@ -188,7 +189,7 @@ class EngineCache:
         """
         reasons = []
         usable: list[tuple[Engine, int]] = []
-        for path in sorted(self.folder.glob(f"{key.stage}-*.engine")):
+        for path in sorted(self.folder.glob(f"{_file_name(key.stage)}-*.engine")):
             try:
                 engine = _read_sidecar(path)
                 usable.append((engine, _profile_for(engine, key, size)))
@@ -251,7 +252,7 @@ class EngineCache:
     def path(self, key: EngineKey, profiles: Sequence[Profile]) -> Path:
         """Where the engine of a key and profiles lies, should it exist."""
         text = json.dumps([asdict(key), profiles])
-        return self.folder / f"{key.stage}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.engine"
+        return self.folder / f"{_file_name(key.stage)}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.engine"
 
     @contextmanager
     def lock(self, key: EngineKey, profiles: Sequence[Profile]) -> Iterator[None]:
@@ -279,6 +280,11 @@ def build_command(bundle: Bundle, gpu: str, size: Size | None = None, stage: str
     if size is not None and choose_profile(DEFAULT_PROFILES, size) is None:
         command += ["--size", f"{256 * size.w}x{256 * size.h}x{size.n}"]
     return command if stage is None else [*command, "--stage", stage]
+
+
+def _file_name(stage: str) -> str:
+    """A stage's name, which any bundle may choose, as a part of a file's name."""
+    return re.sub(r"\W", "_", stage)
 
 
 def _read_sidecar(path: Path) -> Engine:
