@@ -1,0 +1,324 @@
+"""A stage's fp32 graph with its large products in int8: post-training quantisation, calibrated on photographs.
+
+A product is a convolution or a matrix product with a weight. Its activation and its weight each pass through a pair of
+QuantizeLinear and DequantizeLinear (the weight's first half is done here, and int8 is what is stored), which runtimes merge with
+it. An activation has one scale and is symmetric about zero, the one form that TensorRT takes; a weight has a scale for each output
+channel. Everything else stays in float: norms, softmax, attention's own products, depthwise convolutions, what meets the image,
+what makes z and y for VQ and SQ, and every product that int8 hurts.
+
+Scales are chosen by what matters, the error of the product's own output on rows of real activations. Where a LayerNorm feeds the
+product, the ranges of its channels are evened out first, at no cost: what the norm is divided by, the weight is multiplied by
+(SmoothQuant: Xiao et al., ICML 2023).
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from dlf.export.precision import Converter
+from dlf.runtime.backends import Arrays
+from dlf.runtime.bundle import Bundle
+from dlf.runtime.core import TOKENS_PER_TILE, EntropyModel
+from dlf.runtime.images import TILE, Pixels, pad_to_tiles
+
+Matrix: TypeAlias = NDArray[np.float32]
+
+# Photographs are cut into pieces of so many tiles across, since the inputs of all products of a stage are held at once.
+TILES_AT_ONCE = 2
+# Rows of each product's input that are kept, of all pieces together.
+ROWS = 256
+# Clipping its largest values leaves finer steps for the rest of an activation; these shares of the largest magnitude are tried.
+CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+# How much of the difference between an activation's channels moves into the weight.
+SMOOTHING = (0.3, 0.5, 0.7)
+# A product whose own output is further off, RMS over RMS, stays in float.
+LARGEST_ERROR = 0.05
+# Inputs and outputs of stages; a product with no other between it and one of these stays in float.
+SENSITIVE_PORTS = {"image", "z", "y"}
+# So do those whose weight has one of these in its name: the transforms around SQ, which are small.
+SENSITIVE_PARTS = ("quantize_feat",)
+LEVELS = 127
+SMALLEST = 1e-12  # a scale is not 0
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A node that multiplies an activation by a constant matrix."""
+
+    node: NodeProto
+    weight: str  # the tensor that holds the matrix
+
+    def matrix(self, weight: Matrix) -> Matrix:
+        """The weight as (inputs, outputs)."""
+        return weight if self.node.op_type == "MatMul" else weight.reshape(len(weight), -1).T
+
+    def channel_axis(self, x: Matrix) -> int:
+        """The axis of an input's channels."""
+        return x.ndim - 1 if self.node.op_type == "MatMul" else 1
+
+    def rows(self, x: Matrix, kernel: Sequence[int], count: int, rng: np.random.Generator) -> Matrix:
+        """What some output positions read of an input, (count, inputs)."""
+        if self.node.op_type == "MatMul":
+            flat = x.reshape(-1, x.shape[-1])
+            return flat[rng.integers(len(flat), size=count)]
+        attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
+        top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
+        down, across = attributes.get("strides", (1, 1))
+        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+        windows = sliding_window_view(padded, tuple(kernel), axis=(2, 3))[:, :, ::down, ::across]
+        n, _, height, width = windows.shape[:4]
+        i, j, k = rng.integers((n, height, width), size=(count, 3)).T
+        rows: Matrix = windows[i, :, j, k].reshape(count, -1)
+        return rows
+
+
+@dataclass
+class _Activation:
+    """A tensor that products read, and how it is to be quantised."""
+
+    products: list[_Product]
+    norm: NodeProto | None  # the LayerNorm that makes it, if these products alone read it
+    largest: Matrix = field(default_factory=lambda: np.zeros(1, np.float32))  # magnitude, of each channel
+    rows: list[list[Matrix]] = field(default_factory=list)  # of each product
+    scale: float = 0.0
+    smoothing: Matrix | None = None  # what its channels are divided by
+    errors: dict[str, float] = field(default_factory=dict)  # of each product's output, by the node's name
+
+    def observe(self, x: Matrix, kernels: Sequence[Sequence[int]], count: int, rng: np.random.Generator) -> None:
+        """Note the range of a piece's activation, and keep rows of it."""
+        channel = self.products[0].channel_axis(x)
+        self.largest = np.maximum(self.largest, np.abs(x).max(axis=tuple(axis for axis in range(x.ndim) if axis != channel)))
+        self.rows.append([p.rows(x, kernel, count, rng) for p, kernel in zip(self.products, kernels, strict=True)])
+
+    def settle(self, matrices: Sequence[Matrix]) -> None:
+        """Choose smoothing and scale by the products' errors; the rows are let go."""
+        rows = [np.concatenate(each) for each in zip(*self.rows, strict=True)]
+        self.rows.clear()
+        outputs = [x @ w for x, w in zip(rows, matrices, strict=True)]
+
+        def errors(clip: float, smoothing: Matrix | None) -> tuple[float, list[float], float, Matrix | None]:
+            divisor = np.ones_like(self.largest) if smoothing is None else smoothing
+            scale = max(float((self.largest / divisor).max()) * clip / LEVELS, SMALLEST)
+            found = []
+            for x, w, expected in zip(rows, matrices, outputs, strict=True):
+                spread = np.repeat(divisor, len(w) // len(divisor))  # a convolution has a row of w for each kernel position too
+                quantised, step = quantise(w * spread[:, None], 1)
+                y = (np.clip(np.rint(x / spread / scale), -LEVELS - 1, LEVELS) * scale) @ (quantised * step)
+                found.append(float(np.linalg.norm(y - expected) / max(float(np.linalg.norm(expected)), SMALLEST)))
+            return sum(error**2 for error in found), found, scale, smoothing
+
+        ways = [None, *(self._smooth(matrices, share) for share in SMOOTHING)] if self.norm else [None]
+        *_, smoothing = min((errors(1.0, way) for way in ways), key=lambda result: result[0])
+        _, found, self.scale, self.smoothing = min((errors(clip, smoothing) for clip in CLIPS), key=lambda result: result[0])
+        self.errors = {p.node.name: error for p, error in zip(self.products, found, strict=True)}
+
+    def _smooth(self, matrices: Sequence[Matrix], share: float) -> Matrix:
+        weight = np.max([np.abs(w).max(axis=1) for w in matrices], axis=0)
+        return np.asarray(np.maximum(self.largest, 1e-5) ** share / np.maximum(weight, 1e-5) ** (1 - share), np.float32)
+
+
+def quantise(weight: Matrix, axis: int) -> tuple[NDArray[np.int8], Matrix]:
+    """A weight in int8, and the scale of each of its channels along `axis`, (channels,)."""
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    largest = np.abs(weight).max(axis=others, keepdims=True)
+    scale = np.maximum(largest / LEVELS, SMALLEST).astype(np.float32)
+    return np.rint(weight / scale).astype(np.int8), scale.ravel()
+
+
+class _Graph:
+    """A stage's graph with its weights at hand."""
+
+    def __init__(self, file: Path) -> None:
+        self.model: ModelProto = onnx.load(file, load_external_data=False)
+        self.proto = self.model.graph
+        self._folder = str(file.parent)
+        self._tensors = {tensor.name: tensor for tensor in self.proto.initializer}
+        for node in self.proto.node:  # a weight stored in fp16 goes by the name that its Cast gives it
+            if node.op_type == "Cast" and node.input[0] in self._tensors:
+                self._tensors[node.output[0]] = self._tensors[node.input[0]]
+
+    def weight(self, name: str) -> Matrix:
+        """A weight, as float32."""
+        return numpy_helper.to_array(self._tensors[name], self._folder).astype(np.float32)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a weight; of anything else, ()."""
+        return tuple(self._tensors[name].dims) if name in self._tensors else ()
+
+    def activations(self) -> dict[str, _Activation]:
+        """The tensors that products read, but those of the products that stay in float whatever they measure."""
+        sensitive = {node.name for node in (*self._first(), *self._last())}
+        readers: dict[str, list[NodeProto]] = defaultdict(list)
+        for node in self.proto.node:
+            for name in node.input:
+                readers[name].append(node)
+        norms = {node.output[0]: node for node in self.proto.node if node.op_type == "LayerNormalization" and len(node.input) > 2}
+        found = {}
+        for name, nodes in readers.items():
+            products = [
+                _Product(node, node.input[1])
+                for node in nodes
+                if self._is_product(node) and node.input[0] == name and node.name not in sensitive
+            ]
+            if products:
+                found[name] = _Activation(products, norms.get(name) if len(products) == len(nodes) else None)
+        return found
+
+    def _is_product(self, node: NodeProto) -> bool:
+        if node.op_type == "MatMul":
+            return len(self.shape(node.input[1])) == 2
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        return node.op_type == "Conv" and groups == 1 and bool(self.shape(node.input[1]))
+
+    def _first(self) -> Iterator[NodeProto]:
+        """The products with no other between a sensitive input and them, and those of the sensitive parts."""
+        free = {port.name for port in self.proto.input} & SENSITIVE_PORTS
+        behind: set[str] = set()
+        for node in self.proto.node:
+            if self._is_product(node):
+                if free.intersection(node.input) or any(part in node.input[1] for part in SENSITIVE_PARTS):
+                    yield node
+                behind.update(node.output)
+            elif behind.intersection(node.input):
+                behind.update(node.output)
+            elif free.intersection(node.input):
+                free.update(node.output)
+
+    def _last(self) -> Iterator[NodeProto]:
+        """The products with no other between them and a sensitive output."""
+        free = {port.name for port in self.proto.output} & SENSITIVE_PORTS
+        for node in reversed(self.proto.node):
+            if free.intersection(node.output):
+                if self._is_product(node):
+                    yield node
+                else:
+                    free.update(node.input)
+
+
+def prepare(bundle: Path, photographs: Sequence[Pixels]) -> Converter:
+    """Run the fp32 bundle over photographs, and return the converter of its stages.
+
+    Each stage is observed at what the stages before it, VQ and SQ make of the photographs.
+    """
+    opened = Bundle(bundle)
+    calibrated: dict[Path, dict[str, _Activation]] = {}
+    arrays: list[Arrays] = [{"image": piece} for pixels in photographs for piece in _pieces(pixels)]
+    for stage in ("analysis", "synthesis", "adaptor", "generator"):
+        file = opened.stage(stage)
+        calibrated[file], outputs = _calibrate(file, arrays)
+        arrays = [_quantised(opened.entropy, each) for each in outputs] if stage == "analysis" else outputs
+
+    def convert(source: Path, target: Path, keep: Collection[str]) -> None:
+        _convert(source, target, keep, calibrated[source])
+
+    return convert
+
+
+def _pieces(pixels: Pixels) -> Iterator[Matrix]:
+    batch = pad_to_tiles(pixels)
+    for top in range(0, batch.shape[2], TILE):
+        for left in range(0, batch.shape[3], TILES_AT_ONCE * TILE):
+            yield np.ascontiguousarray(batch[:, :, top : top + TILE, left : left + TILES_AT_ONCE * TILE])
+
+
+def _quantised(entropy: EntropyModel, latents: Arrays) -> Arrays:
+    """What the decoder reads of an analysis."""
+    tiles = latents["z"].shape[:3]
+    z_hat = entropy.vq_embed(entropy.vq_lookup(latents["z"].reshape(-1, entropy.codebook_dim, TOKENS_PER_TILE)))
+    _, y_hat = entropy.encode_detail(latents["y"][0])
+    return {"z_hat": z_hat.reshape(*tiles, entropy.codebook_dim, TOKENS_PER_TILE), "y_hat": y_hat[None]}
+
+
+def _calibrate(file: Path, pieces: Sequence[Arrays]) -> tuple[dict[str, _Activation], list[Arrays]]:
+    """The activations of a stage, settled, and the stage's outputs."""
+    graph = _Graph(file)
+    activations = graph.activations()
+    ports = [port.name for port in graph.proto.output]
+    graph.proto.output.extend(helper.make_empty_tensor_value_info(name) for name in activations if name not in ports)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
+    session = onnxruntime.InferenceSession(graph.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    rng = np.random.default_rng(0)
+    outputs = []
+    for piece in pieces:
+        tensors = dict(zip(names, session.run(names, piece), strict=True))
+        for name, activation in activations.items():
+            kernels = [graph.shape(product.weight)[2:] for product in activation.products]
+            activation.observe(tensors[name], kernels, -(-ROWS // len(pieces)), rng)
+        outputs.append({name: tensors[name] for name in ports})
+    del session
+    for activation in activations.values():
+        activation.settle([product.matrix(graph.weight(product.weight)) for product in activation.products])
+    return activations, outputs
+
+
+def _convert(source: Path, target: Path, keep: Collection[str], activations: Mapping[str, _Activation]) -> None:
+    """Write the int8 form of the fp32 stage `source` to `target`, its weights beside it in `<target>.data`."""
+    graph = _Graph(source)
+    nodes = {node.name: node for node in graph.proto.node}
+    before: dict[str, list[NodeProto]] = defaultdict(list)  # new nodes, by the name of the first that needs them
+    tensors = [numpy_helper.from_array(np.int8(0), "zero")]
+    for name, activation in activations.items():
+        chosen = [p for p in activation.products if p.node.name not in keep and activation.errors[p.node.name] <= LARGEST_ERROR]
+        if not chosen:
+            continue
+        smoothing = activation.smoothing
+        if smoothing is not None and activation.norm is not None:
+            if len(chosen) < len(activation.products):
+                continue  # the products that stay in float would read a smoothed tensor
+            norm = nodes[activation.norm.name]
+            for i in (1, 2):
+                tensors.append(numpy_helper.from_array(graph.weight(norm.input[i]) / smoothing, f"{norm.input[i]}.smooth"))
+                norm.input[i] = tensors[-1].name
+        quantised, scale = f"{name}.int8", f"{name}.scale"
+        tensors.append(numpy_helper.from_array(np.float32(activation.scale), scale))
+        before[chosen[0].node.name] += [
+            helper.make_node("QuantizeLinear", [name, scale, "zero"], [quantised], f"{quantised}.node"),
+            helper.make_node("DequantizeLinear", [quantised, scale, "zero"], [f"{name}.float"], f"{name}.float.node"),
+        ]
+        for product in chosen:
+            node = nodes[product.node.name]
+            node.input[0] = f"{name}.float"
+            node.input[1] = f"{product.weight}.float"
+            weight = graph.weight(product.weight)
+            if smoothing is not None:
+                weight = weight * smoothing[:, None]
+            axis = 1 if node.op_type == "MatMul" else 0
+            values, scales = quantise(weight, axis)
+            pair = [f"{product.weight}.int8", f"{product.weight}.scale"]
+            tensors += [numpy_helper.from_array(array, key) for array, key in zip((values, scales), pair, strict=True)]
+            before[node.name].append(
+                helper.make_node("DequantizeLinear", pair, [f"{product.weight}.float"], f"{product.weight}.float.node", axis=axis)
+            )
+    _write(graph.model, [new for node in graph.proto.node for new in (*before[node.name], node)], tensors, source, target)
+
+
+def _write(model: ModelProto, nodes: Sequence[NodeProto], tensors: Sequence[TensorProto], source: Path, target: Path) -> None:
+    """Save a graph with new nodes and tensors, less the weights that nothing reads any more."""
+    read = {name for node in nodes for name in node.input if node.op_type != "Cast"}
+    nodes = [NodeProto.FromString(node.SerializeToString()) for node in nodes if node.op_type != "Cast" or node.output[0] in read]
+    read = {name for node in nodes for name in node.input}
+    weights = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    weights = [TensorProto.FromString(tensor.SerializeToString()) for tensor in weights]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(weights)
+    onnx.load_external_data_for_model(model, str(source.parent))
+    model.graph.initializer.extend(tensors)
+    data = target.with_name(f"{target.name}.data")
+    data.unlink(missing_ok=True)  # onnx would append to it
+    onnx.save(model, target, save_as_external_data=True, location=data.name, size_threshold=512)
+    if data.exists():
+        data.chmod(target.stat().st_mode)  # onnx leaves it to its owner alone
+    onnx.checker.check_model(str(target), full_check=True)
