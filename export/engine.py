@@ -79,21 +79,23 @@ def _build(
     from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
     from polygraphy.exception import PolygraphyException
 
-    options: dict[str, Any] = {"profiles": [_poly_profile(inputs, profile) for profile in profiles]}
-    if timings.exists():
-        options["load_timing_cache"] = str(timings)
+    ranges = [_poly_profile(inputs, profile) for profile in profiles]
 
-    def configure(builder: Any, network: Any) -> Any:
-        if not trt.is_rtx(library):
-            return poly.CreateConfig(**options)(builder, network)
-        config = CreateConfigRTX(compute_capabilities=[_capability(gpu)], **options)(builder, network)
+    def configure_tensorrt(builder: Any, network: Any) -> Any:
+        known = str(timings) if timings.exists() else None
+        return poly.CreateConfig(profiles=ranges, load_timing_cache=known)(builder, network)
+
+    def configure_rtx(builder: Any, network: Any) -> Any:
+        config = CreateConfigRTX(profiles=ranges, compute_capabilities=[_capability(gpu)])(builder, network)
         config.clear_flag(library.BuilderFlag.TF32)  # as CreateConfig does
         return config
 
     with _errors() as errors:
         try:
             network = poly.network_from_onnx_path(str(file), strongly_typed=True)
-            return poly.engine_bytes_from_network(network, configure, save_timing_cache=str(timings))
+            if trt.is_rtx(library):  # it measures nothing, so that there are no timings
+                return poly.engine_bytes_from_network(network, configure_rtx)
+            return poly.engine_bytes_from_network(network, configure_tensorrt, save_timing_cache=str(timings))
         except PolygraphyException as error:
             raise ExportError(
                 f"{file}: {trt.LIBRARIES[library.__name__]} {library.__version__} builds no engine for {gpu} of it: "
