@@ -162,9 +162,11 @@ def plot(costs: Mapping[str, Cost], devices: Sequence[Device], path: Path, title
             axes.loglog(*zip(*line, strict=True), color=colours[device.name], label=device.name)
             reached = [min(rate, x * device.bandwidth) for x in places.values()]
             axes.loglog(list(places.values()), reached, "o", color=colours[device.name], markersize=4)
-        for stage, x in places.items():
+        for i, (stage, x) in enumerate(places.items()):
             axes.axvline(x, color="0.8", linewidth=0.8, zorder=0)
-            axes.text(x, 0.02, f" {stage}", rotation=90, fontsize=8, color="0.4", transform=axes.get_xaxis_transform())
+            axes.text(
+                x, 0.02 + 0.2 * (i % 2), f" {stage}", rotation=90, fontsize=8, color="0.4", transform=axes.get_xaxis_transform()
+            )
         axes.set(title=precision, xlabel="FLOP a byte", ylabel="FLOP a second at best")
     for axes in figure.axes[len(precisions) :]:
         axes.remove()
