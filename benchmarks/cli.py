@@ -23,8 +23,9 @@ from dlf.benchmarks import bdrate, gates, machine, report_csv, report_table
 from dlf.benchmarks.records import Gate, Report
 from dlf.runtime import builtin
 from dlf.runtime.backends import INSTALL
-from dlf.runtime.errors import DLFError, InvalidArgumentError
+from dlf.runtime.errors import DLFError, ImageError, InvalidArgumentError
 from dlf.runtime.files import write_atomically
+from dlf.runtime.images import format_of
 
 if TYPE_CHECKING:
     from dlf.benchmarks.progress_file import ProgressFile
@@ -126,6 +127,12 @@ def bench(
     html_file: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write one page with plots and the pictures to compare.")
     ] = None,
+    sheet_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--contact-sheet", metavar="FILE", help="Write one picture: each original beside what the codecs make of it."
+        ),
+    ] = None,
     max_bpp: Annotated[float | None, typer.Option(metavar="X", help="Gate: the mean bits per pixel.")] = None,
     max_lpips: Annotated[float | None, typer.Option(metavar="X", help="Gate: the mean LPIPS (AlexNet).")] = None,
     min_speedup: Annotated[
@@ -141,9 +148,14 @@ def bench(
     """
     if missing := [module for module in NEEDS if find_spec(module) is None]:
         raise typer.BadParameter(f"{', '.join(missing)} is not installed; run: pip install 'dlf[bench]'.")
-    for file in (json_file, csv_file, html_file):
+    for file in (json_file, csv_file, html_file, sheet_file):
         if file and not file.absolute().parent.is_dir():
             raise typer.BadParameter(f"{file.absolute().parent} is no folder to write {file.name} into.")
+    if sheet_file:
+        try:
+            format_of(sheet_file.suffix)
+        except ImageError as error:
+            raise typer.BadParameter(str(error), param_hint="--contact-sheet") from error
     from dlf.benchmarks import datasets  # everything heavy only now, so that --help is quick
     from dlf.benchmarks import rivals as everyday
     from dlf.benchmarks.metrics import NAMES
@@ -181,7 +193,7 @@ def bench(
         checkpoint=checkpoint,
         repeats=repeats,
         batches=[int(size) for size in _split(batch)],
-        with_pictures=html_file is not None,
+        with_pictures=html_file is not None or sheet_file is not None,
     )
     kept = ProgressFile(json_file.with_name(f"{json_file.name}.partial") if json_file else None)
     outcome = _run(settings, kept)
@@ -195,6 +207,10 @@ def bench(
         from dlf.benchmarks import report_html  # Matplotlib, Jinja
 
         report_html.write(report, outcome.pictures, html_file)
+    if sheet_file:
+        from dlf.benchmarks import contact_sheet
+
+        contact_sheet.write(report, outcome.pictures, sheet_file)
     if any(found.failures for found in outcome.models):
         raise typer.Exit(1)
     kept.remove()

@@ -1,6 +1,6 @@
-"""Pictures for the HTML report: data URIs that any browser shows, the same way for every codec."""
+"""Pictures for the reports: data URIs that any browser shows, the same way for every codec."""
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from io import BytesIO
 
 import numpy as np
@@ -19,3 +19,8 @@ def data_uri(pixels: NDArray[np.uint8]) -> str:
     file = BytesIO()
     image.save(file, "WEBP", quality=QUALITY)
     return "data:image/webp;base64," + b64encode(file.getvalue()).decode()
+
+
+def from_data_uri(uri: str) -> Image.Image:
+    """The picture of a data URI."""
+    return Image.open(BytesIO(b64decode(uri.partition(",")[2])))

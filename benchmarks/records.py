@@ -134,6 +134,11 @@ class ModelResult:
         """The codecs measured, `OURS` first."""
         return list(dict.fromkeys(coding.codec for image in self.images for coding in image.codings))
 
+    @property
+    def at_minimum(self) -> set[str]:
+        """The codecs that cannot make a file as small as ours of some image."""
+        return {coding.codec for image in self.images for coding in image.codings if coding.at_minimum}
+
     def means(self, codec: str) -> dict[str, float]:
         """The mean over the images of bytes, bpp and every metric of a codec."""
         return _means(coding for image in self.images for coding in image.codings if coding.codec == codec)

@@ -27,8 +27,9 @@ def write(report: Report, pictures: dict[str, dict[str, Pictures]], path: Path) 
         longest_side=LONGEST_SIDE,
         webp_quality=QUALITY,
         lower_is_better=LOWER_IS_BETTER,
-        rate_plot=Markup(report_plots.rate_quality(report)) if measured and report.metrics else "",
-        waterfalls={model.model: Markup(report_plots.waterfall(model.speed)) for model in report.models if model.speed},
+        legend=report_plots.legend(report),
+        rate_plots=[Markup(report_plots.rate_quality(report, metric)) for metric in report.metrics if measured],
+        waterfall=lambda speed, timing: Markup(report_plots.waterfall(speed, timing)),
         viewer=_viewer(report, pictures),
     )
     write_atomically(path, page.encode())

@@ -10,16 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dlf.benchmarks.bdrate import LOWER_IS_BETTER
-from dlf.benchmarks.records import DIRECTIONS, OURS, Report, Speed, Timing
+from dlf.benchmarks.records import OURS, Report, Speed, Timing
 
 TEXT = "#010203"  # stands for the page's text colour until the SVG is written
-# Colours that can be told apart with any colour vision (after Okabe and Ito) and stand out on white and on black; markers too.
+# Colour, marker, and the marker as a character. The colours can be told apart with any colour vision (after Okabe and Ito) and
+# stand out on white and on black.
 STYLES = {
-    OURS: ("#d9541e", "o"),
-    "avif": ("#3d8fd1", "s"),
-    "webp": ("#009e73", "^"),
-    "jxl": ("#c879a6", "D"),
-    "jpeg": ("#b8860b", "v"),
+    OURS: ("#d9541e", "o", "\u25cf"),
+    "avif": ("#3d8fd1", "s", "\u25a0"),
+    "webp": ("#009e73", "^", "\u25b2"),
+    "jxl": ("#c879a6", "D", "\u25c6"),
+    "jpeg": ("#b8860b", "v", "\u25bc"),
 }
 STEPS = {
     "encode": ("image", "analysis", "vq", "detail", "files"),
@@ -39,49 +40,45 @@ _RC: dict[Any, Any] = {
 }
 
 
-def rate_quality(report: Report) -> str:
-    """A panel for each metric: bpp against the metric, every image faint, the means strong, models of one codec joined."""
-    columns = min(3, len(report.metrics))
-    rows = -(-len(report.metrics) // columns)
-    with mpl.rc_context(_RC | {"svg.hashsalt": "rate"}):
-        figure = Figure(figsize=(3.6 * columns, 3 * rows + 0.4), layout="constrained")
-        for i, metric in enumerate(report.metrics):
-            _rate_panel(figure.add_subplot(rows, columns, i + 1), report, metric)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
-        return _svg(figure, "Bits per pixel against each metric, by codec; the tables below hold the same figures.")
+def legend(report: Report) -> list[tuple[str, str, str]]:
+    """(codec, colour, marker) of the codecs in the plots."""
+    codecs = dict.fromkeys(codec for model in report.models for codec in model.codecs())
+    return [(codec, STYLES[codec][0], STYLES[codec][2]) for codec in codecs]
 
 
-def waterfall(speed: Speed) -> str:
-    """The median seconds of each step on one image, one after the other, of every peer in both directions."""
-    with mpl.rc_context(_RC | {"svg.hashsalt": "waterfall"}):
-        figure = Figure(figsize=(10.8, 2.4 * len(speed.peers)), layout="constrained")
-        panels = figure.subplots(len(speed.peers), len(DIRECTIONS), sharex="col", squeeze=False)
-        for timing in speed.alone:
-            peer = speed.peers.index(timing.peer)
-            _steps(panels[peer][DIRECTIONS.index(timing.direction)], timing, peer)
-        for panel, direction in zip(panels[-1], DIRECTIONS, strict=True):
-            longest = max(sum(map(median, t.steps.values())) for t in speed.alone if t.direction == direction)
-            panel.set(xlabel="seconds, median", xlim=(0, 1.15 * longest))
-        return _svg(figure, "Seconds of each step of encoding and decoding, by peer; the tables below hold the totals.")
+def rate_quality(report: Report, metric: str) -> str:
+    """bpp against a metric: every image faint, the means strong, models of one codec joined, rivals' curves broken."""
+    with mpl.rc_context(_RC | {"svg.hashsalt": metric}):
+        figure = Figure(figsize=(3.6, 3), layout="constrained")
+        _rate_panel(figure.add_subplot(), report, metric)
+        return _svg(figure, f"Bits per pixel against {metric}, by codec; the tables below hold the same figures.")
+
+
+def waterfall(speed: Speed, timing: Timing) -> str:
+    """The median seconds of each step on one image, one after the other; the axis is that of all peers."""
+    longest = max(sum(map(median, t.steps.values())) for t in speed.alone if t.direction == timing.direction)
+    with mpl.rc_context(_RC | {"svg.hashsalt": timing.peer + timing.direction}):
+        figure = Figure(figsize=(5.4, 2.4), layout="constrained")
+        panel = figure.add_subplot()
+        _steps(panel, timing, STYLES[OURS][0] if timing.peer == speed.peers[0] else "#808890")
+        panel.set(xlabel="seconds, median", xlim=(0, 1.15 * longest))
+        return _svg(figure, f"Seconds of each step: {timing.peer}, {timing.direction}; the table below holds the totals.")
 
 
 def _rate_panel(panel: Axes, report: Report, metric: str) -> None:
-    codecs = list(dict.fromkeys(codec for model in report.models for codec in model.codecs()))
-    for codec in codecs:
-        colour, marker = STYLES[codec]
+    for codec, colour, _ in legend(report):
+        marker = STYLES[codec][1]
         codings = [c for model in report.models for image in model.images for c in image.codings if c.codec == codec]
         panel.plot(
             [c.bpp for c in codings], [c.quality[metric] for c in codings], marker, color=colour, markersize=4, alpha=0.5, mew=0
         )
         means = sorted((m.means(codec)["bpp"], m.means(codec)[metric]) for m in report.models if codec in m.codecs())
-        panel.plot(*zip(*means, strict=True), f"{marker}-", color=colour, markersize=8, label=codec)
+        panel.plot(*zip(*means, strict=True), f"{marker}-", color=colour, markersize=8)
         for curve in (model.curves()[codec] for model in report.models if codec in model.curves()):
             panel.plot([point["bpp"] for point in curve], [point[metric] for point in curve], "--", color=colour, lw=1)
     if report.dataset == "kodak":
         rate = report.published["rate"]
-        span = (rate["lowest_bpp"], rate["highest_bpp"])
-        panel.axvspan(*span, color=TEXT, alpha=0.1, lw=0, label=f"rates of {rate['codec']}, published")
+        panel.axvspan(rate["lowest_bpp"], rate["highest_bpp"], color=TEXT, alpha=0.1, lw=0)
     panel.set(xscale="log", xlabel="bits per pixel")
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panel.xaxis.set_minor_formatter(lambda value, _: f"{value:.2g}" if str(f"{value:.0e}")[0] in "25" else "")
@@ -89,11 +86,11 @@ def _rate_panel(panel: Axes, report: Report, metric: str) -> None:
     panel.set_title(f"{metric} ({'lower' if metric in LOWER_IS_BETTER else 'higher'} is better)", fontsize=10, loc="left")
 
 
-def _steps(panel: Axes, timing: Timing, peer: int) -> None:
+def _steps(panel: Axes, timing: Timing, colour: str) -> None:
     steps = [step for step in STEPS[timing.direction] if step in timing.steps]
     seconds = [median(timing.steps[step]) for step in steps]
     starts = [sum(seconds[:i]) for i in range(len(steps))]
-    panel.barh(steps, seconds, left=starts, color=STYLES[OURS][0] if peer == 0 else "#808890")
+    panel.barh(steps, seconds, left=starts, color=colour)
     for step, start, length in zip(steps, starts, seconds, strict=True):
         panel.annotate(f"{length:.3g}", (start + length, step), (3, 0), textcoords="offset points", va="center", fontsize=8)
     panel.invert_yaxis()

@@ -36,12 +36,10 @@ def _quality(report: Report, model: ModelResult) -> Table:
         table.add_column(column, justify="right")
     for codec in model.codecs():
         means = model.means(codec)
-        pinned = sum(coding.at_minimum for image in model.images for coding in image.codings if coding.codec == codec)
-        label = f"{codec}*" if pinned else codec
-        if pinned:
-            table.caption = "* cannot make a file as small as ours of some images: its smallest"
         cells = [f"{means[key]:.4f}" for key in ("bpp", *report.metrics)]
-        table.add_row(label, f"{means['bytes']:.0f}", *cells)
+        table.add_row(f"{codec}*" if codec in model.at_minimum else codec, f"{means['bytes']:.0f}", *cells)
+    if model.at_minimum:
+        table.caption = "* cannot make a file as small as ours of some images: its smallest"
     return table
 
 

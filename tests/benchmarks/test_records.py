@@ -30,6 +30,7 @@ def test_an_image_comes_back_from_json():
 def test_means_are_over_the_images_of_a_codec():
     found = model(image(30), image(34))
     assert found.codecs() == ["dlf", "avif"]
+    assert found.at_minimum == {"avif"}
     assert found.means("dlf") == {"bytes": 100, "bpp": pytest.approx(0.1), "PSNR": 32}
 
 

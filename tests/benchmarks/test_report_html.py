@@ -102,6 +102,7 @@ def test_every_figure_is_there(page):
         "2.443",
         "A note.",
         "(its smallest)",
+        "avif*",
         "1.250",
         "1.00 times as fast",
         "3.2",
@@ -117,14 +118,15 @@ def test_a_run_without_results_still_has_a_page(tmp_path):
 
 
 def test_plots_are_labelled_svg_in_the_pages_colour():
-    for svg in (report_plots.rate_quality(report()), report_plots.waterfall(report().models[0].speed)):
+    speed = report().models[0].speed
+    for svg in (report_plots.rate_quality(report(), "DISTS"), report_plots.waterfall(speed, speed.timings[0])):
         root = ElementTree.fromstring(svg)
         assert root.get("role") == "img" and root.get("aria-label")
         assert report_plots.TEXT not in svg and "currentColor" in svg
         ids = re.findall(r'\bid="([^"]*)"', svg)
         assert len(ids) == len(set(ids))
     labels = {"".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text")}
-    assert {*report_plots.STEPS["decode"], "openvino, encode: 1.25 s"} <= labels
+    assert {*report_plots.STEPS["encode"], "openvino, encode: 1.25 s"} <= labels
 
 
 # ------------------------------------------------------------------------------------------------------------- browser
@@ -165,11 +167,14 @@ def test_the_viewers_controls_work(page, tmp_path):
     const note = name => { out[name] = [at("under").alt, at("over-caption").textContent,
                                         getComputedStyle(at("over")).clipPath, at("flick").getAttribute("aria-pressed")]; };
     note("first");
+    out.ids = [...document.querySelectorAll("[id]")].map(element => element.id);
     at("image").selectedIndex = 1; at("image").dispatchEvent(new Event("change"));
     at("right").selectedIndex = 2; at("right").dispatchEvent(new Event("change"));
     at("split").value = 25; at("split").dispatchEvent(new Event("input"));
     note("second");
-    at("flick").click(); note("flicker"); at("flick").click(); note("stopped");
+    at("flick").click(); note("flicker");
+    out.shown = [...document.querySelectorAll(".captions .shown")].map(caption => caption.textContent);
+    at("flick").click(); note("stopped");
     document.title = JSON.stringify(out);
     </script></body>"""
     page.write_text(page.read_text().replace("</body>", script))
@@ -181,4 +186,6 @@ def test_the_viewers_controls_work(page, tmp_path):
     assert "its smallest: 3.0 times ours" in found["second"][1]
     assert "25%" in found["second"][2]
     assert found["flicker"][3] == "true" and re.search(r"\b0(%|px)\)$|100%", found["flicker"][2])
+    assert len(found["shown"]) == 1  # the caption of the picture that is on
+    assert len(found["ids"]) == len(set(found["ids"]))
     assert found["stopped"][2:] == [found["second"][2], "false"]
