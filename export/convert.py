@@ -198,7 +198,7 @@ def _manifest(
     }
     manifest["against_fp32"] = {"bars": asdict(bars), "photographs": [_numbers(each) for each in figures]}
     manifest["files"] = {file.name: vouch(file) for file in sorted(folder.iterdir())}
-    manifest["exporter"] = {**bundle.manifest["exporter"], **versions("dlf", "onnx", "onnxruntime")}
+    manifest["exporter"] = {**bundle.manifest.get("exporter", {}), **versions("dlf", "onnx", "onnxruntime")}
     return manifest
 
 
