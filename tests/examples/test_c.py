@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers_bundle import make_toy_bundle
 from helpers_c import SIZES, build_example, config, picture, pkg_config, ppm
 from PIL import Image
 
@@ -86,7 +87,7 @@ def test_batch_on_eight_threads(tmp_path, programs, toy_bundle, codec):
         assert (tmp_path / f"{name}.ppm").read_bytes() == ppm(codec.decode(file))
 
 
-def test_refusals_tell_their_reason(tmp_path, programs, toy_bundle, tiny_bundle, codec):
+def test_refusals_tell_their_reason(tmp_path, programs, toy_bundle, codec):
     transcode, to_ppm, batch = (programs / name for name in ("dlf_transcode", "dlf_to_ppm", "dlf_batch"))
     file, png = tmp_path / "a.dlf", tmp_path / "a.png"
     data = codec.encode(picture(30, 30))
@@ -95,7 +96,7 @@ def test_refusals_tell_their_reason(tmp_path, programs, toy_bundle, tiny_bundle,
     assert "PNG" in refusal(transcode, toy_bundle, file, tmp_path / "b.dlf")
     assert "No such file" in refusal(transcode, toy_bundle, file, tmp_path / "none" / "b.png")
     assert str(tmp_path) in refusal(transcode, tmp_path, file, png)
-    assert codec.bundle.fingerprint in refusal(transcode, tiny_bundle, file, png)
+    assert codec.bundle.fingerprint in refusal(transcode, make_toy_bundle(tmp_path / "other", seed=1), file, png)
     assert "checksum" in refusal(to_ppm, toy_bundle, stdin=data[:-1])
     assert "not a .dlf file" in refusal(to_ppm, toy_bundle, stdin=b"hello, world")
     assert "neither .ppm nor .dlf" in refusal(batch, toy_bundle, png, file)
