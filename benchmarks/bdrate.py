@@ -15,10 +15,14 @@ Curve = Sequence[tuple[float, float]]  # (bpp, metric) of each rate
 def between(models: Sequence[ModelResult], metrics: Sequence[str]) -> list[BDRate]:
     """The BD-rates of the codec under test against each rival, by metric.
 
-    Models of several rates make the one curve, the rival's at fixed qualities (with the first model) the other. A pair is
-    left out where it has no BD-rate, and all are where the models were not measured on the same images.
+    Models of several rates make the one curve, the rival's at fixed qualities (with the first model) the other. None
+    are told where there are fewer than four models, or these were not measured on the same images.
     """
-    if len({tuple(image.image for image in model.images) for model in models}) != 1 or not models[0].images:
+    if (
+        len(models) < FEWEST_POINTS
+        or len({tuple(image.image for image in model.images) for model in models}) != 1
+        or not models[0].images
+    ):
         return []
     ours = [model.means(OURS) for model in models]
     found = []
@@ -26,8 +30,7 @@ def between(models: Sequence[ModelResult], metrics: Sequence[str]) -> list[BDRat
         for rival, theirs in models[0].curves().items():
             anchor, test = ([(point["bpp"], point[metric]) for point in points] for points in (theirs, ours))
             percent = bd_rate(anchor, test, lower_is_better=metric in LOWER_IS_BETTER)
-            if percent is not None:
-                found.append(BDRate(metric, OURS, rival, percent))
+            found.append(BDRate(metric, OURS, rival, percent))
     return found
 
 

@@ -163,12 +163,18 @@ class Gate:
 
 @dataclass(frozen=True)
 class BDRate:
-    """The bit rate that `test` needs over that of `anchor` at equal quality, %; negative where it needs less."""
+    """The bit rate that `test` needs over that of `anchor` at equal quality, %; negative where it needs less.
+
+    None where that is not defined: quality does not rise with the rate, or the curves share no quality.
+    """
 
     metric: str
     test: str
     anchor: str
-    percent: float
+    percent: float | None
+
+    def __str__(self) -> str:
+        return "not defined (falling curves, or no shared quality)" if self.percent is None else f"{self.percent:+.2f} %"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def show(report: Report, console: Console) -> None:
         for failure in model.failures:
             console.print(f"failed: {failure.image}: {failure.error}", markup=False, highlight=False)
     for rate in report.bd_rates:
-        console.print(f"BD-rate by {rate.metric}: {rate.test} needs {rate.percent:+.2f} % of the bits of {rate.anchor}")
+        console.print(f"BD-rate by {rate.metric}, {rate.test} over {rate.anchor}: {rate}", highlight=False)
     console.print(_published(report))
     for gate in report.gates:
         verdict = "passed" if gate.passed else "FAILED"

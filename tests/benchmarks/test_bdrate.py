@@ -85,6 +85,13 @@ def test_models_of_several_rates_make_a_curve_against_the_rivals():
     assert bdrate.between(models[:3], ["PSNR"]) == []
 
 
+def test_what_is_not_defined_is_said():
+    models = [model(TEST[0], curve=ANCHOR), *map(model, [TEST[2], TEST[2], TEST[3]])]
+    (found,) = bdrate.between(models, ["PSNR"])
+    assert found.percent is None
+    assert "not defined" in str(found)
+
+
 def test_models_on_different_images_are_not_compared():
     models = [model(TEST[0], curve=ANCHOR), *map(model, TEST[1:])]
     assert bdrate.between([*models[:3], model(TEST[3], images=1)], ["PSNR"]) == []

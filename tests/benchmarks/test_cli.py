@@ -197,7 +197,7 @@ def test_four_models_have_bd_rates(tmp_path, monkeypatch):
     )
     (found,) = report()["bd_rates"]
     assert found == {"metric": "PSNR", "test": "dlf", "anchor": "jpeg", "percent": pytest.approx(expected)}
-    assert f"BD-rate by PSNR: dlf needs {expected:+.2f} % of the bits of jpeg" in result.stdout
+    assert f"BD-rate by PSNR, dlf over jpeg: {expected:+.2f} %" in result.stdout
     assert not any(image["curves"] for model in report()["models"][1:] for image in model["images"])
 
 
