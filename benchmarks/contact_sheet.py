@@ -17,7 +17,7 @@ TOLD = ("LPIPS-Alex", "DISTS")  # of the metrics; where there are none of them, 
 
 
 def write(report: Report, pictures: Mapping[str, Mapping[str, Pictures]], path: Path) -> None:
-    """Write the sheet in the format of the path's suffix; `pictures` are data URIs by model, image and codec, as `run` gives them.
+    """Write the sheet in the format of the path's suffix; `pictures` are data URIs by model, image and codec, as of `run`.
 
     Raises:
         ImageError: Pillow writes no such format, or not at this size.

@@ -22,7 +22,7 @@ def coding(codec: str) -> Coding:
 
 
 def report(images: list[str]) -> Report:
-    results = [ImageResult(name, "", 60, 40, {}, 0, {}, [coding("dlf"), coding("avif")]) for name in images]
+    results = [ImageResult(name, "", 60, 40, {}, 0, codings=[coding("dlf"), coding("avif")]) for name in images]
     model = ModelResult("model", "", "", "", "", "", "", {}, results, [])
     return Report("", "", "", ["PSNR", "LPIPS-Alex"], {}, [model])
 
