@@ -7,6 +7,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -18,7 +19,7 @@ from dlf.export.engine import build_engines, target_gpus
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 
-Precision: TypeAlias = Literal["fp32", "fp16"]
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
@@ -43,6 +44,7 @@ def _print_version(wanted: bool) -> None:
     dlf-export model.safetensors -o bundle --name "my model" -v
     dlf-export qp0.ckpt -o bundles/qp0-fp16 --precision fp16
     dlf-export bundles/qp0 -o bundles/qp0-fp16 --precision fp16 --photographs kodak/
+    dlf-export bundles/qp0 -o bundles/qp0-int8 --precision int8 --photographs kodak/ --calibration photographs/
     dlf-export qp0.ckpt -o bundles/qp0-fp16 --precision fp16 --engine --gpu sm_89 --gpu sm_120"""
 )
 def export(
@@ -56,6 +58,10 @@ def export(
     photographs: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Photographs to hold a lower precision against fp32 on. By default scikit-learn's."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Photographs that int8 is calibrated with. By default scikit-image's and -learn's."),
     ] = None,
     half_weights: Annotated[
         bool, typer.Option("--half-weights", help="Store weights in 16 bits; computing stays in 32.")
@@ -90,12 +96,14 @@ def export(
     from_bundle = (source / "manifest.json").is_file()
     if from_bundle and (precision == "fp32" or half_weights or name):
         raise typer.BadParameter("a bundle can only be converted to another --precision, without --half-weights or --name")
+    if calibration and precision != "int8":
+        raise typer.BadParameter("it is for --precision int8 alone", param_hint="--calibration")
     if gpu and not engine:
         raise typer.BadParameter("it is for --engine alone", param_hint="--gpu")
     try:
         gpus = target_gpus(gpu or ()) if engine else []
         with stderr.status("loading") as status:
-            _run(source, output, name, half_weights, precision, photographs, threads, lambda step: status.update(step))
+            _run(source, output, name, half_weights, precision, photographs, calibration, threads, status.update)
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     except DLFError as error:
@@ -119,6 +127,7 @@ def _run(
     half_weights: bool,
     precision: Precision,
     photographs: Path | None,
+    calibration: Path | None,
     threads: int | None,
     progress: Callable[[str], None],
 ) -> None:
@@ -140,13 +149,20 @@ def _run(
         export(output)
         return
     from dlf.export.convert import convert_bundle
+    from dlf.export.int8 import sample_photographs
     from dlf.export.parity import load_photographs
 
-    pictures = load_photographs(photographs)
+    convert = partial(
+        convert_bundle,
+        target=precision,
+        photographs=load_photographs(photographs),
+        calibration=None if precision != "int8" else load_photographs(calibration) if calibration else sample_photographs(),
+        progress=progress,
+    )
     if (source / "manifest.json").is_file():
-        convert_bundle(source, output, precision, pictures, progress=progress)
+        convert(source, output)
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.fp32.") as temporary:
         export(Path(temporary) / "bundle")
-        convert_bundle(Path(temporary) / "bundle", output, precision, pictures, progress=progress)
+        convert(Path(temporary) / "bundle", output)

@@ -29,7 +29,10 @@ from dlf.runtime.images import Pixels
 log = logging.getLogger(__name__)
 
 # The module that prepares a precision's converter, and the bars that its bundles must keep to.
-PRECISIONS: dict[str, tuple[str, Bars]] = {"fp16": ("dlf.export.precision", Bars())}
+PRECISIONS: dict[str, tuple[str, Bars]] = {
+    "fp16": ("dlf.export.precision", Bars()),
+    "int8": ("dlf.export.int8", Bars(headroom=0, psnr=0, tokens=1, bytes=0.02, lpips=0.005)),  # tokens are counted only
+}
 # Into how many runs of layers a stage is cut to find which of them disturb it most.
 RUNS = 8
 # How many of a stage's tensors the manifest names, those closest to overflow.
@@ -42,12 +45,14 @@ def convert_bundle(
     target: str,
     photographs: Sequence[Pixels],
     *,
+    calibration: Sequence[Pixels] | None = None,
     bars: Bars | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Write the bundle `source`, an fp32 one, in precision `target` to `output`, which appears whole or not at all.
 
-    `bars` are the precision's own by default. `progress` is told of each step.
+    The gate measures on `photographs`; int8 takes its scales from `calibration`, by default the same. `bars` are the precision's
+    own by default. `progress` is told of each step.
 
     Raises:
         ExportError: `source` is not an fp32 bundle, or a bar fails even with everything that it depends on in fp32; nothing
@@ -63,7 +68,7 @@ def convert_bundle(
         progress("photographs in fp32")
         gate = Gate(source, photographs, torch.get_num_threads())
         progress(f"preparing {target}")
-        converter: Converter = import_module(module).prepare(source, photographs)
+        converter: Converter = import_module(module).prepare(source, calibration or photographs)
         stages = {name: _Stage(name, bundle.stage(name), folder, converter) for name in STAGES}
         for stage in stages.values():
             progress(f"stage {stage.name}")

@@ -1,10 +1,10 @@
 """A stage's fp32 graph with its large products in int8: post-training quantisation, calibrated on photographs.
 
-A product is a convolution or a matrix product with a weight. Its activation and its weight each pass through a pair of
-QuantizeLinear and DequantizeLinear (the weight's first half is done here, and int8 is what is stored), which runtimes merge with
-it. An activation has one scale and is symmetric about zero, the one form that TensorRT takes; a weight has a scale for each output
-channel. Everything else stays in float: norms, softmax, attention's own products, depthwise convolutions, what meets the image,
-what makes z and y for VQ and SQ, and every product that int8 hurts.
+A product is a convolution or a matrix product with a weight. Its activation passes through QuantizeLinear and DequantizeLinear,
+its weight, stored in int8, through DequantizeLinear; runtimes merge them with the product. An activation has one scale and is
+symmetric about zero, the one form that TensorRT takes; a weight has a scale for each output channel. Everything else stays in
+float: norms, softmax, attention's own products, depthwise convolutions, what meets the image, what makes z and y for VQ and SQ,
+and every product that int8 hurts.
 
 Scales are chosen by what matters, the error of the product's own output on rows of real activations. Where a LayerNorm feeds the
 product, the ranges of its channels are evened out first, at no cost: what the norm is divided by, the weight is multiplied by
@@ -14,6 +14,7 @@ product, the ranges of its channels are evened out first, at no cost: what the n
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,7 +29,8 @@ from dlf.export.precision import Converter
 from dlf.runtime.backends import Arrays
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.core import TOKENS_PER_TILE, EntropyModel
-from dlf.runtime.images import TILE, Pixels, pad_to_tiles
+from dlf.runtime.errors import ExportError
+from dlf.runtime.images import TILE, Pixels, load, pad_to_tiles
 
 Matrix: TypeAlias = NDArray[np.float32]
 
@@ -46,6 +48,11 @@ LARGEST_ERROR = 0.05
 SENSITIVE_PORTS = {"image", "z", "y"}
 # So do those whose weight has one of these in its name: the transforms around SQ, which are small.
 SENSITIVE_PARTS = ("quantize_feat",)
+# The photographs that are at hand wherever these packages are.
+SAMPLE = {
+    "skimage": [f"data/{name}" for name in ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")],
+    "sklearn": [f"datasets/images/{name}" for name in ("china.jpg", "flower.jpg")],
+}
 LEVELS = 127
 SMALLEST = 1e-12  # a scale is not 0
 
@@ -204,6 +211,21 @@ class _Graph:
                     free.update(node.input)
 
 
+def sample_photographs() -> list[Pixels]:
+    """The colour photographs that scikit-image and scikit-learn ship.
+
+    Raises:
+        ExportError: one of them is not installed.
+    """
+    pixels = []
+    for package, files in SAMPLE.items():
+        found = find_spec(package)
+        if found is None or found.origin is None:
+            raise ExportError("int8 is calibrated with photographs: name a folder with --calibration, or pip install 'dlf[int8]'")
+        pixels += [load(Path(found.origin).parent / file) for file in files]
+    return pixels
+
+
 def prepare(bundle: Path, photographs: Sequence[Pixels]) -> Converter:
     """Run the fp32 bundle over photographs, and return the converter of its stages.
 
@@ -268,7 +290,7 @@ def _convert(source: Path, target: Path, keep: Collection[str], activations: Map
     graph = _Graph(source)
     nodes = {node.name: node for node in graph.proto.node}
     before: dict[str, list[NodeProto]] = defaultdict(list)  # new nodes, by the name of the first that needs them
-    tensors = [numpy_helper.from_array(np.int8(0), "zero")]
+    tensors = [numpy_helper.from_array(np.array(0, np.int8), "zero")]
     for name, activation in activations.items():
         chosen = [p for p in activation.products if p.node.name not in keep and activation.errors[p.node.name] <= LARGEST_ERROR]
         if not chosen:
@@ -282,7 +304,7 @@ def _convert(source: Path, target: Path, keep: Collection[str], activations: Map
                 tensors.append(numpy_helper.from_array(graph.weight(norm.input[i]) / smoothing, f"{norm.input[i]}.smooth"))
                 norm.input[i] = tensors[-1].name
         quantised, scale = f"{name}.int8", f"{name}.scale"
-        tensors.append(numpy_helper.from_array(np.float32(activation.scale), scale))
+        tensors.append(numpy_helper.from_array(np.array(activation.scale, np.float32), scale))
         before[chosen[0].node.name] += [
             helper.make_node("QuantizeLinear", [name, scale, "zero"], [quantised], f"{quantised}.node"),
             helper.make_node("DequantizeLinear", [quantised, scale, "zero"], [f"{name}.float"], f"{name}.float.node"),
@@ -297,7 +319,7 @@ def _convert(source: Path, target: Path, keep: Collection[str], activations: Map
             axis = 1 if node.op_type == "MatMul" else 0
             values, scales = quantise(weight, axis)
             pair = [f"{product.weight}.int8", f"{product.weight}.scale"]
-            tensors += [numpy_helper.from_array(array, key) for array, key in zip((values, scales), pair, strict=True)]
+            tensors += [numpy_helper.from_array(values, pair[0]), numpy_helper.from_array(scales, pair[1])]
             before[node.name].append(
                 helper.make_node("DequantizeLinear", pair, [f"{product.weight}.float"], f"{product.weight}.float.node", axis=axis)
             )
