@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from dlf.benchmarks import machine
+from dlf.benchmarks import datasets, machine
 from dlf.export.bundle import prior_cost
 from dlf.export.checkpoint import load_checkpoint
 from dlf.export.integer_prior import cdf_indexes, entropy_tables, gaussian_frequencies
@@ -253,24 +253,22 @@ def coder_works(model: EntropyModel, coder: PeerCoder, rng: np.random.Generator)
 
 
 @torch.inference_mode()
-def coded_bytes(checkpoint: Path, images: Path) -> dict[str, dict[str, int]]:
-    """Bytes of each image's detail stream with the float prior and with the integer one."""
+def coded_bytes(checkpoint: Path, images: str) -> dict[str, dict[str, int]]:
+    """Bytes of the detail stream of each image of a data set, with the float prior and with the integer one."""
     model = load_checkpoint(checkpoint)
     entropy = EntropyModel(entropy_tables(model).to_bytes())
     result = {}
-    for path in sorted(path for path in images.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")):
+    for path in datasets.find(images):
         padded = torch.from_numpy(pad_to_tiles(load(path, Limits())))
         outputs = model.analysis(padded)
         result[path.name] = prior_cost(model, entropy, Sample((1, 0, 0), (padded,), outputs))
-    if not result:
-        raise InvalidArgumentError(f"{images} holds no images")
     return result
 
 
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each peer.")] = 100,
     checkpoint: Annotated[Path | None, typer.Option(help="Count coded bytes with this model.")] = None,
-    images: Annotated[Path | None, typer.Option(help="... on the images of this folder.")] = None,
+    images: Annotated[str | None, typer.Option(help="... on these: kodak, clic2020, or a path.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare the entropy core with PyTorch's float prior and a plain coder."""
