@@ -1,7 +1,7 @@
 // The C border of models and contexts.
 #include "dlf.h"
 
-#include <cstdio>
+#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -115,8 +115,11 @@ dlf_result dlf_manifest_check(const void *data, size_t size, char *message, size
             dlf::parse_manifest({static_cast<const char *>(data), size});
         },
         &reason);
-    if (message != nullptr && message_size > 0)
-        std::snprintf(message, message_size, "%s", reason.c_str());
+    if (message != nullptr && message_size > 0) {
+        reason.resize(std::min(reason.size(), message_size - 1));
+        reason = dlf::printable(std::move(reason)); // a character may have been cut in two
+        std::copy_n(reason.c_str(), reason.size() + 1, message);
+    }
     return result;
 }
 

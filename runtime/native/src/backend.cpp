@@ -10,7 +10,7 @@ namespace {
 
 // What a backend's function writes its reason into.
 struct Message {
-    char text[512] = "";
+    char text[2048] = "";
 
     // Turns a function's refusal into a Failure.
     void check(dlf_result result, const Backend &backend, const char *action, const Stage &stage) {

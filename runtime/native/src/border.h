@@ -10,6 +10,7 @@
 #include <string>
 
 #include "failure.h"
+#include "text.h"
 
 namespace dlf {
 
@@ -28,7 +29,7 @@ template <class Body> dlf_result guarded(Body body, std::string *message = nullp
         result = DLF_ERROR_OUT_OF_MEMORY;
     }
     if (message != nullptr) {
-        *message = std::move(reason);
+        *message = printable(std::move(reason));
         if (result != DLF_OK && message->empty()) {
             try {
                 *message = dlf_result_string(result);

@@ -33,12 +33,14 @@ uint64_t size_of(const Json &entry) {
 
 Manifest parse_manifest(std::string_view text) {
     const Json json = parse(text);
-    if (!json.is_object() || json.value("format", Json()) != kFormat)
+    if (!json.is_object() || !json.contains("format") || json.at("format") != kFormat)
         fail(DLF_ERROR_BUNDLE_FOREIGN, "has another format; make one with dlf-export");
-    const Json version = json.value("format_version", Json());
-    if (version != kFormatVersion)
-        fail(DLF_ERROR_BUNDLE_FOREIGN, "has format version " + version.dump(-1, ' ', true) + ", and this libdlf reads version " +
-                                           std::to_string(kFormatVersion) + ": update it, or export the bundle again");
+    // Arrays may be nested as deep as the text is long: what copies or prints a value calls itself as often.
+    const auto version = json.find("format_version");
+    if (version == json.end() || *version != kFormatVersion)
+        fail(DLF_ERROR_BUNDLE_FOREIGN,
+             "has format version " + (version != json.end() && version->is_number() ? version->dump() : "unknown") +
+                 ", and this libdlf reads version " + std::to_string(kFormatVersion) + ": update it, or export the bundle again");
     try {
         Manifest manifest;
         manifest.name = json.at("model").at("name").get<std::string>();

@@ -1,0 +1,155 @@
+"""C and Python give the same answer: the same files, and from each other's files the same pixels, on the same backend."""
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers_native import Backend, Context, Model, logged, openvino_library
+from numpy.typing import NDArray
+from PIL import Image
+
+import dlf
+from dlf.runtime import builtin
+from dlf.runtime.backends import open_backend
+
+SIZES = [(1, 1), (1, 300), (300, 1), (256, 256), (257, 255), (300, 520)]
+
+
+def photograph(height: int, width: int) -> NDArray[np.uint8]:
+    """Smooth colours with some noise."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = np.stack([np.sin(rows / 50), np.cos(columns / 70), np.sin((rows + columns) / 90)], axis=-1)
+    noise = np.random.default_rng(height * width).normal(0, 10, (height, width, 3))
+    return np.clip(128 + 90 * waves + noise, 0, 255).astype(np.uint8)
+
+
+def native_codec(bundle: Path, backend: str = "openvino", **options: object) -> Context:
+    """A context on one thread; OpenVINO is the library's own, any other backend is Python's behind the function table."""
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+        return Context(Model(bundle, threads=1, openvino=str(openvino_library()).encode(), **options))
+    python = open_backend(backend, 1)
+    context = Context(Model(bundle, backend=(own := Backend(lambda name, file: python.load(file))).pointer(), **options))
+    context.own = own  # type: ignore[attr-defined]  # lives as long
+    return context
+
+
+def assert_same(native: Context, python: dlf.Codec, image: NDArray[np.uint8]) -> None:
+    data = native.encode(image)
+    assert data == python.encode(image)
+    np.testing.assert_array_equal(native.decode(data), python.decode(data))
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_toy_bundle(toy_bundle, codec, height, width):
+    assert_same(native_codec(toy_bundle, codec.backend.name), codec, photograph(height, width))
+
+
+def test_model_of_the_released_layout(tiny_bundle, backend):
+    with dlf.Codec(tiny_bundle, backend, threads=1) as python:
+        native = native_codec(tiny_bundle, backend)
+        for height, width in [(1, 1), (100, 300)]:
+            assert_same(native, python, photograph(height, width))
+
+
+def test_built_in_model():
+    native = native_codec(builtin.path())
+    assert_same(native, dlf.Codec(backend="openvino", threads=1), photograph(260, 250))
+
+
+@pytest.mark.slow
+def test_built_in_model_on_kodak():
+    folder = Path(os.environ.get("DLF_DATA", Path(__file__).parents[4] / "shared" / "data"), "kodak")
+    if not folder.is_dir():
+        pytest.skip("the Kodak images are not at hand; DLF_DATA may name a folder that holds kodak/")
+    files = sorted(folder.glob("*.png"))
+    assert len(files) == 24
+    native, python = native_codec(builtin.path()), dlf.Codec(backend="openvino", threads=1)
+    for file in files:
+        assert_same(native, python, np.asarray(Image.open(file).convert("RGB")))
+
+
+@pytest.mark.slow
+def test_mini_model(mini_checkpoint, tmp_path):
+    from dlf.export.bundle import write_bundle
+    from dlf.export.checkpoint import load_checkpoint
+
+    write_bundle(load_checkpoint(mini_checkpoint), tmp_path / "bundle", "mini")
+    native, python = native_codec(tmp_path / "bundle"), dlf.Codec(tmp_path / "bundle", "openvino", threads=1)
+    for height, width in [(1, 1), (421, 300)]:
+        assert_same(native, python, photograph(height, width))
+
+
+def test_gray_is_three_equal_channels(toy_bundle, codec):
+    gray = photograph(40, 300)[:, :, 0].copy()
+    native = native_codec(toy_bundle, codec.backend.name)
+    assert native.encode(gray) == native.encode(np.repeat(gray[:, :, None], 3, axis=2)) == codec.encode(gray)
+
+
+def test_rows_may_be_apart(toy_bundle, codec):
+    image = photograph(40, 50)
+    wide = np.zeros((40, 70, 3), np.uint8)
+    wide[:, :50] = image
+    assert native_codec(toy_bundle, codec.backend.name).encode(wide[:, :50]) == codec.encode(image)
+
+
+def test_checksum_may_be_left_out(toy_bundle, codec):
+    image = photograph(40, 50)
+    native = native_codec(toy_bundle, codec.backend.name)
+    bare = native.encode(image, checksum=False)
+    assert bare == dlf.Codec(toy_bundle, codec.backend.name, checksum=False).encode(image)
+    np.testing.assert_array_equal(native.decode(bare), native.decode(native.encode(image)))
+
+
+def test_low_memory_changes_nothing_in_the_picture(toy_bundle, codec):
+    lean = native_codec(toy_bundle, codec.backend.name, low_memory=1)
+    for _ in range(2):
+        assert_same(lean, codec, photograph(100, 100))
+
+
+def test_contexts_of_one_model_run_at_the_same_time(toy_bundle, codec):
+    pytest.importorskip("openvino")
+    model = Model(toy_bundle, threads=1, openvino=str(openvino_library()).encode())
+    images = [photograph(60 * k, 50 * k) for k in range(1, 9)]
+    due = [codec.encode(image) for image in images] if codec.backend.name == "openvino" else None
+    found: dict[int, bool] = {}
+
+    def work(number: int) -> None:
+        context = Context(model)
+        data = [context.encode(image) for image in images]
+        found[number] = due in (None, data) and all(context.decode(d).shape == i.shape for d, i in zip(data, images, strict=True))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == dict.fromkeys(range(4), True)
+
+
+def test_the_log_tells_model_backend_and_steps(toy_bundle):
+    pytest.importorskip("openvino")
+    import openvino
+
+    with logged() as lines:
+        context = native_codec(toy_bundle)
+        context.decode(context.encode(photograph(10, 10)))
+    levels, texts = zip(*lines, strict=True)
+    assert texts[0].startswith("Model toy (")
+    for fact in ("openvino", "fp32", openvino.get_version()):
+        assert fact in texts[0]
+    assert levels == (1, *[2] * (len(lines) - 1))
+    steps = [text.split(":")[0] for text in texts[1:] if not text.startswith("load")]
+    assert steps == ["image", "analysis", "vq", "detail", "vq", "detail", "synthesis", "adaptor", "generator", "image"]
+
+
+def test_info_is_what_python_tells(toy_bundle, codec):
+    pytest.importorskip("openvino")
+    info = Model(toy_bundle, openvino=str(openvino_library()).encode()).info()
+    assert info["name"].decode() == codec.bundle.name
+    assert f"{info['fingerprint']:04x}" == codec.bundle.fingerprint
+    if codec.backend.name == "openvino":
+        told = [info[name].decode() for name in ("precision", "backend", "backend_device", "backend_version")]
+        assert told == ["fp32", "openvino", codec.backend.device, codec.backend.versions["openvino"]]
