@@ -1,6 +1,7 @@
-"""The first inputs of the fuzz targets, made from the conformance vectors and the reference coder's streams."""
+"""The first inputs of the fuzz targets, made from the conformance vectors, the reference coder's streams and a real manifest."""
 
 import dataclasses
+import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,15 @@ import numpy as np
 from helpers_entropy import VECTORS, python_rans_encode, random_tables, reference_frequencies
 from numpy.typing import NDArray
 
+from dlf.runtime import builtin
+
 SHORT = 200  # symbols of a rANS seed: a fuzzer learns more from many short inputs than from a few long ones
 
 
 def write_seeds(folder: Path) -> None:
     """Write the seeds of each target to a folder of its name."""
     for target, make in {
+        "bundle_manifest": bundle_manifest,
         "container": container,
         "entropy_model": entropy_model,
         "rans_decode": rans_decode,
@@ -24,6 +28,27 @@ def write_seeds(folder: Path) -> None:
         (folder / target).mkdir(parents=True)
         for number, seed in enumerate(make()):
             (folder / target / str(number)).write_bytes(seed)
+
+
+def bundle_manifest() -> Iterator[bytes]:
+    """The built-in model's manifest, the smallest one, and some that are refused."""
+    yield (builtin.path() / "manifest.json").read_bytes()
+    smallest = {
+        "format": "dlf-bundle",
+        "format_version": 1,
+        "model": {"name": "n"},
+        "fingerprint": "1f2e",
+        "precision": "fp32",
+        "stages": {"analysis": {"file": "a.onnx"}},
+        "files": {"a.onnx": {"bytes": 1, "sha256": "0" * 64}},
+    }
+    yield json.dumps(smallest).encode()
+    yield json.dumps({**smallest, "format": "zip"}).encode()
+    yield json.dumps({**smallest, "format_version": 2}).encode()
+    yield json.dumps({**smallest, "files": {"../a.onnx": {"bytes": 1, "sha256": "0" * 64}}}).encode()
+    for field in smallest:  # deep enough to end a stack in what visits values by calling itself
+        yield json.dumps({**smallest, field: None}).replace("null", "[" * 20000 + "]" * 20000).encode()
+    yield '{"format": "dlf-bundle\\ud83d", "é": 1e999}'.encode()
 
 
 def container() -> Iterator[bytes]:
