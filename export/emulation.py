@@ -67,7 +67,7 @@ def load(path: Path, threads: int) -> Callable[[Arrays], tuple[Arrays, dict[str,
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.enable_cpu_mem_arena = False  # it would hold several times what the graph, so much longer, needs
+    options.enable_cpu_mem_arena = False  # it would grow with every run
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
