@@ -54,13 +54,17 @@ class Bundle:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._broken("manifest.json", f"lacks or garbles a field ({type(error).__name__}: {error})") from error
         try:
-            self.entropy = EntropyModel(self._check("entropy.bin").read_bytes())
+            self.entropy = EntropyModel(self.entropy_bytes())
         except (BundleBrokenError, BundleForeignError) as error:
             raise type(error)(f"Bundle {self.path}: entropy.bin: {error}.") from error
         if f"{self.entropy.fingerprint:04x}" != self.fingerprint:
             raise self._broken(
                 "entropy.bin", f"has the fingerprint {self.entropy.fingerprint:04x}, not the manifest's {self.fingerprint}"
             )
+
+    def entropy_bytes(self) -> bytes:
+        """Return the content of entropy.bin, checked."""
+        return self._check("entropy.bin").read_bytes()
 
     def stage(self, name: str) -> Path:
         """Return a stage's ONNX file after checking it and the external data files that it refers to."""

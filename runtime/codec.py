@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from dlf.runtime.bundle import Bundle
 from dlf.runtime.core import TOKENS_PER_TILE as TOKENS
 from dlf.runtime.core import FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
 from dlf.runtime.errors import BackendFailedError, BundleBrokenError, DLFError, InvalidArgumentError, WrongModelError
+from dlf.runtime.steps import steps_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,11 +36,13 @@ class Codec:
 
     Args:
         bundle: the bundle's folder; by default the built-in model's.
-        backend: "openvino" or "onnxruntime"; by default the first of them that is installed.
+        backend: "openvino", "onnxruntime" or "tensorrt"; by default the first of them that is installed.
         threads: CPU threads; by default as many as the backend chooses.
         limits: the largest image that is encoded or decoded.
         checksum: whether encoded files carry a checksum (2 bytes); without it some damage decodes to a wrong picture.
         low_memory: drop each stage once it has run, to load it again for the next image.
+        stream: with the backend "tensorrt", handle of the CUDA stream that the caller works on: arrays on the GPU go in and out
+            in its order.
 
     Attributes:
         bundle: the open bundle.
@@ -60,15 +63,17 @@ class Codec:
         limits: Limits | None = None,
         checksum: bool = True,
         low_memory: bool = False,
+        stream: int | None = None,
     ) -> None:
         self.bundle = Bundle(builtin.path() if bundle is None else bundle)
-        self.backend: Backend = open_backend(backend, threads)
+        self.backend: Backend = open_backend(backend, threads, stream)
         self.timings: dict[str, float] = {}
         self._entropy = self.bundle.entropy
         self._limits = limits
         self._checksum = checksum
         self._low_memory = low_memory
         self._stages: dict[str, Stage] = {}
+        self._steps = steps_of(self.backend, self.bundle, self._timed)
         versions = ", ".join(f"{library} {version}" for library, version in self.backend.versions.items())
         _log.info(
             "Model %s (%s) on %s (%s, %s, %s).",
@@ -83,7 +88,8 @@ class Codec:
     def encode(self, image: images.ImageLike) -> bytes:
         """Return the image as the bytes of a `.dlf` file.
 
-        `image` is an (H, W, 3) or (H, W) uint8 array, a Pillow image, a path or a binary file; see `images.load`.
+        `image` is an (H, W, 3) or (H, W) uint8 array, a Pillow image, a path or a binary file; see `images.load`. With the
+        backend "tensorrt" it may also be an (H, W, 3) uint8 array on the GPU, of torch, CuPy or another library.
 
         Raises:
             ImageError, SizeLimitError: of the image, see `images.load`.
@@ -104,11 +110,14 @@ class Codec:
                 which image it is, counted from 0.
         """
         self.timings = {}
-        loaded = (_indexed(index, self._load, image) for index, image in enumerate(images))
+        loaded = (_named(index, self._load, image) for index, image in enumerate(images))
         return _by_batches(self._encode_batch, loaded, lambda pixels: _tiles(*pixels.shape[:2]), batch)
 
-    def decode(self, data: bytes) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, *, on_device: bool = False) -> Any:
         """Return the image of a `.dlf` file, given as its bytes: (H, W, 3) uint8, sRGB.
+
+        It is a NumPy array; with `on_device`, an array where the backend keeps its own: a `DeviceArray` on the GPU with
+        "tensorrt", which torch, CuPy and others take without a copy, and a NumPy array with the others.
 
         All that can be checked without a model is checked first; the neural stages run last, on data that are whole.
 
@@ -120,9 +129,13 @@ class Codec:
             BundleBrokenError, BackendFailedError: a stage cannot be loaded or run.
         """
         self.timings = {}
-        return self._decode_batch([self._latents(self._parse(data), data)])[0]
+        try:
+            return self._decode_batch([(self._parse(data), data)], on_device)[0]
+        except DLFError as error:
+            error.index = None  # it is the only one
+            raise
 
-    def decode_many(self, files: Sequence[bytes], batch: int = 4) -> list[NDArray[np.uint8]]:
+    def decode_many(self, files: Sequence[bytes], batch: int = 4, *, on_device: bool = False) -> list[Any]:
         """Return the images of `.dlf` files, given as their bytes, in their order; see `decode`.
 
         Images of one padded size go through the stages together, up to `batch` at a time, and share their `timings`. All that
@@ -135,9 +148,10 @@ class Codec:
                 file it is, counted from 0.
         """
         self.timings = {}
-        parsed = [_indexed(index, self._parse, data) for index, data in enumerate(files)]
-        latents = (_indexed(index, self._latents, *each) for index, each in enumerate(zip(parsed, files, strict=True)))
-        return _by_batches(self._decode_batch, latents, lambda each: _tiles(each.height, each.width), batch)
+        parsed = [_named(index, self._parse, data) for index, data in enumerate(files)]
+        items = zip(parsed, files, strict=True)
+        work = partial(self._decode_batch, on_device=on_device)
+        return _by_batches(work, items, lambda item: _tiles(item[0].height, item[0].width), batch)
 
     def close(self) -> None:
         """Release the loaded stages; they are loaded again should the codec be used again."""
@@ -149,33 +163,33 @@ class Codec:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _load(self, image: images.ImageLike) -> images.Pixels:
+    def _load(self, image: Any) -> Any:
+        """An image, checked: its pixels, or those that the backend finds on its device."""
         with self._timed("image"):
-            return images.load(image, self._limits)
+            pixels = self._steps.load(image)
+            if pixels is None:
+                return images.load(image, self._limits)
+            images.check_size(pixels.shape[1], pixels.shape[0], self._limits or Limits())
+            return pixels
 
     def _encode_batch(self, pixels: Sequence[images.Pixels]) -> list[bytes]:
         """The files of images of one padded size."""
         count, (down, across) = len(pixels), _tiles(*pixels[0].shape[:2])
-        with self._timed("image"):
-            batch = _joined([images.pad_to_tiles(each) for each in pixels])
-        latents = self._run("analysis", {"image": batch})
+        latents = self._run("analysis", {"image": self._steps.pad(pixels)})
         z = self._checked("analysis", latents, "z", (count, down, across, self._entropy.codebook_dim, TOKENS))
         y = self._checked("analysis", latents, "y", (count, self._entropy.channels, 8 * down, 8 * across))
-        with self._timed("vq"):
-            tokens = self._entropy.vq_lookup(z.reshape(count * down * across, -1, TOKENS)).reshape(count, -1, TOKENS)
-        with self._timed("detail"):
-            details = [self._entropy.encode_detail(each)[0] for each in y]
+        coded = self._steps.encode(z, y)
         return [
             write_file(
                 width=each.shape[1],
                 height=each.shape[0],
                 fingerprint=self._entropy.fingerprint,
                 token_bits=self._entropy.token_bits,
-                tokens=found,
+                tokens=tokens,
                 detail=detail,
                 checksum=self._checksum,
             )
-            for each, found, detail in zip(pixels, tokens, details, strict=True)
+            for each, (tokens, detail) in zip(pixels, coded, strict=True)
         ]
 
     def _parse(self, data: bytes) -> FileInfo:
@@ -189,24 +203,16 @@ class Codec:
             )
         return file
 
-    def _latents(self, file: FileInfo, data: bytes) -> "_Latents":
-        down, across = _tiles(file.height, file.width)
-        with self._timed("vq"):
-            z_hat = self._entropy.vq_embed(unpack_tokens(data, file))
-        with self._timed("detail"):
-            y_hat = self._entropy.decode_detail(detail_stream(data, file), 8 * down, 8 * across)
-        return _Latents(file.height, file.width, z_hat.reshape(1, down, across, -1, TOKENS), y_hat[None])
-
-    def _decode_batch(self, latents: Sequence["_Latents"]) -> list[images.Pixels]:
-        """The images of latents of one padded size."""
-        down, across = _tiles(latents[0].height, latents[0].width)
-        arrays = {"z_hat": _joined([each.z_hat for each in latents]), "y_hat": _joined([each.y_hat for each in latents])}
+    def _decode_batch(self, items: Sequence[tuple[FileInfo, bytes]], on_device: bool) -> list[Any]:
+        """The images of files of one padded size."""
+        down, across = _tiles(items[0][0].height, items[0][0].width)
+        tokens = [unpack_tokens(data, file) for file, data in items]
+        arrays = self._steps.decode(tokens, [detail_stream(data, file) for file, data in items], down, across)
         for stage in ("synthesis", "adaptor", "generator"):
             arrays = self._run(stage, arrays)
-        shape = (len(latents), 3, images.TILE * down, images.TILE * across)
-        decoded = self._checked("generator", arrays, "image", shape)
-        with self._timed("image"):
-            return [images.crop_to_pixels(decoded[i : i + 1], each.height, each.width) for i, each in enumerate(latents)]
+        shape = (len(items), 3, images.TILE * down, images.TILE * across)
+        image = self._checked("generator", arrays, "image", shape)
+        return self._steps.crop(image, [(file.height, file.width) for file, _ in items], on_device)
 
     def _run(self, name: str, inputs: Arrays) -> Arrays:
         with self._timed("load"), self._failures(name, "load"):
@@ -217,14 +223,12 @@ class Codec:
             return stage(inputs)
 
     def _checked(self, stage: str, arrays: Arrays, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """An output of a stage, if it is what the entropy core and the caller can take."""
+        """An output of a stage, if it has the shape that the entropy core and the caller can take."""
         found = arrays[name].shape if name in arrays else "nothing"
         if found != shape:
             raise BundleBrokenError(
                 f"Bundle {self.bundle.path}: stage {stage} gives {found} as {name}, not {shape}; export the bundle again."
             )
-        if not np.isfinite(arrays[name]).all():
-            raise BackendFailedError(f"Stage {stage} gave values that are not finite as {name}, on {self.backend.name}.")
         return arrays[name]
 
     @contextmanager
@@ -247,27 +251,12 @@ class Codec:
         _log.debug("%s: %.3f s", step, seconds)
 
 
-@dataclass(frozen=True)
-class _Latents:
-    """What the entropy core makes of one file: the inputs of `synthesis`, as a batch of one, for an image of this size."""
-
-    height: int
-    width: int
-    z_hat: NDArray[np.float32]
-    y_hat: NDArray[np.float32]
-
-
 def _tiles(height: int, width: int) -> tuple[int, int]:
     """The tiles down and across of the padded image."""
     return -(-height // images.TILE), -(-width // images.TILE)
 
 
-def _joined(batches: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Batches as one."""
-    return batches[0] if len(batches) == 1 else np.concatenate(batches)
-
-
-def _indexed(index: int, work: Callable[..., T], *arguments: Any) -> T:
+def _named(index: int, work: Callable[..., T], *arguments: Any) -> T:
     """The work on one of many items; a refusal tells which."""
     try:
         return work(*arguments)
@@ -287,7 +276,13 @@ def _by_batches(
     waiting: dict[tuple[int, int], dict[int, T]] = {}
 
     def flush(group: dict[int, T]) -> None:
-        results.update(zip(group, work(list(group.values())), strict=True))
+        try:
+            results.update(zip(group, work(list(group.values())), strict=True))
+        except DLFError as error:
+            if error.index is not None:  # which of the batch it is
+                error.index = list(group)[error.index]
+                error.args = (f"item {error.index}: {error}",)
+            raise
 
     for index, item in enumerate(items):
         group = waiting.setdefault(size(item), {})

@@ -12,12 +12,19 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.runtime.errors import BackendFailedError, BackendMissingError, InvalidArgumentError
+from dlf.runtime import cuda_driver, trt
+from dlf.runtime.errors import BackendFailedError, BackendMissingError, DLFError, InvalidArgumentError
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
 
 # Module in this package -> what to install; in the order in which they are tried. Each is named after the library it imports.
-INSTALL = {"openvino": "pip install 'dlf[cpu]'", "onnxruntime": "pip install 'dlf[onnxruntime]'"}
+# TensorRT comes last: dlf's code for it has not run on a GPU yet, so that it is for those who ask for it or have nothing else.
+GPU = "tensorrt"
+INSTALL = {
+    "openvino": "pip install 'dlf[cpu]'",
+    "onnxruntime": "pip install 'dlf[onnxruntime]'",
+    GPU: "pip install 'dlf[gpu]'",
+}
 
 
 class Stage(Protocol):
@@ -42,8 +49,20 @@ class Backend(Protocol):
 
 
 def installed() -> list[str]:
-    """The names of the backends whose library is installed, best first."""
-    return [name for name in INSTALL if find_spec(name)]
+    """The names of the backends that have what they need, best first."""
+    return [name for name in INSTALL if missing(name) is None]
+
+
+def missing(name: str) -> str | None:
+    """What a backend of `INSTALL` lacks here, and what to do, in words; None if it can be opened."""
+    if name != GPU:
+        return None if find_spec(name) else f"{name} is not installed; run: {INSTALL[name]}"
+    if not any(find_spec(library) for library in trt.LIBRARIES):
+        return f"neither TensorRT nor TensorRT-RTX is installed; run: {INSTALL[name]}"
+    if not find_spec("pycuda"):
+        return f"pycuda is not installed; run: {INSTALL[name]}"
+    no_gpu = cuda_driver.missing()
+    return no_gpu and f"{no_gpu}; install the driver, or use another backend"
 
 
 def choose(name: str | None) -> tuple[str, str]:
@@ -60,24 +79,34 @@ def choose(name: str | None) -> tuple[str, str]:
         return available[0], f"the first of {', '.join(INSTALL)} that is installed"
     if name not in INSTALL:
         raise InvalidArgumentError(f"There is no backend {name!r}; choose from {', '.join(INSTALL)}.")
-    if name not in available:
-        raise BackendMissingError(f"The backend {name} is not installed; run: {INSTALL[name]}.")
+    if (lack := missing(name)) is not None:
+        raise BackendMissingError(f"The backend {name} cannot be used: {lack}.")
     return name, "asked for"
 
 
-def open_backend(name: str | None, threads: int | None) -> Backend:
-    """Open the backend that `choose` gives; `threads` CPU threads, or as many as the library chooses.
+def open_backend(name: str | None, threads: int | None, stream: int | None = None) -> Backend:
+    """Open the backend that `choose` gives.
+
+    Args:
+        name: the backend; None for the best.
+        threads: CPU threads; None for as many as the library chooses. A GPU has no use for them.
+        stream: handle of the CUDA stream that the caller works on; None for one of the backend's own.
 
     Raises:
-        InvalidArgumentError: there is no backend of that name, or `threads` is below 1.
+        InvalidArgumentError: there is no backend of that name, `threads` is below 1, or a stream is given to one on the CPU.
         BackendMissingError: it is not installed, or none is.
         BackendFailedError: it is installed but does not start.
     """
     if threads is not None and threads < 1:
         raise InvalidArgumentError(f"threads is {threads}; it must be at least 1.")
     name, _ = choose(name)
+    if stream is not None and name != GPU:
+        raise InvalidArgumentError(f"The backend {name} runs on the CPU and takes no CUDA stream; leave it out or use {GPU}.")
+    options = {} if stream is None else {"stream": stream}
     try:
-        backend: Backend = import_module(f"{__name__}.{name}").open_backend(threads)
+        backend: Backend = import_module(f"{__name__}.{name}").open_backend(threads, **options)
+    except DLFError:
+        raise
     except Exception as error:
         raise BackendFailedError(f"The backend {name} does not start ({type(error).__name__}: {error}).") from error
     return backend

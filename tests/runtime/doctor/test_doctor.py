@@ -68,7 +68,7 @@ def test_wrong_backend_exits_with_1(referenced, monkeypatch):
 def test_choice_is_explained(referenced):
     found = examine(referenced).backend
     assert found["name"] == backends.installed()[0]
-    assert found["reason"] == "the first of openvino, onnxruntime that is installed"
+    assert found["reason"] == "the first of openvino, onnxruntime, tensorrt that is installed"
 
 
 def test_missing_backend_is_a_failure_and_the_entropy_core_is_tested_still(referenced, monkeypatch):
