@@ -11,7 +11,7 @@ from typing import Any
 
 import dlf
 from dlf.runtime import builtin
-from dlf.runtime.backends import Backend, choose, open_backend
+from dlf.runtime.backends import INSTALL, Backend, choose, missing, open_backend
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.doctor import selftest, system
 from dlf.runtime.doctor.selftest import Check
@@ -31,7 +31,8 @@ class Report:
         isa: the instructions that the entropy core's prior runs on; None if no bundle could be opened.
         gpus: the NVIDIA GPUs.
         model: the bundle's folder, and its name, fingerprint and precision if it could be opened.
-        backend: its name, the reason of the choice, its device, precision and versions; None if none could be opened.
+        backends: backend -> what it lacks, in words; None if it can be used.
+        backend: the one in use, its name, the reason of the choice, its device, precision and versions; None if there is none.
         engines: the cached TensorRT engines, each with its stage, precision, library, version, gpu, bytes and path.
         engine_folder: where they are.
         checks: the self-test, in its order.
@@ -45,6 +46,7 @@ class Report:
     isa: str | None
     gpus: list[GPU]
     model: dict[str, str]
+    backends: dict[str, str | None]
     backend: dict[str, Any] | None
     engine_folder: str
     engines: list[dict[str, Any]]
@@ -73,6 +75,7 @@ def examine(model: str | os.PathLike[str] | None = None, backend: str | None = N
         isa=None,
         gpus=system.gpus(),
         model={"path": str(path)},
+        backends={name: missing(name) for name in INSTALL},
         backend=None,
         engine_folder=str(cache.folder),
         engines=[_describe(engine) for engine in cache.engines()],

@@ -53,6 +53,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         rows.append(("", f"{used['device']}, {used['precision']}, {versions}"))
     else:
         rows.append(("backend", "none"))
+    rows += [("", f"{name} cannot be used: {lack}") for name, lack in report.backends.items() if lack]
     rows.append(("engines", f"{len(report.engines)} cached in {report.engine_folder}"))
     for engine in report.engines:
         built = f"{engine['library']} {engine['version']}, {engine['gpu']}, {engine['bytes'] / 1e6:.1f} MB"

@@ -7,6 +7,7 @@ from typer.testing import CliRunner, Result
 
 import dlf
 from dlf.runtime import backends
+from dlf.runtime import doctor as doctor_module
 from dlf.runtime.cli import app
 from dlf.runtime.doctor import examine
 from dlf.runtime.engine_cache import EngineCache, EngineKey, Profile, Size
@@ -69,6 +70,16 @@ def test_choice_is_explained(referenced):
     found = examine(referenced).backend
     assert found["name"] == backends.installed()[0]
     assert found["reason"] == "the first of openvino, onnxruntime, tensorrt that is installed"
+
+
+def test_backends_that_cannot_be_used_are_told_with_the_remedy(referenced, monkeypatch):
+    monkeypatch.setattr(backends, "missing", lambda name: None if name == "onnxruntime" else f"{name} is not there; buy it")
+    monkeypatch.setattr(doctor_module, "missing", backends.missing)
+    report = examine(referenced)
+    assert report.backends == {name: backends.missing(name) for name in backends.INSTALL}
+    assert report.backend["name"] == "onnxruntime"
+    shown = " ".join(doctor("--model", str(referenced)).stdout.split())
+    assert "openvino cannot be used: openvino is not there; buy it" in shown
 
 
 def test_missing_backend_is_a_failure_and_the_entropy_core_is_tested_still(referenced, monkeypatch):

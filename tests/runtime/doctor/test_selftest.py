@@ -1,5 +1,7 @@
 """The self-test passes what is right and fails each thing that can be wrong, and that alone."""
 
+import json
+
 import numpy as np
 import pytest
 from helpers_bundle import make_toy_bundle, seal
@@ -11,6 +13,7 @@ from dlf.runtime.bundle import Bundle
 from dlf.runtime.core import EntropyModel
 from dlf.runtime.doctor import selftest
 from dlf.runtime.doctor.selftest import STAGES, Check, run
+from dlf.runtime.steps import HostSteps
 
 CORE = ["entropy core: round trip", "entropy core: scalar code", "entropy core: stored file"]
 
@@ -65,10 +68,15 @@ def test_failure_tells_the_error(referenced):
 
 
 def test_tolerance_is_that_of_the_precision(referenced):
-    off = each(lambda values: values * np.float32(1.01))
+    off = each(lambda values: values * np.float32(1.005))
     assert failed(run(Bundle(referenced), FakeBackend("fp16", generator=off))) == []
     assert failed(run(Bundle(referenced), FakeBackend("fp32", generator=off))) == ["stage: generator"]
-    assert failed(run(Bundle(referenced), FakeBackend("fp3"))) == [f"stage: {stage}" for stage in STAGES]
+    manifest = json.loads((referenced / "manifest.json").read_text())
+    manifest["stages"]["generator"]["precision"] = "fp16"
+    manifest["stages"]["adaptor"]["precision"] = "fp3"
+    seal(referenced, stages=manifest["stages"])
+    assert failed(run(Bundle(referenced), FakeBackend("fp32", generator=off))) == ["stage: adaptor"]
+    assert failed(run(Bundle(referenced), FakeBackend("of the graph", generator=off))) == ["stage: adaptor"]
 
 
 def test_stage_of_other_weights_fails(referenced, tmp_path):
@@ -121,6 +129,61 @@ def test_decoder_that_differs_from_the_exporters_fails(referenced):
 
     bundle.entropy.decode_detail = decode_other
     assert failed(run(bundle, None)) == ["entropy core: round trip", "entropy core: stored file"]
+
+
+class StepsThere(HostSteps):
+    """Steps of a backend's own, the same as on the CPU."""
+
+
+class WrongTokens(HostSteps):
+    def encode(self, z, y):
+        return [(tokens + (np.arange(tokens.size).reshape(tokens.shape) % 50 == 0), d) for tokens, d in super().encode(z, y)]
+
+
+class WrongLatents(HostSteps):
+    def encode(self, z, y):
+        return super().encode(z, y + np.float32(1))
+
+
+class BrokenStream(HostSteps):
+    def encode(self, z, y):
+        return [(tokens, detail[:-1]) for tokens, detail in super().encode(z, y)]
+
+
+class WrongPadding(HostSteps):
+    def pad(self, pixels):
+        return np.roll(super().pad(pixels), 40, axis=2)
+
+
+class WrongReconstruction(HostSteps):
+    def decode(self, *arguments):
+        found = super().decode(*arguments)
+        return {**found, "y_hat": found["y_hat"] + np.float32(1)}
+
+
+class WrongCrop(HostSteps):
+    def crop(self, image, sizes, on_device):
+        return [np.clip(picture.astype(int) + 2, 0, 255).astype(np.uint8) for picture in super().crop(image, sizes, on_device)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (StepsThere, []),
+        (WrongTokens, ["encoding"]),
+        (WrongLatents, ["encoding"]),
+        (BrokenStream, ["encoding"]),
+        (WrongPadding, ["encoding"]),
+        (WrongReconstruction, ["decoding"]),
+        (WrongCrop, ["decoding"]),
+    ],
+)
+def test_what_a_backend_does_between_the_stages_is_tested(referenced, monkeypatch, steps, expected):
+    make = lambda self, bundle, timed: steps(bundle.entropy, timed)  # noqa: E731
+    monkeypatch.setattr(FakeBackend, "steps", make, raising=False)
+    checks = run(Bundle(referenced), FakeBackend())
+    assert len(checks) == 9
+    assert failed(checks) == [f"between the stages: {each}" for each in expected]
 
 
 def test_exported_bundle_passes(tiny_bundle, backend):
