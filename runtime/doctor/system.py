@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # What the runtime can make use of, and what a bundle or an engine is made with.
-PACKAGES = ("numpy", "pillow", "openvino", "onnxruntime", "tensorrt", "tensorrt_rtx", "torch", "onnx", "triton")
+PACKAGES = ("numpy", "pillow", "openvino", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "onnx", "triton")
 
 _QUERY = ("name", "compute_cap", "memory.total", "driver_version")  # of nvidia-smi
 
