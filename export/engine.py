@@ -8,7 +8,6 @@ hold is compiled to the end when they are first run. Precision is the graph's: n
 Exit codes: 0 all engines are in the cache; 1 refused; 2 wrong usage; 130 interrupted.
 """
 
-import ctypes
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ import typer
 from rich.console import Console
 
 import dlf
-from dlf.runtime import trt
+from dlf.runtime import cuda_driver, trt
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.engine_cache import DEFAULT_PROFILES, Engine, EngineCache, Profile, Size, engine_key, gpu_name
 from dlf.runtime.errors import DLFError, ExportError, InvalidArgumentError
@@ -137,7 +136,8 @@ def target_gpus(names: Sequence[str] = ()) -> list[str]:
         InvalidArgumentError: a name is not one that the installed library can build for, or none is given and no GPU is here.
     """
     library = trt.load()
-    here = _gpu_here(library)
+    first = cuda_driver.first_gpu()
+    here = first and gpu_name(library, *first)
     if not names:
         if here is None:
             raise InvalidArgumentError("there is no NVIDIA GPU here; name those to build for, such as --gpu sm_89")
@@ -158,23 +158,6 @@ def _target(library: ModuleType, here: str | None, name: str) -> str:
             f"TensorRT builds only for the GPU that it runs on ({here or 'there is none'}), not for {name}; TensorRT-RTX can"
         )
     return here
-
-
-def _gpu_here(library: ModuleType) -> str | None:
-    """The first GPU of this machine, asked of the driver; None if there is none."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    device, major, minor, name = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
-    failed = (
-        driver.cuInit(0)
-        or driver.cuDeviceGet(ctypes.byref(device), 0)
-        or driver.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
-        or driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
-        or driver.cuDeviceGetName(name, len(name), device)
-    )
-    return None if failed else gpu_name(library, (major.value, minor.value), name.value.decode())
 
 
 def _capability(gpu: str) -> tuple[int, int]:

@@ -17,6 +17,9 @@ _pointer, _out, _uint = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p), ctypes
 SIGNATURES: dict[str, Sequence[Any]] = {
     "cuInit": (_uint,),
     "cuDeviceGetCount": (ctypes.POINTER(ctypes.c_int),),
+    "cuDeviceGet": (ctypes.POINTER(ctypes.c_int), ctypes.c_int),
+    "cuDeviceGetAttribute": (ctypes.POINTER(ctypes.c_int), ctypes.c_int, ctypes.c_int),
+    "cuDeviceGetName": (ctypes.c_char_p, ctypes.c_int, ctypes.c_int),
     "cuGetErrorString": (ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)),
     "cuEventCreate": (_out, _uint),
     "cuEventRecord": (_pointer, _pointer),
@@ -29,6 +32,7 @@ SIGNATURES: dict[str, Sequence[Any]] = {
     "cuGraphExecDestroy": (_pointer,),
     "cuGraphDestroy": (_pointer,),
 }
+COMPUTE_CAPABILITY = (75, 76)  # the attributes of its major and its minor number
 EVENT_DISABLE_TIMING = 2
 # Other threads, torch's for instance, may allocate meanwhile.
 CAPTURE_THREAD_LOCAL = 1
@@ -61,6 +65,20 @@ def missing() -> str | None:
     except BackendFailedError as error:
         return f"NVIDIA's driver offers no GPU ({error})"
     return None if count.value else "NVIDIA's driver finds no GPU"
+
+
+def first_gpu() -> tuple[tuple[int, int], str] | None:
+    """Compute capability and name of the first GPU, such as ((8, 9), "NVIDIA L4"); None if none can be used."""
+    if missing() is not None:
+        return None
+    device, number, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
+    _call("cuDeviceGet", ctypes.byref(device), 0)
+    capability = []
+    for attribute in COMPUTE_CAPABILITY:
+        _call("cuDeviceGetAttribute", ctypes.byref(number), attribute, device)
+        capability.append(number.value)
+    _call("cuDeviceGetName", name, len(name), device)
+    return (capability[0], capability[1]), name.value.decode()
 
 
 def wait(stream: int, other: int) -> None:

@@ -294,6 +294,37 @@ def test_every_function_of_the_driver_exists_with_its_arguments():
     assert re.search(rf"CU_STREAM_CAPTURE_MODE_THREAD_LOCAL\s*=\s*{cuda_driver.CAPTURE_THREAD_LOCAL}\b", header)
     assert re.search(rf"CU_EVENT_DISABLE_TIMING\s*=\s*0x{cuda_driver.EVENT_DISABLE_TIMING}\b", header)
     assert re.search(r"CU_STREAM_NON_BLOCKING\s*=\s*0x1\b", header)
+    for name, number in zip(("MAJOR", "MINOR"), cuda_driver.COMPUTE_CAPABILITY, strict=True):
+        assert re.search(rf"CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{name}\s*=\s*{number}\b", header)
+
+
+def test_first_gpu_is_what_the_driver_says(monkeypatch):
+    class Driver:
+        """Of a machine with one GPU."""
+
+        def cuInit(self, flags):  # noqa: N802
+            return 0
+
+        def cuDeviceGetCount(self, count):  # noqa: N802
+            count._obj.value = 1
+            return 0
+
+        def cuDeviceGet(self, device, ordinal):  # noqa: N802
+            device._obj.value = 7
+            return 0 if ordinal == 0 else 101
+
+        def cuDeviceGetAttribute(self, value, attribute, device):  # noqa: N802
+            value._obj.value = dict(zip(cuda_driver.COMPUTE_CAPABILITY, (8, 9), strict=True))[attribute]
+            return 0 if device.value == 7 else 101
+
+        def cuDeviceGetName(self, name, length, device):  # noqa: N802
+            name.value = b"NVIDIA L4"
+            return 0 if device.value == 7 and length > len(name.value) else 101
+
+    monkeypatch.setattr(cuda_driver, "_library", Driver)
+    assert cuda_driver.first_gpu() == ((8, 9), "NVIDIA L4")
+    monkeypatch.setattr(cuda_driver, "missing", lambda: "no driver")
+    assert cuda_driver.first_gpu() is None
 
 
 @pytest.mark.skipif(cuda_driver.missing() is None, reason="there is a GPU")
