@@ -381,7 +381,7 @@ typedef struct dlf_context_options {
     const dlf_limits *limits;       /* the largest image that is encoded or decoded; NULL for the defaults; copied */
     const dlf_allocator *allocator; /* NULL: the C++ library's; copied */
     uint64_t max_memory; /* bytes that the context may hold at a time, of what an allocator would give; more ends in
-                            OUT_OF_MEMORY; 0: no limit. (A 768x512 image takes about 10 MB) */
+                            OUT_OF_MEMORY; 0: no limit */
 } dlf_context_options;
 
 /* Create a context of an open model.

@@ -1,12 +1,10 @@
 #include "sha256.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace dlf {
-namespace {
 
-constexpr uint32_t kRound[64] = {
+const uint32_t kSha256Round[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01,
     0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc,
     0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
@@ -15,13 +13,24 @@ constexpr uint32_t kRound[64] = {
     0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208,
     0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
+namespace {
+
 constexpr size_t kBlock = 64;
 
 uint32_t rotate(uint32_t x, int count) { return x >> count | x << (32 - count); }
 
+void blocks(uint32_t *state, const uint8_t *data, size_t count) {
+#if defined(__x86_64__)
+    static const bool fast = has_sha256_instructions();
+    if (fast)
+        return sha256_blocks_x86(state, data, count);
+#endif
+    sha256_blocks_portable(state, data, count);
+}
+
 } // namespace
 
-void Sha256::blocks(const uint8_t *data, size_t count) {
+void sha256_blocks_portable(uint32_t *state, const uint8_t *data, size_t count) {
     for (; count > 0; --count, data += kBlock) {
         uint32_t w[64];
         for (size_t i = 0; i < 16; ++i)
@@ -31,15 +40,15 @@ void Sha256::blocks(const uint8_t *data, size_t count) {
             const uint32_t s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10;
             w[i] = w[i - 16] + s0 + w[i - 7] + s1;
         }
-        auto [a, b, c, d, e, f, g, h] = state_;
+        uint32_t a = state[0], b = state[1], c = state[2], d = state[3], e = state[4], f = state[5], g = state[6], h = state[7];
         for (size_t i = 0; i < 64; ++i) {
-            const uint32_t t1 = h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + ((e & f) ^ (~e & g)) + kRound[i] + w[i];
+            const uint32_t t1 = h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + ((e & f) ^ (~e & g)) + kSha256Round[i] + w[i];
             const uint32_t t2 = (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
             h = g, g = f, f = e, e = d + t1, d = c, c = b, b = a, a = t1 + t2;
         }
         const uint32_t working[8] = {a, b, c, d, e, f, g, h};
         for (size_t i = 0; i < 8; ++i)
-            state_[i] += working[i];
+            state[i] += working[i];
     }
 }
 
@@ -54,9 +63,9 @@ void Sha256::update(const void *data, size_t size) {
         size -= taken;
         if (held + taken < kBlock)
             return;
-        blocks(buffer_.data(), 1);
+        blocks(state_.data(), buffer_.data(), 1);
     }
-    blocks(next, size / kBlock);
+    blocks(state_.data(), next, size / kBlock);
     std::copy_n(next + size / kBlock * kBlock, size % kBlock, buffer_.data());
 }
 

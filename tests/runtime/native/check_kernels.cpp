@@ -16,6 +16,7 @@
 
 #include "../../../runtime/native/src/detail.h"
 #include "../../../runtime/native/src/prior_tables.h"
+#include "../../../runtime/native/src/sha256.h"
 
 static size_t allocations = 0;
 
@@ -223,9 +224,33 @@ void check_allocations(const char *path, const PriorKernels &kernels) {
     std::printf("%s: a second image allocates nothing\n", kernels.isa);
 }
 
+void check_sha256() {
+#if defined(__x86_64__)
+    if (!has_sha256_instructions())
+        return;
+    Random random(4);
+    for (size_t count = 0; count < 40; ++count) {
+        std::vector<uint8_t> data(64 * count);
+        for (uint8_t &byte : data)
+            byte = static_cast<uint8_t>(uniform(random, 0, 255));
+        uint32_t portable[8], fast[8];
+        for (size_t i = 0; i < 8; ++i)
+            portable[i] = fast[i] = static_cast<uint32_t>(uniform(random, INT32_MIN, INT32_MAX));
+        sha256_blocks_portable(portable, data.data(), count);
+        sha256_blocks_x86(fast, data.data(), count);
+        if (std::memcmp(portable, fast, sizeof portable) != 0) {
+            std::printf("sha256: %zu blocks differ\n", count);
+            std::exit(1);
+        }
+    }
+    std::printf("sha256: as the portable code\n");
+#endif
+}
+
 } // namespace
 
 int main(int count, char **arguments) {
+    check_sha256();
     for (const PriorKernels *const *kernels = available_kernels(); *kernels != nullptr; ++kernels) {
         if (*kernels != &kScalarKernels)
             check(**kernels);
