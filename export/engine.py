@@ -24,7 +24,7 @@ import dlf
 from dlf.runtime import cuda_driver, trt
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.engine_cache import DEFAULT_PROFILES, Engine, EngineCache, Profile, Size, engine_key, gpu_name
-from dlf.runtime.errors import DLFError, ExportError, InvalidArgumentError
+from dlf.runtime.errors import BackendMissingError, DLFError, ExportError, InvalidArgumentError
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def build_engine(bundle: Bundle, stage: str, gpu: str, sizes: Iterable[Size] = (
         cache: by default the user's.
 
     Raises:
-        BackendMissingError, BackendFailedError: there is no TensorRT, see `trt.load`.
+        BackendMissingError, BackendFailedError: there is no TensorRT, see `trt.load`, or no Polygraphy.
         BundleBrokenError: the bundle has no such stage, or its files are not what the manifest says.
         ExportError: TensorRT refuses the graph, or fails.
         OSError: the cache cannot be written.
@@ -70,8 +70,10 @@ def _build(
     library: ModuleType, file: Path, inputs: Sequence[dict[str, Any]], gpu: str, profiles: Sequence[Profile], timings: Path
 ) -> Any:
     """Build a graph's engine; `timings` keeps what TensorRT measures of its kernels, for the next engine."""
-    import polygraphy.config
-
+    try:
+        import polygraphy.config
+    except ImportError as error:
+        raise BackendMissingError(f"Polygraphy cannot be imported ({error}); run: pip install 'dlf[export]'.") from error
     # Read when the modules below are first imported.
     polygraphy.config.USE_TENSORRT_RTX = trt.is_rtx(library)
     from polygraphy.backend import trt as poly

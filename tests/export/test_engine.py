@@ -4,6 +4,7 @@ import importlib
 import json
 import logging
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +27,7 @@ from dlf.export.stages import export_stage, stages
 from dlf.runtime import builtin, cuda_driver, trt
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.engine_cache import DEFAULT_PROFILES, EngineCache, Profile, Size, build_command, engine_key
-from dlf.runtime.errors import ExportError, InvalidArgumentError
+from dlf.runtime.errors import BackendMissingError, ExportError, InvalidArgumentError
 
 STAGES = ("analysis", "synthesis", "adaptor", "generator")
 GPUS = ("sm_89", "sm_120")
@@ -173,6 +174,14 @@ def test_file_that_is_no_graph_is_refused(small: Bundle, cache: EngineCache) -> 
     with pytest.raises(ExportError, match=r"generator\.onnx: TensorRT-RTX .* builds no engine"):
         build_engine(Bundle(small.path), "generator", "sm_89")
     assert not list(cache.folder.glob("*.engine"))
+
+
+@needs_rtx
+def test_missing_polygraphy_says_what_to_install(small: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "polygraphy", None)
+    monkeypatch.delitem(sys.modules, "polygraphy.config", raising=False)
+    with pytest.raises(BackendMissingError, match=r"pip install 'dlf\[export\]'"):
+        build_engine(small, "generator", "sm_89")
 
 
 @pytest.fixture
