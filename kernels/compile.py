@@ -11,6 +11,9 @@ driver API alone:
                   "threads": 256, "shared": 20480,                          a block's threads, its bytes of dynamic shared memory
                   "registers": 48, "stack": 0, "spill_stores": 0, "spill_loads": 0}, ...]}
 
+The kernels that come with dlf are in `cubins`, next to this file; a test holds them against their sources. Compile them anew
+after a change to those.
+
 Arguments are in the kernel's order, * is a pointer; the two scratch pointers are Triton's own and may be null. Every other
 pointer must be a multiple of 16. Grids are in launches.py.
 """

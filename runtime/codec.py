@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from dlf.runtime.backends import Arrays, Backend, Stage, open_backend
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.core import TOKENS_PER_TILE as TOKENS
 from dlf.runtime.core import FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
+from dlf.runtime.device_array import SupportsDLPack
 from dlf.runtime.errors import BackendFailedError, BundleBrokenError, DLFError, InvalidArgumentError, WrongModelError
 from dlf.runtime.steps import steps_of
 
@@ -85,7 +86,7 @@ class Codec:
             versions,
         )
 
-    def encode(self, image: images.ImageLike) -> bytes:
+    def encode(self, image: images.ImageLike | SupportsDLPack) -> bytes:
         """Return the image as the bytes of a `.dlf` file.
 
         `image` is an (H, W, 3) or (H, W) uint8 array, a Pillow image, a path or a binary file; see `images.load`. With the
@@ -98,7 +99,7 @@ class Codec:
         self.timings = {}
         return self._encode_batch([self._load(image)])[0]
 
-    def encode_many(self, images: Iterable[images.ImageLike], batch: int = 4) -> list[bytes]:
+    def encode_many(self, images: Iterable[images.ImageLike | SupportsDLPack], batch: int = 4) -> list[bytes]:
         """Return the images as the bytes of `.dlf` files, in their order; see `encode`.
 
         Images of one padded size go through the analysis stage together, up to `batch` at a time, and share its `timings`.
@@ -113,6 +114,10 @@ class Codec:
         loaded = (_named(index, self._load, image) for index, image in enumerate(images))
         return _by_batches(self._encode_batch, loaded, lambda pixels: _tiles(*pixels.shape[:2]), batch)
 
+    @overload
+    def decode(self, data: bytes, *, on_device: Literal[False] = False) -> images.Pixels: ...
+    @overload
+    def decode(self, data: bytes, *, on_device: bool) -> Any: ...
     def decode(self, data: bytes, *, on_device: bool = False) -> Any:
         """Return the image of a `.dlf` file, given as its bytes: (H, W, 3) uint8, sRGB.
 
@@ -135,6 +140,12 @@ class Codec:
             error.index = None  # it is the only one
             raise
 
+    @overload
+    def decode_many(
+        self, files: Sequence[bytes], batch: int = 4, *, on_device: Literal[False] = False
+    ) -> list[images.Pixels]: ...
+    @overload
+    def decode_many(self, files: Sequence[bytes], batch: int = 4, *, on_device: bool) -> list[Any]: ...
     def decode_many(self, files: Sequence[bytes], batch: int = 4, *, on_device: bool = False) -> list[Any]:
         """Return the images of `.dlf` files, given as their bytes, in their order; see `decode`.
 

@@ -6,13 +6,25 @@ https://nvidia.github.io/numba-cuda/user/cuda_array_interface.html (version 3) a
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from dlf.runtime import dlpack
 from dlf.runtime.dlpack import CUDA, Memory
 from dlf.runtime.errors import InvalidArgumentError
+
+
+class SupportsDLPack(Protocol):
+    """An array of torch, CuPy, JAX and others."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        """A capsule that holds it."""
+        ...
+
+    def __dlpack_device__(self) -> Any:
+        """The type and number of the device that it is on."""
+        ...
 
 
 class Loan:
@@ -99,21 +111,24 @@ class DeviceArray:
 
 def is_on_device(array: object) -> bool:
     """Whether an object is an array on an NVIDIA GPU, as far as it tells."""
-    if isinstance(array, DeviceArray) or hasattr(array, "__cuda_array_interface__"):
-        return True
-    return hasattr(array, "__dlpack_device__") and array.__dlpack_device__()[0] == CUDA
+    if hasattr(array, "__dlpack_device__"):
+        return bool(array.__dlpack_device__()[0] == CUDA)
+    return hasattr(array, "__cuda_array_interface__")
 
 
 def received(array: Any, stream: int, wait: Callable[[int, int], None]) -> Memory:
     """Where another library's array on a GPU lies; `stream` waits, by `wait(stream, other)`, until its values are there.
 
     Raises:
-        InvalidArgumentError: it is not dense and row-major, or of a type that NumPy does not have.
+        InvalidArgumentError: the library does not give it, it is not dense and row-major, or of a type that NumPy does not have.
     """
-    # torch's property raises where the array is not on a GPU, or wants its gradient.
-    interface = getattr(array, "__cuda_array_interface__", None)
-    if interface is None:
-        return dlpack.receive(array.__dlpack__(stream=stream))
+    # DLPack first: torch tells its stream in that way alone.
+    if hasattr(array, "__dlpack__"):
+        try:
+            return dlpack.receive(array.__dlpack__(stream=stream))
+        except (BufferError, RuntimeError) as error:  # of an array that wants its gradient, for instance
+            raise InvalidArgumentError(f"the array's library does not give it ({error}).") from error
+    interface = array.__cuda_array_interface__
     shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
     strides = interface.get("strides")
     if strides is not None and not dlpack.is_dense(shape, tuple(stride // dtype.itemsize for stride in strides)):

@@ -227,7 +227,8 @@ class FakeGPU:
     def _quantise(self, of: SimpleNamespace) -> None:
         arrays = (self._map(of, name) for name in ("y", "indexes", "means", "r"))
         for image, (y, indexes, means, r) in enumerate(zip(*arrays, strict=True)):
-            symbols = symbols_reference.quantise(self.tables, of.step, y, indexes, means)
+            with np.errstate(invalid="ignore"):
+                symbols = symbols_reference.quantise(self.tables, of.step, y, indexes, means)
             self._step(of, "symbols")[image] = symbols
             self._step(of, "coded")[image] = symbols_reference.select(of.step, indexes)
             symbols_reference.update(self.tables, of.step, symbols, means, r, np.empty_like(y))

@@ -162,6 +162,32 @@ def test_arrays_with_strides_or_masks_are_refused(changes):
         received(Foreign(**changes), 5, wait)
 
 
+class Both(Foreign):
+    """Like torch's: only DLPack is told the stream that waits."""
+
+    def __init__(self, refusal: Exception | None = None) -> None:
+        super().__init__()
+        self.values, self.refusal = np.arange(4.0), refusal
+
+    def __dlpack__(self, *, stream):
+        if self.refusal:
+            raise self.refusal
+        waits.append((stream, -1))
+        return self.values.__dlpack__()
+
+
+def test_dlpack_comes_first():
+    array = Both()
+    assert received(array, 5, wait).address == array.values.ctypes.data
+    assert waits == [(5, -1)]
+
+
+@pytest.mark.parametrize("refusal", [BufferError("it wants its gradient"), RuntimeError("it wants its gradient")])
+def test_an_array_that_its_library_keeps_is_refused(refusal):
+    with pytest.raises(InvalidArgumentError, match="wants its gradient"):
+        received(Both(refusal), 5, wait)
+
+
 def test_what_is_on_a_gpu_is_known():
     assert is_on_device(Foreign())
     assert is_on_device(ours(np.zeros(3), (CUDA, 0)))

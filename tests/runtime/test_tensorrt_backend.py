@@ -49,7 +49,7 @@ def uses() -> tuple[set[str], set[tuple[str, str, int | None]]]:
         match dotted(node):
             case ["self", "_trt", *rest] | ["library", *rest] if rest and not rest[0].startswith("__"):
                 names.add(".".join(rest))
-            case [*_, variable, attribute] if variable in CLASSES:
+            case [variable, attribute] | ["self", variable, attribute] if variable in CLASSES:
                 members.add((variable, attribute, calls.get(node)))
     return names, members
 
@@ -179,6 +179,7 @@ def tensorrt(gpu, monkeypatch):
 @pytest.fixture
 def engines(gpu, tensorrt, monkeypatch) -> Engines:
     engines = Engines(gpu)
+    monkeypatch.setattr("subprocess.run", lambda command, **_: pytest.fail(f"this would build an engine: {command}"))
     monkeypatch.setattr(tensorrt.trt, "load", lambda: engines.library)
     monkeypatch.setattr(tensorrt.trt, "is_rtx", lambda library: True)
     return engines
@@ -198,7 +199,7 @@ class Cache:
         return Lookup(Engine(Path("a.engine"), key, self.profiles, 4, "", {}), self.plan, index, ())
 
 
-ANY_SIZE = Profile(Size(1, 1, 1), Size(1, 2, 2), Size(8, 8, 8))
+ANY_SIZE = Profile(Size(1, 1, 1), Size(1, 2, 2), Size(16, 16, 16))
 
 
 @pytest.fixture
