@@ -16,7 +16,6 @@ _NUMBERS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, Tensor
 _REFUSED = {
     "Attention",
     "ConvInteger",
-    "ConvTranspose",
     "DeformConv",
     "GRU",
     "LSTM",
@@ -120,6 +119,8 @@ def _flops(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
         return 2 * prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else -1]
     if node.op_type == "Conv":  # weights are (outputs, inputs / groups, kernel)
         return 2 * prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
+    if node.op_type == "ConvTranspose":  # weights are (inputs, outputs / groups, kernel)
+        return 2 * prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
     if node.op_type == "Einsum":
         return _einsum_flops(node, shapes)
     return 0

@@ -44,12 +44,17 @@ def measure(
                 for direction in DIRECTIONS:  # in this order: decoding reads what encoding wrote
                     tell(f"{peer}: {direction}{f' {batch} at once' if batch > 1 else ''}")
                     job = Job(peer, direction, batch, str(image), str(source), threads, repeats, folder)
-                    timings.append(Timing(peer, direction, batch, **_in_a_process(job)))
+                    timings.append(Timing(peer, direction, batch, **in_a_process(job)))
     height, width, _ = load(image).shape
     return Speed(image.name, width, height, threads, timings)
 
 
-def _in_a_process(job: Job) -> dict[str, Any]:
+def in_a_process(job: Job) -> dict[str, Any]:
+    """Do a job in a process of its own; its figures, by the fields of `Timing`.
+
+    Raises:
+        BackendFailedError: it ended with an error; its last line is in the message.
+    """
     command = [sys.executable, "-m", "dlf.benchmarks.speed_worker", str(monotonic()), json.dumps(asdict(job))]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:

@@ -12,6 +12,7 @@ from time import monotonic, perf_counter
 from typing import Any
 
 TORCH = "torch"
+COMPILED = "torch.compile"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Job:
     threads: int | None
     repeats: int
     folder: str
+    low_memory: bool = False  # of the codec: a stage is loaded for each image, and dropped
 
     def files(self, suffix: str) -> list[Path]:
         """A file for each image of the batch."""
@@ -37,7 +39,7 @@ class Job:
 
 def run(job: Job, started: float) -> dict[str, Any]:
     """Time one call in a process that has done nothing yet, then the repeats; seconds, by the fields of `Timing`."""
-    codec, work, versions = _torch(job) if job.peer == TORCH else _dlf(job)
+    codec, work, versions = _torch(job) if job.peer in (TORCH, COMPILED) else _dlf(job)
     work()
     cold = monotonic() - started
     warm: list[float] = []
@@ -57,7 +59,7 @@ def _dlf(job: Job) -> tuple[Any, Callable[[], object], dict[str, str]]:
     from dlf.runtime.files import write_atomically
     from dlf.runtime.images import save
 
-    codec = dlf.Codec(job.model, job.peer, job.threads)
+    codec = dlf.Codec(job.model, job.peer, job.threads, low_memory=job.low_memory)
     coded, pictures = job.files(".dlf"), job.files(".png")
 
     def encode() -> None:
@@ -77,7 +79,7 @@ def _torch(job: Job) -> tuple[Any, Callable[[], object], dict[str, str]]:
     from dlf.benchmarks.torch_codec import Coded, TorchCodec
     from dlf.runtime.images import save
 
-    codec = TorchCodec(Path(job.model), job.threads)
+    codec = TorchCodec(Path(job.model), job.threads, compiled=job.peer == COMPILED)
     coded, pictures = job.files(".pt"), job.files(".png")
 
     def encode() -> None:

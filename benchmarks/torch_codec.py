@@ -3,11 +3,12 @@
 It runs the authors' float prior and, kindly, the runtime's own rANS coder in place of theirs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from dlf.export.checkpoint import load_checkpoint
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
 from dlf.runtime.core import EntropyModel, Limits
 from dlf.runtime.images import crop_to_pixels, load, pad_to_tiles
+
+Stage: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,21 @@ class Coded:
 
 
 class TorchCodec:
-    """Encodes and decodes batches with a checkpoint, in PyTorch eager on `threads` CPU threads, or as many as it chooses.
+    """Encodes and decodes batches with a checkpoint, in PyTorch on `threads` CPU threads, or as many as it chooses.
+
+    It runs eagerly, or what `torch.compile` makes of each stage if `compiled`.
 
     `timings` holds the seconds of each step of the last call, by the names of `dlf.Codec.timings`.
     """
 
-    def __init__(self, checkpoint: Path, threads: int | None) -> None:
+    def __init__(self, checkpoint: Path, threads: int | None, compiled: bool = False) -> None:
         if threads:
             torch.set_num_threads(threads)
         self.timings: dict[str, float] = {}
         self.model = load_checkpoint(checkpoint)
+        build: Callable[[Stage], Stage] = torch.compile if compiled else lambda stage: stage
+        self._analysis, self._synthesis = build(self.model.analysis), build(self.model.synthesis)
+        self._adaptor, self._generator = build(self.model.adaptor), build(self.model.generator)
         self.entropy = EntropyModel(entropy_tables(self.model).to_bytes())
 
     @torch.inference_mode()
@@ -61,7 +69,7 @@ class TorchCodec:
             pixels = [load(image, Limits()) for image in images]
             batch = torch.from_numpy(np.concatenate([pad_to_tiles(each) for each in pixels]))
         with self._timed("analysis"):
-            z, y = self.model.analysis(batch)
+            z, y = self._analysis(batch)
         with self._timed("vq"):
             tokens = self.model.hybrid_codec.quantize.look_up(z)
         with self._timed("detail"):
@@ -86,11 +94,11 @@ class TorchCodec:
             for each, own in zip(coded, indexes, strict=True):
                 self.entropy.rans_decode(each.detail, own)
         with self._timed("synthesis"):
-            semantic, detail = self.model.synthesis(z_hat, quantised.y_hat)
+            semantic, detail = self._synthesis(z_hat, quantised.y_hat)
         with self._timed("adaptor"):
-            latent = self.model.adaptor(semantic, detail)
+            latent = self._adaptor(semantic, detail)
         with self._timed("generator"):
-            image = self.model.generator(latent)
+            image = self._generator(latent)
         with self._timed("image"):
             decoded = np.split(image.numpy(), len(coded))
             return [crop_to_pixels(one, each.height, each.width) for one, each in zip(decoded, coded, strict=True)]

@@ -12,6 +12,7 @@ from onnx import helper
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlf.benchmarks.graph_cost import Cost, count
+from dlf.export.fusion import fused
 from dlf.export.stages import stages
 
 RNG = np.random.default_rng(0)
@@ -49,6 +50,15 @@ def one_node(path: Path, kind: str, inputs: dict[str, list], output: list, attri
             {"group": 2},
             {"w": weights(8, 4, 3, 3)},
             Cost(7 * 2 * 8 * 36 * 4 * 9, 288, 7 * (512 + 288)),
+        ),
+        # each of 8 x 8 positions of 3 inputs adds to 2 outputs at 3 x 3 neighbours
+        (
+            "ConvTranspose",
+            {"x": ["n", 3, 8, 8]},
+            ["n", 2, 10, 10],
+            {},
+            {"w": weights(3, 2, 3, 3)},
+            Cost(7 * 2 * 3 * 64 * 2 * 9, 54, 7 * (192 + 200)),
         ),
         ("Einsum", {"x": ["n", 3, 5]}, ["n", 3, 2], {"equation": "nab, bc -> nac"}, {"w": weights(5, 2)}, Cost(420, 10, 7 * 21)),
         ("Relu", {"x": ["n", 3]}, ["n", 3], {}, {}, Cost(0, 0, 42)),
@@ -107,7 +117,7 @@ def test_exported_stages_against_pytorchs_counter(tiny_bundle, h, w):
     model = tiny_model()
     for stage in stages(TINY):
         inputs = [torch.zeros(port.at(1, h, w)) for port in stage.inputs]
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), fused(model):
             getattr(model, stage.name)(*inputs)
         found = count(tiny_bundle / f"{stage.name}.onnx", {"n": 1, "h": h, "w": w})
         assert found.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
@@ -115,8 +125,16 @@ def test_exported_stages_against_pytorchs_counter(tiny_bundle, h, w):
 
 
 def test_operator_that_is_not_counted_is_refused(tmp_path):
-    path = one_node(tmp_path / "one.onnx", "ConvTranspose", {"x": ["n", 3, 8, 8]}, ["n", 2, 10, 10], {}, w=weights(3, 2, 3, 3))
-    with pytest.raises(ValueError, match="ConvTranspose is not counted"):
+    path = one_node(
+        tmp_path / "one.onnx",
+        "RNN",
+        {"x": [4, "n", 3]},
+        [4, 1, "n", 5],
+        {"hidden_size": 5},
+        w=weights(1, 5, 3),
+        r=weights(1, 5, 5),
+    )
+    with pytest.raises(ValueError, match="RNN is not counted"):
         count(path, {"n": 1})
 
 

@@ -1,0 +1,159 @@
+"""How near bundles come to what this CPU can do: fp32 and int8 beside PyTorch, stage by stage, in one run.
+
+    python -m dlf.benchmarks.cpu kodim23.png --checkpoint model.ckpt --model bundle --model bundle-int8 --json cpu.json
+
+Each direction of each peer is timed in a process of its own, from file to file, as dlf-bench does. A stage's rate is the
+arithmetic of its graph (`dlf.benchmarks.graph_cost`) over its seconds; its share is that of the machine's best matrix product in
+the same precision, measured in the same run. Peak memory is that of the process: with its stages kept, and with each dropped
+after use.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from dlf.benchmarks import machine, peak
+from dlf.benchmarks.records import DIRECTIONS
+from dlf.benchmarks.roofline import count_stages
+from dlf.benchmarks.speed import in_a_process
+from dlf.benchmarks.speed_worker import COMPILED, TORCH, Job
+from dlf.runtime.backends import installed
+from dlf.runtime.bundle import Bundle
+from dlf.runtime.errors import DLFError
+from dlf.runtime.files import write_atomically
+from dlf.runtime.images import load
+
+BACKENDS = ("openvino", "onnxruntime")  # those on the CPU
+STAGES = {"encode": ("analysis",), "decode": ("synthesis", "adaptor", "generator")}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What is timed: PyTorch with a checkpoint, or a backend with a bundle."""
+
+    name: str  # of `Job.peer`
+    source: Path
+    precision: str
+    flops: dict[str, int] | None  # of each stage; PyTorch computes the model as it is written, which is not counted
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.precision}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One peer in one direction; medians, in seconds and bytes."""
+
+    peer: str
+    precision: str
+    direction: str
+    seconds: float  # files to files
+    repeats: list[float]
+    stages: dict[str, float]
+    rates: dict[str, float]  # of each stage, operations a second
+    shares: dict[str, float]  # of the machine's rate
+    peak_bytes: int
+    peak_bytes_low_memory: int | None  # with each stage dropped after use
+
+
+def peers(models: list[Path], checkpoint: Path | None, compiled: bool, width: int, height: int) -> list[Peer]:
+    """All that is to be timed, PyTorch first."""
+    found = [Peer(name, checkpoint, "fp32", None) for name in (TORCH, COMPILED)[: 1 + compiled] if checkpoint]
+    for model in models:
+        bundle = Bundle(model)
+        flops = {stage: cost.flops for stage, cost in count_stages(bundle, width, height).items()}
+        found += [Peer(backend, model, bundle.precision, flops) for backend in installed() if backend in BACKENDS]
+    return found
+
+
+def time(peer: Peer, direction: str, image: Path, threads: int, repeats: int, folder: str, gemm: dict[str, float]) -> Result:
+    """Time one direction; decoding reads what encoding left in `folder`."""
+    job = Job(peer.name, direction, 1, str(image), str(peer.source), threads, repeats, folder)
+    found = in_a_process(job)
+    seconds = {stage: float(np.median(found["steps"][stage])) for stage in STAGES[direction]}
+    rates = {stage: peer.flops[stage] / seconds[stage] for stage in seconds} if peer.flops else {}
+    low = None
+    if peer.flops:
+        low = in_a_process(Job(**{**asdict(job), "repeats": 0, "low_memory": True}))["peak_bytes"]
+    return Result(
+        peer=peer.name,
+        precision=peer.precision,
+        direction=direction,
+        seconds=float(np.median(found["warm"])),
+        repeats=found["warm"],
+        stages=seconds,
+        rates=rates,
+        shares={stage: rate / gemm[peer.precision] for stage, rate in rates.items()},
+        peak_bytes=found["peak_bytes"],
+        peak_bytes_low_memory=low,
+    )
+
+
+def table(results: list[Result]) -> Table:
+    """The results, each beside PyTorch eager where that was timed."""
+    shown = Table(box=box.SIMPLE_HEAD)
+    stage = "stage: s (GFLOP/s, share of GEMM)"
+    for column in ("", "precision", "direction", "s", "x torch", stage, "peak GB", "dropping stages"):
+        shown.add_column(column)
+    eager = {result.direction: result.seconds for result in results if result.peer == TORCH}
+    for result in results:
+        stages = [
+            f"{stage} {seconds:.2f}" + (f" ({result.rates[stage] / 1e9:.0f}, {result.shares[stage]:.0%})" if result.rates else "")
+            for stage, seconds in result.stages.items()
+        ]
+        low = result.peak_bytes_low_memory
+        shown.add_row(
+            result.peer,
+            result.precision,
+            result.direction,
+            f"{result.seconds:.2f}",
+            f"{eager[result.direction] / result.seconds:.2f}" if result.direction in eager else "",
+            ", ".join(stages),
+            f"{result.peak_bytes / 1e9:.2f}",
+            f"{low / 1e9:.2f}" if low else "",
+        )
+    return shown
+
+
+def main(
+    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The photograph to time on.")],
+    model: Annotated[list[Path], typer.Option(metavar="BUNDLE", help="A bundle; may be repeated.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="What PyTorch runs; without it there is no comparison.")] = None,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Time torch.compile too.")] = False,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs, after one that is not.")] = 3,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Written anew after each measurement.")] = None,
+) -> None:
+    """Time bundles and PyTorch on one photograph."""
+    console = Console()
+    gemm = {precision: peak.gemm_rate(precision, threads) for precision in ("fp32", "int8")}
+    speeds = ", ".join(f"{precision} {rate / 1e9:.0f} G/s" for precision, rate in gemm.items())
+    console.print(f"{machine.describe()['processor']}, {threads} threads; matrix products: {speeds}")
+    height, width, _ = load(image).shape
+    results: list[Result] = []
+    for peer in peers(model, checkpoint, compiled, width, height):
+        with TemporaryDirectory(prefix="dlf-bench-") as folder:
+            for direction in DIRECTIONS:
+                try:
+                    results.append(time(peer, direction, image, threads, repeats, folder, gemm))
+                except DLFError as error:
+                    console.print(f"{peer} {direction}: {error}")
+                    break
+                content = {"machine": machine.describe(), "gemm": gemm, "results": [asdict(result) for result in results]}
+                if json_file:
+                    write_atomically(json_file, json.dumps(content, indent=1).encode())
+                last = results[-1]
+                console.print(f"{peer} {direction}: {last.seconds:.3f} s, {last.stages}")
+    console.print(table(results))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,53 @@
+"""The figures of the CPU: every peer in both directions, rates from what the graphs compute."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers_export import TINY, tiny_model
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from dlf.benchmarks import cpu, graph_cost
+from dlf.export.checkpoint import GROUPS_KEY
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def test_times_every_peer_and_divides_by_what_a_stage_computes(tiny_bundle: Path, photo: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "tiny.safetensors"
+    save_file(tiny_model().state_dict(), checkpoint, {GROUPS_KEY: str(TINY.vqgan_groups)})
+    app = cpu.typer.Typer()
+    app.command()(cpu.main)
+    options = ["--checkpoint", str(checkpoint), "--threads", "1", "--repeats", "1", "--json", str(tmp_path / "cpu.json")]
+    result = CliRunner().invoke(app, [str(photo), "--model", str(tiny_bundle), *options])
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "cpu.json").read_text())
+    peers = ["torch", *(name for name in ("openvino", "onnxruntime") if name in cpu.installed())]
+    assert [(r["peer"], r["direction"]) for r in content["results"]] == [(p, d) for p in peers for d in ("encode", "decode")]
+    for found in content["results"]:
+        assert set(found["stages"]) == set(cpu.STAGES[found["direction"]])
+        assert sum(found["stages"].values()) <= found["seconds"]
+        for stage, rate in found["rates"].items():
+            flops = graph_cost.count(tiny_bundle / f"{stage}.onnx", {"n": 1, "h": 1, "w": 2}).flops
+            assert rate * found["stages"][stage] == pytest.approx(flops)
+            assert found["shares"][stage] == pytest.approx(rate / content["gemm"]["fp32"])
+        assert (found["peak_bytes_low_memory"] is None) == (found["peer"] == "torch")
+
+
+def test_a_peer_that_fails_is_named_and_the_others_are_timed(toy_bundle: Path, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "no.ckpt").write_bytes(b"no checkpoint")
+    app = cpu.typer.Typer()
+    app.command()(cpu.main)
+    options = ["--checkpoint", str(tmp_path / "no.ckpt"), "--threads", "1", "--repeats", "1"]
+    result = CliRunner().invoke(app, [str(photo), "--model", str(toy_bundle), *options])
+    assert result.exit_code == 0, result.output
+    assert "torch fp32 encode: Measuring torch encode ended with status 1" in " ".join(result.output.split())
+    assert "openvino fp32 decode" in result.output
