@@ -64,18 +64,23 @@ class _Product:
     node: NodeProto
     weight: str  # the tensor that holds the matrix
 
+    @property
+    def output_axis(self) -> int:
+        """The axis of the weight's output channels."""
+        return 0 if self.node.op_type == "Conv" else 1
+
     def matrix(self, weight: Matrix) -> Matrix:
-        """The weight as (inputs, outputs)."""
-        return weight if self.node.op_type == "MatMul" else weight.reshape(len(weight), -1).T
+        """The weight as (inputs, outputs): of a transposed convolution, what a position of its input adds to those around it."""
+        return weight.reshape(len(weight), -1).T if self.node.op_type == "Conv" else weight.reshape(len(weight), -1)
 
     def channel_axis(self, x: Matrix) -> int:
         """The axis of an input's channels."""
         return x.ndim - 1 if self.node.op_type == "MatMul" else 1
 
     def rows(self, x: Matrix, kernel: Sequence[int], count: int, rng: np.random.Generator) -> Matrix:
-        """What some output positions read of an input, (count, inputs)."""
-        if self.node.op_type == "MatMul":
-            flat = x.reshape(-1, x.shape[-1])
+        """Of an input, what the matrix meets at some positions, (count, inputs)."""
+        if self.node.op_type != "Conv":
+            flat = np.moveaxis(x, self.channel_axis(x), -1).reshape(-1, x.shape[self.channel_axis(x)])
             return flat[rng.integers(len(flat), size=count)]
         attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
         top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
@@ -93,7 +98,7 @@ class _Activation:
     """A tensor that products read, and how it is to be quantised."""
 
     products: list[_Product]
-    norm: NodeProto | None  # the LayerNorm that makes it, if these products alone read it
+    norm: NodeProto | None  # the LayerNorm that makes it, if these products alone read it, as matrices
     largest: Matrix = field(default_factory=lambda: np.zeros(1, np.float32))  # magnitude, of each channel
     rows: list[list[Matrix]] = field(default_factory=list)  # of each product
     scale: float = 0.0
@@ -106,30 +111,31 @@ class _Activation:
         self.largest = np.maximum(self.largest, np.abs(x).max(axis=tuple(axis for axis in range(x.ndim) if axis != channel)))
         self.rows.append([p.rows(x, kernel, count, rng) for p, kernel in zip(self.products, kernels, strict=True)])
 
-    def settle(self, matrices: Sequence[Matrix]) -> None:
+    def settle(self, weights: Sequence[Matrix]) -> None:
         """Choose smoothing and scale by the products' errors; the rows are let go."""
         rows = [np.concatenate(each) for each in zip(*self.rows, strict=True)]
         self.rows.clear()
-        outputs = [x @ w for x, w in zip(rows, matrices, strict=True)]
+        outputs = [x @ p.matrix(w) for p, x, w in zip(self.products, rows, weights, strict=True)]
 
         def errors(clip: float, smoothing: Matrix | None) -> tuple[float, list[float], float, Matrix | None]:
-            divisor = np.ones_like(self.largest) if smoothing is None else smoothing
-            scale = max(float((self.largest / divisor).max()) * clip / LEVELS, SMALLEST)
+            largest = self.largest if smoothing is None else self.largest / smoothing
+            scale = max(float(largest.max()) * clip / LEVELS, SMALLEST)
             found = []
-            for x, w, expected in zip(rows, matrices, outputs, strict=True):
-                spread = np.repeat(divisor, len(w) // len(divisor))  # a convolution has a row of w for each kernel position too
-                quantised, step = quantise(w * spread[:, None], 1)
-                y = (np.clip(np.rint(x / spread / scale), -LEVELS - 1, LEVELS) * scale) @ (quantised * step)
+            for p, x, w, expected in zip(self.products, rows, weights, outputs, strict=True):
+                if smoothing is not None:
+                    x, w = x / smoothing, w * smoothing[:, None]
+                matrix = p.matrix(dequantise(*quantise(w, p.output_axis), p.output_axis))
+                y = (np.clip(np.rint(x / scale), -LEVELS - 1, LEVELS) * scale) @ matrix
                 found.append(float(np.linalg.norm(y - expected) / max(float(np.linalg.norm(expected)), SMALLEST)))
             return sum(error**2 for error in found), found, scale, smoothing
 
-        ways = [None, *(self._smooth(matrices, share) for share in SMOOTHING)] if self.norm else [None]
+        ways = [None, *(self._smooth(weights, share) for share in SMOOTHING)] if self.norm else [None]
         *_, smoothing = min((errors(1.0, way) for way in ways), key=lambda result: result[0])
         _, found, self.scale, self.smoothing = min((errors(clip, smoothing) for clip in CLIPS), key=lambda result: result[0])
         self.errors = {p.node.name: error for p, error in zip(self.products, found, strict=True)}
 
-    def _smooth(self, matrices: Sequence[Matrix], share: float) -> Matrix:
-        weight = np.max([np.abs(w).max(axis=1) for w in matrices], axis=0)
+    def _smooth(self, weights: Sequence[Matrix], share: float) -> Matrix:
+        weight = np.max([np.abs(w).max(axis=1) for w in weights], axis=0)
         return np.asarray(np.maximum(self.largest, 1e-5) ** share / np.maximum(weight, 1e-5) ** (1 - share), np.float32)
 
 
@@ -139,6 +145,13 @@ def quantise(weight: Matrix, axis: int) -> tuple[NDArray[np.int8], Matrix]:
     largest = np.abs(weight).max(axis=others, keepdims=True)
     scale = np.maximum(largest / LEVELS, SMALLEST).astype(np.float32)
     return np.rint(weight / scale).astype(np.int8), scale.ravel()
+
+
+def dequantise(values: NDArray[np.int8], scale: Matrix, axis: int) -> Matrix:
+    """The weight that `quantise` gave as values and scales."""
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    return values * scale.reshape(shape)
 
 
 class _Graph:
@@ -177,14 +190,15 @@ class _Graph:
                 if self._is_product(node) and node.input[0] == name and node.name not in sensitive
             ]
             if products:
-                found[name] = _Activation(products, norms.get(name) if len(products) == len(nodes) else None)
+                smooth = len(products) == len(nodes) and all(node.op_type == "MatMul" for node in nodes)
+                found[name] = _Activation(products, norms.get(name) if smooth else None)
         return found
 
     def _is_product(self, node: NodeProto) -> bool:
         if node.op_type == "MatMul":
             return len(self.shape(node.input[1])) == 2
         groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-        return node.op_type == "Conv" and groups == 1 and bool(self.shape(node.input[1]))
+        return node.op_type in ("Conv", "ConvTranspose") and groups == 1 and bool(self.shape(node.input[1]))
 
     def _first(self) -> Iterator[NodeProto]:
         """The products with no other between a sensitive input and them, and those of the sensitive parts."""
@@ -281,7 +295,7 @@ def _calibrate(file: Path, pieces: Sequence[Arrays]) -> tuple[dict[str, _Activat
         outputs.append({name: tensors[name] for name in ports})
     del session
     for activation in activations.values():
-        activation.settle([product.matrix(graph.weight(product.weight)) for product in activation.products])
+        activation.settle([graph.weight(product.weight) for product in activation.products])
     return activations, outputs
 
 
@@ -316,12 +330,13 @@ def _convert(source: Path, target: Path, keep: Collection[str], activations: Map
             weight = graph.weight(product.weight)
             if smoothing is not None:
                 weight = weight * smoothing[:, None]
-            axis = 1 if node.op_type == "MatMul" else 0
-            values, scales = quantise(weight, axis)
-            pair = [f"{product.weight}.int8", f"{product.weight}.scale"]
-            tensors += [numpy_helper.from_array(values, pair[0]), numpy_helper.from_array(scales, pair[1])]
+            values, scales = quantise(weight, product.output_axis)
+            stored, name_of_scale, restored = (f"{product.weight}.{what}" for what in ("int8", "scale", "float"))
+            tensors += [numpy_helper.from_array(values, stored), numpy_helper.from_array(scales, name_of_scale)]
             before[node.name].append(
-                helper.make_node("DequantizeLinear", pair, [f"{product.weight}.float"], f"{product.weight}.float.node", axis=axis)
+                helper.make_node(
+                    "DequantizeLinear", [stored, name_of_scale], [restored], f"{restored}.node", axis=product.output_axis
+                )
             )
     _write(graph.model, [new for node in graph.proto.node for new in (*before[node.name], node)], tensors, source, target)
 

@@ -18,6 +18,7 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 from torch.export import Dim
 
+from dlf.export.fusion import fused
 from dlf.export.model import DLF, Config
 from dlf.export.model.config import LATENT_TOKENS
 from dlf.runtime.errors import ExportError
@@ -155,17 +156,18 @@ def run_codec(model: DLF, n: int, h: int, w: int) -> dict[str, Sample]:
 def export_stage(model: DLF, stage: Stage, folder: Path, half_weights: bool = False) -> Path:
     """Write `folder/<stage>.onnx`, with its weights beside it in `<stage>.onnx.data`, in 16 bits if `half_weights`."""
     dims = {"n": Dim("n", min=1, max=256), "h": Dim("h", min=1, max=64), "w": Dim("w", min=1, max=64)}
-    program = torch.onnx.export(
-        _Graph(model, getattr(model, stage.name)).eval(),
-        tuple(torch.zeros(port.at(*EXPORT_SIZE)) for port in stage.inputs),
-        input_names=[port.name for port in stage.inputs],
-        output_names=[port.name for port in stage.outputs],
-        dynamic_shapes=(tuple(port.dynamic(dims) for port in stage.inputs),),
-        opset_version=OPSET,
-        dynamo=True,
-        optimize=False,
-        verbose=False,
-    )
+    with fused(model):
+        program = torch.onnx.export(
+            _Graph(model, getattr(model, stage.name)).eval(),
+            tuple(torch.zeros(port.at(*EXPORT_SIZE)) for port in stage.inputs),
+            input_names=[port.name for port in stage.inputs],
+            output_names=[port.name for port in stage.outputs],
+            dynamic_shapes=(tuple(port.dynamic(dims) for port in stage.inputs),),
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )
     assert program is not None
     optimizer.optimize_ir(program.model, output_size_limit=LARGEST_FOLDED)
     path = folder / f"{stage.name}.onnx"
@@ -197,13 +199,19 @@ def _tidy(path: Path, stage: Stage) -> None:
 
 
 def _halve_weights(path: Path) -> None:
-    """Store the weights in float16, each behind a cast to float32, which runtimes fold away when they load the graph."""
+    """Store in float16 the weights that it holds exactly, as it does the model's own once they are rounded.
+
+    Each stands behind a cast to float32, which runtimes fold away when they load the graph.
+    """
     model = onnx.load(path)
     casts = []
     for weight in model.graph.initializer:
-        if weight.data_type == onnx.TensorProto.FLOAT and math.prod(weight.dims) >= HALVED_FROM:
-            name = weight.name
-            weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).astype(np.float16), f"{name}.half"))
+        if weight.data_type != onnx.TensorProto.FLOAT or math.prod(weight.dims) < HALVED_FROM:
+            continue
+        name, values = weight.name, onnx.numpy_helper.to_array(weight)
+        half = values.astype(np.float16)
+        if np.array_equal(half, values):
+            weight.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
             casts.append(onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from dlf.export.model.attention import TransformerBlock
 from dlf.export.model.config import GRID, LATENT_TOKENS, PATCH, Config
-from dlf.export.model.interactive_transform import TILE_TOKENS, DetailBlocks, InteractiveTransform
+from dlf.export.model.interactive_transform import DetailBlocks, InteractiveTransform
 from dlf.export.model.partition import partition
 from dlf.export.model.swin import SwinRun
 
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
                 detail, s = self.inter_blocks[str(i)](detail, s)
                 detail = self.feat_blocks[str(i)](detail)
 
-        z = self.ln_post(s[:, TILE_TOKENS - LATENT_TOKENS :])
+        z = self.ln_post(s[:, -LATENT_TOKENS:])
         # The authors read the memory of (32, width) as (width, 32): no transposition.
         n, height, width, _ = detail.shape
         z = self.conv_out(z.reshape(tiles, -1, LATENT_TOKENS, 1))

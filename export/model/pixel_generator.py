@@ -60,12 +60,15 @@ class _Middle(nn.Module):
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
-class _Upsample(nn.Module):
+class Upsample(nn.Module):
+    """Twice the resolution: nearest neighbours, then a 3x3 convolution."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width, height, width) to twice the height and width."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -77,7 +80,7 @@ class _Level(nn.Module):
         blocks = config.vqgan_blocks + 1
         self.block = nn.ModuleList(ResnetBlock(config, outputs if i else inputs, outputs) for i in range(blocks))
         self.attn = nn.ModuleList(MapAttention(config, outputs) if lowest else nn.Identity() for _ in range(blocks))
-        self.upsample = nn.Identity() if highest else _Upsample(outputs)
+        self.upsample = nn.Identity() if highest else Upsample(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         for block, attn in zip(self.block, self.attn, strict=True):

@@ -2,12 +2,17 @@
 
 import ctypes
 import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import openvino
 
 from dlf.runtime.backends import Arrays, Stage
+
+RELEASE_SECONDS = 0.1  # between two releases of pages: some 200 MB are packed meanwhile
 
 
 class OpenVINOBackend:
@@ -27,25 +32,46 @@ class OpenVINOBackend:
 
     def load(self, file: Path) -> Stage:
         """Load an ONNX file."""
-        compiled = self._core.compile_model(file, "CPU", self._config)
+        with _releasing_pages(file):
+            compiled = self._core.compile_model(file, "CPU", self._config)
         names = [output.get_any_name() for output in compiled.outputs]
-        _release_pages(file)
+        fresh = True
 
         def run(inputs: Arrays) -> Arrays:
-            results = compiled(inputs)
-            _release_pages(file)
+            nonlocal fresh
+            with _releasing_pages(file) if fresh else nullcontext():
+                results = compiled(inputs)
+            fresh = False
             return {name: results[name] for name in names}
 
         return run
 
 
-def _release_pages(file: Path) -> None:
-    """Take the pages of a model's files out of this process's memory.
+@contextmanager
+def _releasing_pages(file: Path) -> Iterator[None]:
+    """Keep the pages of a model's files out of this process's memory.
 
-    OpenVINO maps the weights and packs them into memory of its own, one half when it compiles and the other when it first
-    runs, but keeps the mapping; half of the resident memory would be weights that are not read again. The mapping is shared
-    and read-only, so that a page that is wanted after all comes back from the file.
+    OpenVINO maps the weights and packs them into memory of its own, some when it compiles and the others when it first runs,
+    but keeps the mapping: half of the resident memory would be weights that are not read again.
     """
+    done = Event()
+
+    def release() -> None:
+        while not done.wait(RELEASE_SECONDS):
+            _release_pages(file)
+        _release_pages(file)
+
+    thread = Thread(target=release, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _release_pages(file: Path) -> None:
+    """Drop the pages of a model's files. The mapping is shared and read-only: one that is wanted again comes from the file."""
     madvise = ctypes.CDLL(None).madvise
     prefix = str(file.resolve())
     for line in Path("/proc/self/maps").read_text().splitlines():

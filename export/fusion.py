@@ -1,0 +1,101 @@
+"""What the exported graphs compute with fewer operations than the model as it is written: the same functions, other modules.
+
+The parity check compares the graphs with the model as it is written, so that an error here does not get past it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlf.export.model import DLF
+from dlf.export.model.attention import TransformerBlock, attention
+from dlf.export.model.config import HEAD_WIDTH, LATENT_TOKENS
+from dlf.export.model.pixel_generator import Upsample
+
+
+@contextmanager
+def fused(model: DLF) -> Iterator[DLF]:
+    """The model with its costly parts replaced, until the context ends."""
+    encoder = model.hybrid_codec.encoder
+    last = len(encoder.transformer) - 1
+    parts: list[tuple[nn.Module, str, nn.Module]] = []
+    for parent in model.vqgan.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, Upsample):
+                parts.append((parent, name, _transposed(child.conv)))
+            elif isinstance(child, nn.GroupNorm):
+                parts.append((parent, name, _GroupNorm(child)))
+    block = encoder.transformer[last]
+    if str(last) not in encoder.inter_blocks and isinstance(block, TransformerBlock):
+        parts.append((encoder.transformer, str(last), _LatentsOnly(block)))
+    written = [getattr(parent, name) for parent, name, _ in parts]
+    for parent, name, part in parts:
+        setattr(parent, name, part)
+    try:
+        yield model
+    finally:
+        for (parent, name, _), part in zip(parts, written, strict=True):
+            setattr(parent, name, part)
+
+
+def _transposed(conv: nn.Conv2d) -> nn.ConvTranspose2d:
+    """Nearest-neighbour upsampling by 2 and then a 3x3 convolution, as one transposed convolution: 4 products an output, not 9.
+
+    Each output sees its input pixels through a 3x3 kernel in which some of them meet two or four weights. Doubling a pixel is a
+    transposed convolution with a 2x2 kernel of ones; with the 3x3 kernel after it, the two kernels are convolved.
+    """
+    out = nn.ConvTranspose2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1)
+    flipped = conv.weight.detach().flip(2, 3).transpose(0, 1)  # a convolution is a correlation with the flipped kernel
+    sums = sum(F.pad(flipped, (left, 1 - left, top, 1 - top)) for left in (0, 1) for top in (0, 1))
+    assert isinstance(sums, Tensor)
+    out.weight = nn.Parameter(sums, requires_grad=False)
+    assert conv.bias is not None
+    out.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
+    return out
+
+
+class _LatentsOnly(nn.Module):
+    """The encoder's last transformer block for the latent tokens alone: nothing reads the others after it."""
+
+    def __init__(self, block: TransformerBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(tiles, tokens, width) to (tiles, 32, width)."""
+        block, attn = self.block, self.block.attn
+        width = x.shape[-1]
+        normed, latents = block.ln_1(x), x[:, -LATENT_TOKENS:]
+        q = F.linear(normed[:, -LATENT_TOKENS:], attn.in_proj_weight[:width], attn.in_proj_bias[:width])
+        kv = F.linear(normed, attn.in_proj_weight[width:], attn.in_proj_bias[width:])
+        k, v = kv.unflatten(-1, (2, attn.heads, HEAD_WIDTH)).permute(2, 0, 3, 1, 4).unbind(0)
+        q = q.unflatten(-1, (attn.heads, HEAD_WIDTH)).transpose(1, 2)
+        latents = latents + attn.out_proj(attention(q, k, v).transpose(1, 2).flatten(2))
+        return latents + block.mlp["c_proj"](F.gelu(block.mlp["c_fc"](block.ln_2(latents))))
+
+
+class _GroupNorm(nn.Module):
+    """GroupNorm from means over the map of each channel, which can be taken in any order of axes in memory.
+
+    As InstanceNormalization, which ONNX spells it with, it makes runtimes move every channel's map together, and apart again for
+    the convolution that follows.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, height, width) to the same."""
+        centred = x - self._of_groups(x.mean((2, 3)))
+        variance = self._of_groups(torch.linalg.vector_norm(centred, dim=(2, 3)).square()) / (x.shape[2] * x.shape[3])
+        gain = self.norm.weight[:, None, None] / (variance + self.norm.eps).sqrt()
+        return centred * gain + self.norm.bias[:, None, None]
+
+    def _of_groups(self, x: Tensor) -> Tensor:
+        """The mean of each group for each of its channels, (n, channels, 1, 1), of what each channel has, (n, channels)."""
+        grouped = x.unflatten(1, (self.norm.num_groups, -1))
+        return grouped.mean(2, keepdim=True).expand_as(grouped).flatten(1)[:, :, None, None]
