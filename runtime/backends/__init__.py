@@ -17,8 +17,9 @@ from dlf.runtime.errors import BackendFailedError, BackendMissingError, DLFError
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
 
-# Module in this package -> what to install; in the order in which they are tried. Each is named after the library it imports.
-# TensorRT comes last: dlf's code for it has not run on a GPU yet, so that it is for those who ask for it or have nothing else.
+# Module in this package -> what to install; in the order in which they are tried. Each is named after the library it imports,
+# which for the last may be TensorRT-RTX. It is last since dlf's code for it has not run on a GPU yet: it is for
+# those who ask for it or have nothing else.
 GPU = "tensorrt"
 INSTALL = {
     "openvino": "pip install 'dlf[cpu]'",
