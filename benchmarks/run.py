@@ -70,7 +70,7 @@ def run(settings: Settings, kept: progress_file.ProgressFile, progress: Progress
                 manifest_sha256=file_sha256(path / "manifest.json"),
                 backend=codec.backend.name,
                 device=codec.backend.device,
-                precision=codec.backend.precision,
+                precision=codec.bundle.precision,
                 versions={**codec.backend.versions, **machine.versions(*METRIC_PACKAGES)},
                 images=[],
                 failures=[],

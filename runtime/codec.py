@@ -82,7 +82,7 @@ class Codec:
             self.bundle.fingerprint,
             self.backend.name,
             self.backend.device,
-            self.backend.precision,
+            self.bundle.precision,
             versions,
         )
 
