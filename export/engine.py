@@ -26,7 +26,7 @@ from dlf.runtime.bundle import Bundle
 from dlf.runtime.engine_cache import DEFAULT_PROFILES, Engine, EngineCache, Profile, Size, engine_key, gpu_name
 from dlf.runtime.errors import BackendMissingError, DLFError, ExportError, InvalidArgumentError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("dlf.export.engine")  # also where this is __main__
 
 TILE = 256
 
