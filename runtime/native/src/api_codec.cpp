@@ -163,8 +163,9 @@ dlf_result dlf_encode_into(dlf_context *context, const dlf_image *image, const d
         const size_t capacity = *size;
         *size = file.size();
         if (file.size() > capacity)
-            dlf::fail(DLF_ERROR_BUFFER_TOO_SMALL, "the file has " + std::to_string(file.size()) + " bytes, and the buffer " +
-                                                      std::to_string(capacity) + "; dlf_encode_bound tells what is always enough");
+            dlf::fail(DLF_ERROR_BUFFER_TOO_SMALL,
+                      "the file has " + std::to_string(file.size()) + " bytes, and the buffer " + std::to_string(capacity) +
+                          "; dlf_encode_bound tells what is always enough");
         std::copy(file.begin(), file.end(), static_cast<uint8_t *>(out));
     });
 }
@@ -214,9 +215,9 @@ dlf_result dlf_decode_into(dlf_context *context, const void *data, size_t size, 
         // A stride that overflows the product is one that no buffer has.
         const bool fits = capacity >= row && (capacity - row) / image->stride >= info.height - 1;
         if (!fits)
-            dlf::fail(DLF_ERROR_BUFFER_TOO_SMALL, "the image is " + std::to_string(info.width) + "x" + std::to_string(info.height) +
-                                                      " pixels, which the buffer of " + std::to_string(capacity) +
-                                                      " bytes does not hold");
+            dlf::fail(DLF_ERROR_BUFFER_TOO_SMALL,
+                      "the image is " + std::to_string(info.width) + "x" + std::to_string(info.height) +
+                          " pixels, which the buffer of " + std::to_string(capacity) + " bytes does not hold");
         context->codec.decode(info, data, image->pixels, image->stride);
     });
 }

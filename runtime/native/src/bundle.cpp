@@ -62,7 +62,8 @@ std::string read_manifest(const std::filesystem::path &folder) {
             ;
     } catch (const std::system_error &error) {
         if (error.code().value() == ENOENT || error.code().value() == ENOTDIR)
-            fail(DLF_ERROR_BUNDLE_FOREIGN, folder.string() + " is not a bundle: it has no manifest.json; make one with dlf-export.");
+            fail(DLF_ERROR_BUNDLE_FOREIGN,
+                 folder.string() + " is not a bundle: it has no manifest.json; make one with dlf-export.");
         fail(DLF_ERROR_BUNDLE_BROKEN, "Bundle " + folder.string() + ": manifest.json cannot be read (" + error.code().message() +
                                           ")" + kRemedy);
     }
@@ -96,7 +97,8 @@ void Bundle::read_entropy() {
         entropy_.reset(new dlf_entropy{EntropyModel(content.data(), content.size(), choose_kernels())});
     } catch (const Failure &failure) {
         if (failure.result == DLF_ERROR_BUNDLE_FOREIGN)
-            fail(failure.result, "Bundle " + folder_.string() + ": entropy.bin is of no version that this libdlf reads" + kRemedy);
+            fail(failure.result,
+                 "Bundle " + folder_.string() + ": entropy.bin is of no version that this libdlf reads" + kRemedy);
         if (failure.result == DLF_ERROR_BUNDLE_BROKEN)
             broken(kEntropy, "breaks the rules of its format, so it is damaged");
         fail(failure.result, "this processor cannot run what DLF_ISA asks for; unset it");

@@ -60,7 +60,8 @@ std::string refusal(dlf_result result, const uint8_t *data, size_t size, const d
             return "it starts with byte 0x" + hexadecimal(data, 1) + ", not with 0xdf, so it is not a .dlf file";
         return "its header does not spell an image size, so it is damaged or not a .dlf file";
     case DLF_ERROR_UNSUPPORTED_VERSION:
-        return "it is of .dlf version " + std::to_string(info.version) + ", which this libdlf does not read; it needs another version";
+        return "it is of .dlf version " + std::to_string(info.version) +
+               ", which this libdlf does not read; it needs another version";
     case DLF_ERROR_TRUNCATED: return "it ends inside its header, after " + std::to_string(size) + " bytes; " + incomplete;
     case DLF_ERROR_TOKENS_MISSING:
         return "a " + to_text(info.width, info.height) + " image takes at least " +
@@ -102,7 +103,8 @@ const std::pmr::vector<uint8_t> &Codec::encode(const dlf_image &image, bool chec
     if (image.format != DLF_PIXELS_RGB8 && image.format != DLF_PIXELS_GRAY8)
         fail(DLF_ERROR_IMAGE, "the image has the format " + std::to_string(image.format) + "; give RGB8 or GRAY8");
     if (stride < row)
-        fail(DLF_ERROR_IMAGE, "a row of the image takes " + std::to_string(row) + " bytes, and its stride is " + std::to_string(stride));
+        fail(DLF_ERROR_IMAGE,
+             "a row of the image takes " + std::to_string(row) + " bytes, and its stride is " + std::to_string(stride));
     check_size(image.width, image.height, limits_);
     if (std::max(image.width, image.height) > kMaxSide)
         fail(DLF_ERROR_SIZE_LIMIT, "no .dlf file holds an image of " + to_text(image.width, image.height) + " pixels");
@@ -166,10 +168,11 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
     const EntropyModel &entropy = model_->entropy();
     const uint32_t fingerprint = model_->bundle().fingerprint();
     if (info.fingerprint != fingerprint || info.token_bits != entropy.token_bits)
-        fail(DLF_ERROR_WRONG_MODEL, "it was written with model " + fingerprint_text(info.fingerprint) + " (" +
-                                        std::to_string(info.token_bits) + " bits a token), and the bundle " +
-                                        model_->bundle().folder().string() + " holds model " + fingerprint_text(fingerprint) + " (" +
-                                        std::to_string(entropy.token_bits) + " bits a token); decode it with the bundle that wrote it");
+        fail(DLF_ERROR_WRONG_MODEL,
+             "it was written with model " + fingerprint_text(info.fingerprint) + " (" + std::to_string(info.token_bits) +
+                 " bits a token), and the bundle " + model_->bundle().folder().string() + " holds model " +
+                 fingerprint_text(fingerprint) + " (" + std::to_string(entropy.token_bits) +
+                 " bits a token); decode it with the bundle that wrote it");
     const size_t down = tiles_along(info.height), across = tiles_along(info.width);
     const uint8_t *tokens = data + info.header_bytes;
     try {

@@ -18,6 +18,8 @@ namespace dlf {
 class Codec {
 public:
     Codec(std::shared_ptr<Model> model, const dlf_limits &limits, const dlf_allocator *allocator, uint64_t max_memory);
+    Codec(const Codec &) = delete; // its buffers know where its memory is
+    Codec &operator=(const Codec &) = delete;
 
     // All that follow throw a Failure or std::bad_alloc.
 

@@ -31,9 +31,11 @@ std::string library_file(const std::string &place) {
     std::error_code ignored;
     std::string file = place;
     if (std::filesystem::is_directory(place, ignored)) {
-        for (const auto &entry : std::filesystem::directory_iterator(place, ignored))
-            if (entry.path().filename().string().rfind(kLibrary, 0) == 0 && (file == place || entry.path() < file))
-                file = entry.path();
+        for (std::filesystem::directory_iterator entry(place, ignored), end; entry != end; entry.increment(ignored)) {
+            const std::filesystem::path &path = entry->path();
+            if (path.filename().string().rfind(kLibrary, 0) == 0 && (file == place || path < file))
+                file = path;
+        }
     }
     return file;
 }
@@ -87,8 +89,9 @@ public:
     Owned<CompiledModel> compile(const char *file) const {
         CompiledModel *compiled = nullptr;
         // The plugin's own default is bfloat16 where the processor has it.
-        check(ov_core_compile_model_from_file(core_.get(), file, "CPU", limited_ ? 6 : 4, &compiled, "INFERENCE_PRECISION_HINT",
-                                                 "f32", "PERFORMANCE_HINT", "LATENCY", "INFERENCE_NUM_THREADS", threads_.c_str()));
+        const size_t arguments = limited_ ? 6 : 4; // without a limit the last two are not read
+        check(ov_core_compile_model_from_file(core_.get(), file, "CPU", arguments, &compiled, "INFERENCE_PRECISION_HINT", "f32",
+                                              "PERFORMANCE_HINT", "LATENCY", "INFERENCE_NUM_THREADS", threads_.c_str()));
         return {compiled, ov_compiled_model_free};
     }
 

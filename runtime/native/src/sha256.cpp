@@ -34,7 +34,8 @@ void sha256_blocks_portable(uint32_t *state, const uint8_t *data, size_t count) 
     for (; count > 0; --count, data += kBlock) {
         uint32_t w[64];
         for (size_t i = 0; i < 16; ++i)
-            w[i] = uint32_t{data[4 * i]} << 24 | uint32_t{data[4 * i + 1]} << 16 | uint32_t{data[4 * i + 2]} << 8 | data[4 * i + 3];
+            w[i] = uint32_t{data[4 * i]} << 24 | uint32_t{data[4 * i + 1]} << 16 | uint32_t{data[4 * i + 2]} << 8 |
+                   uint32_t{data[4 * i + 3]};
         for (size_t i = 16; i < 64; ++i) {
             const uint32_t s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3;
             const uint32_t s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10;
@@ -42,7 +43,8 @@ void sha256_blocks_portable(uint32_t *state, const uint8_t *data, size_t count) 
         }
         uint32_t a = state[0], b = state[1], c = state[2], d = state[3], e = state[4], f = state[5], g = state[6], h = state[7];
         for (size_t i = 0; i < 64; ++i) {
-            const uint32_t t1 = h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + ((e & f) ^ (~e & g)) + kSha256Round[i] + w[i];
+            const uint32_t e_sum = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25);
+            const uint32_t t1 = h + e_sum + ((e & f) ^ (~e & g)) + kSha256Round[i] + w[i];
             const uint32_t t2 = (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
             h = g, g = f, f = e, e = d + t1, d = c, c = b, b = a, a = t1 + t2;
         }
