@@ -11,6 +11,7 @@ product, the ranges of its channels are evened out first, at no cost: what the n
 (SmoothQuant: Xiao et al., ICML 2023).
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -117,21 +118,28 @@ class _Activation:
         self.rows.clear()
         outputs = [x @ p.matrix(w) for p, x, w in zip(self.products, rows, weights, strict=True)]
 
-        def errors(clip: float, smoothing: Matrix | None) -> tuple[float, list[float], float, Matrix | None]:
-            largest = self.largest if smoothing is None else self.largest / smoothing
-            scale = max(float(largest.max()) * clip / LEVELS, SMALLEST)
-            found = []
-            for p, x, w, expected in zip(self.products, rows, weights, outputs, strict=True):
+        def quantised(smoothing: Matrix | None) -> tuple[Matrix | None, float, list[tuple[Matrix, Matrix]]]:
+            """The smoothing, the largest magnitude after it, and of each product its rows and its weight as int8 has it."""
+            pairs = []
+            for p, x, w in zip(self.products, rows, weights, strict=True):
                 if smoothing is not None:
                     x, w = x / smoothing, w * smoothing[:, None]
-                matrix = p.matrix(dequantise(*quantise(w, p.output_axis), p.output_axis))
+                pairs.append((x, p.matrix(dequantise(*quantise(w, p.output_axis), p.output_axis))))
+            return smoothing, float((self.largest if smoothing is None else self.largest / smoothing).max()), pairs
+
+        def errors(scale: float, pairs: list[tuple[Matrix, Matrix]]) -> list[float]:
+            found = []
+            for (x, matrix), expected in zip(pairs, outputs, strict=True):
                 y = (np.clip(np.rint(x / scale), -LEVELS - 1, LEVELS) * scale) @ matrix
                 found.append(float(np.linalg.norm(y - expected) / max(float(np.linalg.norm(expected)), SMALLEST)))
-            return sum(error**2 for error in found), found, scale, smoothing
+            return found
 
-        ways = [None, *(self._smooth(weights, share) for share in SMOOTHING)] if self.norm else [None]
-        *_, smoothing = min((errors(1.0, way) for way in ways), key=lambda result: result[0])
-        _, found, self.scale, self.smoothing = min((errors(clip, smoothing) for clip in CLIPS), key=lambda result: result[0])
+        shares = SMOOTHING if self.norm else ()
+        ways = map(quantised, (None, *(self._smooth(weights, share) for share in shares)))
+        self.smoothing, largest, pairs = min(ways, key=lambda way: math.hypot(*errors(max(way[1] / LEVELS, SMALLEST), way[2])))
+        scales = [max(largest * clip / LEVELS, SMALLEST) for clip in CLIPS]
+        self.scale = min(scales, key=lambda scale: math.hypot(*errors(scale, pairs)))
+        found = errors(self.scale, pairs)
         self.errors = {p.node.name: error for p, error in zip(self.products, found, strict=True)}
 
     def _smooth(self, weights: Sequence[Matrix], share: float) -> Matrix:
