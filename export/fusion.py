@@ -78,27 +78,3 @@ class _LatentsOnly(nn.Module):
         q = q.unflatten(-1, (attn.heads, HEAD_WIDTH)).transpose(1, 2)
         latents = latents + attn.out_proj(attention(q, k, v).transpose(1, 2).flatten(2))
         return latents + block.mlp["c_proj"](F.gelu(block.mlp["c_fc"](block.ln_2(latents))))
-
-
-class _GroupNorm(nn.Module):
-    """GroupNorm from means over the map of each channel, which can be taken in any order of axes in memory.
-
-    As InstanceNormalization, which ONNX spells it with, it makes runtimes move every channel's map together, and apart again for
-    the convolution that follows.
-    """
-
-    def __init__(self, norm: nn.GroupNorm) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, height, width) to the same."""
-        centred = x - self._of_groups(x.mean((2, 3)))
-        variance = self._of_groups(torch.linalg.vector_norm(centred, dim=(2, 3)).square()) / (x.shape[2] * x.shape[3])
-        gain = self.norm.weight[:, None, None] / (variance + self.norm.eps).sqrt()
-        return centred * gain + self.norm.bias[:, None, None]
-
-    def _of_groups(self, x: Tensor) -> Tensor:
-        """The mean of each group for each of its channels, (n, channels, 1, 1), of what each channel has, (n, channels)."""
-        grouped = x.unflatten(1, (self.norm.num_groups, -1))
-        return grouped.mean(2, keepdim=True).expand_as(grouped).flatten(1)[:, :, None, None]

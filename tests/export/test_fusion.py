@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from helpers_export import TINY, tiny_model
 from torch import nn
 
-from dlf.export.fusion import _GroupNorm, _transposed, fused
+from dlf.export.fusion import _transposed, fused
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def test_the_whole_stays_the_same_and_comes_back() -> None:
         found = (*model.analysis(image), model.generator(latent))
     for a, e in zip(found, expected, strict=True):
         torch.testing.assert_close(a, e, rtol=1e-9, atol=1e-9)
-    assert {"vqgan.decoder.up.1.upsample", "vqgan.decoder.norm_out", "hybrid_codec.encoder.transformer.1"} <= changed
+    assert {"vqgan.decoder.up.1.upsample", "hybrid_codec.encoder.transformer.1"} <= changed
     assert [(name, type(module)) for name, module in model.named_modules()] == written
 
 
@@ -51,14 +51,3 @@ def test_transposed_convolution_upsamples_to_the_border() -> None:
     torch.testing.assert_close(
         _transposed(conv)(x), conv(F.interpolate(x, scale_factor=2.0, mode="nearest")), rtol=1e-12, atol=1e-12
     )
-
-
-@torch.no_grad()
-def test_group_norm_far_from_zero() -> None:
-    torch.manual_seed(0)
-    norm = nn.GroupNorm(4, 16, eps=1e-6)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    x = torch.randn(2, 16, 33, 20) + 300  # the squares are 90000 times the variance
-    expected = F.group_norm(x.double(), 4, norm.weight.double(), norm.bias.double(), norm.eps)
-    assert (_GroupNorm(norm)(x).double() - expected).abs().max() < 1e-4 * expected.abs().max()
