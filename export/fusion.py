@@ -6,7 +6,6 @@ The parity check compares the graphs with the model as it is written, so that an
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,16 +20,15 @@ def fused(model: DLF) -> Iterator[DLF]:
     """The model with its costly parts replaced, until the context ends."""
     encoder = model.hybrid_codec.encoder
     last = len(encoder.transformer) - 1
-    parts: list[tuple[nn.Module, str, nn.Module]] = []
     # The first upsampling, named last, stays: its map is the smallest of all, and its kernel, whose sums would be stored in 32
     # bits even where weights have 16, the largest.
     upsamplings = [module for module in model.vqgan.modules() if isinstance(module, Upsample)][:-1]
-    for parent in model.vqgan.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, Upsample) and child in upsamplings:
-                parts.append((parent, name, _transposed(child.conv)))
-            elif isinstance(child, nn.GroupNorm):
-                parts.append((parent, name, _GroupNorm(child)))
+    parts: list[tuple[nn.Module, str, nn.Module]] = [
+        (parent, name, _transposed(child.conv))
+        for parent in model.vqgan.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, Upsample) and child in upsamplings
+    ]
     block = encoder.transformer[last]
     if str(last) not in encoder.inter_blocks and isinstance(block, TransformerBlock):
         parts.append((encoder.transformer, str(last), _LatentsOnly(block)))
