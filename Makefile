@@ -5,12 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 
-.PHONY: demo test lint clean
+.PHONY: demo test coverage lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py $(IMAGE)
 
 test: $(VENV)/installed lint
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+coverage: $(VENV)/installed
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report
 
