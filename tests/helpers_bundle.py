@@ -36,8 +36,8 @@ def make_toy_bundle(folder: Path, seed: int = 0, entries: int = 64) -> Path:
     (folder / "entropy.bin").write_bytes(tables.to_bytes())
     to_z = rng.normal(size=(3, DIM * 32)).astype(np.float32)
     np.save(folder / "to_z.npy", to_z)
-    image, maps = ["n", 3, "256h", "256w"], ["n", None, "16h", "16w"]
-    z, y = ["n", "h", "w", DIM, 32], ["n", CHANNELS, "8h", "8w"]
+    image, maps = ["n", 3, "256*h", "256*w"], ["n", None, "16*h", "16*w"]
+    z, y = ["n", "h", "w", DIM, 32], ["n", CHANNELS, "8*h", "8*w"]
     analysis = save_stage(
         folder / "analysis.onnx",
         [

@@ -24,7 +24,9 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_exports_and_replaces_only_when_told(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dlf.export.bundle, "stages", lambda config: ())  # those take long, and have tests of their own
+    # Stages and what they compute take long, and have tests of their own.
+    monkeypatch.setattr(dlf.export.bundle, "stages", lambda config: ())
+    monkeypatch.setattr(dlf.export.bundle.references, "make", lambda entropy, run: b"")
     output = tmp_path / "deep" / "bundle"
     result = runner.invoke(app, [str(checkpoint), "-o", str(output)])
     assert result.exit_code == 0, result.output
