@@ -42,12 +42,12 @@ def test_times_every_peer_and_divides_by_what_a_stage_computes(tiny_bundle: Path
         assert (found["peak_bytes_low_memory"] is None) == (found["peer"] == "torch")
 
 
-def test_a_peer_that_fails_is_named_and_the_others_are_timed(toy_bundle: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_peer_that_fails_is_named_and_the_others_are_timed(tiny_bundle: Path, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "no.ckpt").write_bytes(b"no checkpoint")
     app = cpu.typer.Typer()
     app.command()(cpu.main)
     options = ["--checkpoint", str(tmp_path / "no.ckpt"), "--threads", "1", "--repeats", "1"]
-    result = CliRunner().invoke(app, [str(photo), "--model", str(toy_bundle), *options])
+    result = CliRunner().invoke(app, [str(photo), "--model", str(tiny_bundle), *options])
     assert result.exit_code == 0, result.output
     assert "torch fp32 encode: Measuring torch encode ended with status 1" in " ".join(result.output.split())
     assert "openvino fp32 decode" in result.output
