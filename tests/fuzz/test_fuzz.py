@@ -54,7 +54,7 @@ def campaigns(tmp_path_factory: pytest.TempPathFactory, seeds: Path) -> dict[str
         found.mkdir()
         crashes.mkdir(parents=True, exist_ok=True)
         # No limit on the peak of the whole process: Linux lets it begin at that of the process that started it.
-        memory = ("-rss_limit_mb=0", "-malloc_limit_mb=512")
+        memory = ("-rss_limit_mb=0", "-malloc_limit_mb=2048")
         options = (f"-max_total_time={SECONDS}", "-timeout=10", *memory, f"-artifact_prefix={crashes}/")
         return subprocess.run(
             [programs / target, *options, found, seeds / target, crashes], capture_output=True, text=True, errors="replace"
