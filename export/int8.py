@@ -26,7 +26,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from dlf.export.precision import Converter
+from dlf.export.precision import Converter, save
 from dlf.runtime.backends import Arrays
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.core import TOKENS_PER_TILE, EntropyModel
@@ -361,9 +361,4 @@ def _write(model: ModelProto, nodes: Sequence[NodeProto], tensors: Sequence[Tens
     model.graph.initializer.extend(weights)
     onnx.load_external_data_for_model(model, str(source.parent))
     model.graph.initializer.extend(tensors)
-    data = target.with_name(f"{target.name}.data")
-    data.unlink(missing_ok=True)  # onnx would append to it
-    onnx.save(model, target, save_as_external_data=True, location=data.name, size_threshold=512)
-    if data.exists():
-        data.chmod(target.stat().st_mode)  # onnx leaves it to its owner alone
-    onnx.checker.check_model(str(target), full_check=True)
+    save(model, target)

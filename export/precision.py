@@ -52,6 +52,11 @@ def convert(source: Path, target: Path, keep: Collection[str]) -> None:
     types = element_types(model)
     onnx.load_external_data_for_model(model, str(source.parent))
     to_half(model, types, keep)
+    save(model, target)
+
+
+def save(model: onnx.ModelProto, target: Path) -> None:
+    """Write a stage to `target`, in place of what is there, and its weights beside it in `<target>.data`."""
     data = target.with_name(f"{target.name}.data")
     data.unlink(missing_ok=True)  # onnx would append to it
     onnx.save(model, target, save_as_external_data=True, location=data.name, size_threshold=512)
