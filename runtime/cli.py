@@ -48,7 +48,9 @@ Output = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="BUNDLE", envvar="DLF_MODEL", help="The model: a folder that dlf-export has written. By default the built-in one."
+        metavar="BUNDLE",
+        envvar="DLF_MODEL",
+        help="The model: a folder that dlf-export has written, or one of such folders, a precision each. By default the built-in one.",
     ),
 ]
 BackendName = Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the first that is installed.")]

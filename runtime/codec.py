@@ -14,9 +14,8 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.runtime import builtin, images
+from dlf.runtime import builtin, bundles, images
 from dlf.runtime.backends import Arrays, Backend, Stage, open_backend
-from dlf.runtime.bundle import Bundle
 from dlf.runtime.core import TOKENS_PER_TILE as TOKENS
 from dlf.runtime.core import FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
 from dlf.runtime.device_array import SupportsDLPack
@@ -36,7 +35,8 @@ class Codec:
     by several threads at a time.
 
     Args:
-        bundle: the bundle's folder; by default the built-in model's.
+        bundle: the bundle's folder, or a folder of bundles of one model in several precisions, of which the backend takes the one
+            that it runs fastest; by default the built-in model.
         backend: "openvino", "onnxruntime" or "tensorrt"; by default the first of them that is installed.
         threads: CPU threads; by default as many as the backend chooses.
         limits: the largest image that is encoded or decoded.
@@ -51,7 +51,7 @@ class Codec:
         timings: seconds that each step of the last call took; "load" is the loading of stages.
 
     Raises:
-        BundleForeignError, BundleBrokenError: of the bundle, see `Bundle`.
+        BundleForeignError, BundleBrokenError: of the bundle, see `Bundle` and `bundles.choose`.
         BackendMissingError, BackendFailedError: of the backend, see `open_backend`.
     """
 
@@ -66,8 +66,8 @@ class Codec:
         low_memory: bool = False,
         stream: int | None = None,
     ) -> None:
-        self.bundle = Bundle(builtin.path() if bundle is None else bundle)
         self.backend: Backend = open_backend(backend, threads, stream)
+        self.bundle, reason = bundles.choose(builtin.path() if bundle is None else bundle, self.backend.precisions)
         self.timings: dict[str, float] = {}
         self._entropy = self.bundle.entropy
         self._limits = limits
@@ -77,12 +77,13 @@ class Codec:
         self._steps = steps_of(self.backend, self.bundle, self._timed)
         versions = ", ".join(f"{library} {version}" for library, version in self.backend.versions.items())
         _log.info(
-            "Model %s (%s) on %s (%s, %s, %s).",
+            "Model %s (%s) in %s (%s) on %s (%s, %s).",
             self.bundle.name,
             self.bundle.fingerprint,
+            self.bundle.precision,
+            reason,
             self.backend.name,
             self.backend.device,
-            self.bundle.precision,
             versions,
         )
 

@@ -3,7 +3,7 @@
 A backend's library is imported when the backend is opened, never before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +42,7 @@ class Backend(Protocol):
     name: str
     device: str  # as the library names it
     precision: str  # of the arithmetic, such as "fp32"
+    precisions: Sequence[str]  # of bundles, the fastest first
     versions: Mapping[str, str]  # library -> version
 
     def load(self, file: Path) -> Stage:

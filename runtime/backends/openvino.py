@@ -20,6 +20,7 @@ class OpenVINOBackend:
 
     name = "openvino"
     precision = "fp32"
+    precisions = ("int8", "fp32", "fp16")
 
     def __init__(self, threads: int | None) -> None:
         self._core = openvino.Core()

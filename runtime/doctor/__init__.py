@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dlf
-from dlf.runtime import builtin
+from dlf.runtime import builtin, bundles
 from dlf.runtime.backends import INSTALL, Backend, choose, missing, open_backend
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.doctor import selftest, system
@@ -30,7 +30,8 @@ class Report:
         processor: the CPU's name.
         isa: the instructions that the entropy core's prior runs on; None if no bundle could be opened.
         gpus: the NVIDIA GPUs.
-        model: the bundle's folder, and its name, fingerprint and precision if it could be opened.
+        model: the path asked for; and if it could be opened, the bundle's folder, name, fingerprint and precision, and the reason
+            of the choice.
         backends: backend -> what it lacks, in words; None if it can be used.
         backend: the one in use, its name, the reason of the choice, its device, precision and versions; None if there is none.
         engines: the cached TensorRT engines, each with its stage, precision, library, version, gpu, bytes and path.
@@ -81,7 +82,7 @@ def examine(model: str | os.PathLike[str] | None = None, backend: str | None = N
         engines=[_describe(engine) for engine in cache.engines()],
     )
     opened = _open_backend(report, backend, threads)
-    bundle = _open_bundle(report, path)
+    bundle = _open_bundle(report, path, opened)
     if bundle:
         report.checks += selftest.run(bundle, opened)
     return report
@@ -106,14 +107,19 @@ def _open_backend(report: Report, name: str | None, threads: int | None) -> Back
     return backend
 
 
-def _open_bundle(report: Report, path: Path) -> Bundle | None:
+def _open_bundle(report: Report, path: Path, backend: Backend | None) -> Bundle | None:
     try:
-        bundle = Bundle(path)
+        bundle, reason = bundles.choose(path, backend.precisions if backend else selftest.TOLERANCE)
     except (DLFError, OSError) as error:
         report.checks.append(Check("bundle", False, str(error)))
         return None
-    precision = str(bundle.manifest.get("precision", "unknown"))
-    report.model |= {"name": bundle.name, "fingerprint": bundle.fingerprint, "precision": precision}
+    report.model |= {
+        "folder": str(bundle.path),
+        "name": bundle.name,
+        "fingerprint": bundle.fingerprint,
+        "precision": bundle.precision,
+        "reason": reason,
+    }
     report.isa = bundle.entropy.isa
     return bundle
 

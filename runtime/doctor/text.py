@@ -45,8 +45,11 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     if not report.gpus:
         rows.append(("GPU", "none that nvidia-smi knows of"))
     model = report.model
-    named = f"{model['name']} ({model['fingerprint']}, {model['precision']}), " if "name" in model else ""
-    rows.append(("model", named + model["path"]))
+    if "name" in model:
+        rows.append(("model", f"{model['name']} ({model['fingerprint']}), {model['folder']}"))
+        rows.append(("precision", f"{model['precision']}: {model['reason']}"))
+    else:
+        rows.append(("model", model["path"]))
     if used := report.backend:
         versions = ", ".join(f"{library} {version}" for library, version in used["versions"].items())
         rows.append(("backend", f"{used['name']}: {used['reason']}"))
