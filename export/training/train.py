@@ -85,6 +85,8 @@ class Trainer:
         torch.set_num_threads(1)
         torch.manual_seed(settings.seed)
         self.nets = Nets(settings.model)
+        # A tenth less time for a step. (PyTorch's type declarations leave this overload out.)
+        self.nets.model.vqgan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.losses = Losses.make()
         self.shadow = {name: tensor.clone() for name, tensor in self.nets.state_dict().items()}
         self.stage, self.step, self.stage_step, self.seconds = 0, 0, 0, 0.0
