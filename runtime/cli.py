@@ -50,7 +50,7 @@ Model = Annotated[
     typer.Option(
         metavar="BUNDLE",
         envvar="DLF_MODEL",
-        help="The model: a folder that dlf-export has written, or one of such folders, a precision each. By default the built-in one.",
+        help="The model: a folder that dlf-export has written, or one that holds several. By default the built-in one.",
     ),
 ]
 BackendName = Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the first that is installed.")]
