@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -247,7 +247,7 @@ def _run(settings: "Settings", kept: "ProgressFile") -> "Outcome":
 def _report(dataset: str, settings: "Settings", outcome: "Outcome", judged: list[Gate]) -> Report:
     published: dict[str, Any] = json.loads((files("dlf.benchmarks") / "anchors.json").read_text())
     return Report(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(["dlf-bench", *sys.argv[1:]]),
         dataset=dataset,
         metrics=list(settings.metrics),

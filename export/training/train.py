@@ -11,8 +11,8 @@ average of the weights). A stage ends when its minutes are over, with its learni
 import json
 import math
 import os
-import sys
 import time
+import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -31,11 +31,6 @@ from dlf.export.training.data import Photographs, build_cache
 from dlf.export.training.optimiser import Optimiser, average, schedule
 from dlf.export.training.quantisers import revive
 from dlf.export.training.stages import STEP, Losses, Nets, Outcome, Stage
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # Tiles down and across of a large crop.
 LARGE = ((1, 2), (2, 1), (2, 2))
