@@ -71,6 +71,7 @@ class ModelOptions(_Sized):
         ("low_memory", c_uint32),
         ("backend", POINTER(BackendTable)),
         ("openvino", c_char_p),
+        ("tensorrt", c_char_p),
     )
 
 

@@ -259,7 +259,7 @@ DLF_API void dlf_set_log(dlf_log_function function, void *user) DLF_NOEXCEPT;
 
 /* ----------------------------------------------------------------------------------------- backends
  * A backend runs the stages of a bundle, which are ONNX files. Without one of the application's own, the library runs them
- * on the CPU with OpenVINO, which it looks for at run time. */
+ * on the CPU with OpenVINO, or on an NVIDIA GPU with TensorRT, which it looks for at run time. */
 
 #define DLF_MAX_RANK 8
 #define DLF_MAX_OUTPUTS 8
@@ -316,6 +316,12 @@ typedef struct dlf_model_options {
      * variable DLF_OPENVINO says in the same way, else where the dynamic linker finds libopenvino_c.so. Trusted: it is loaded.
      * (Of the wheel from PyPI it is the folder openvino/libs in site-packages.) */
     const char *openvino;
+    /* Not NULL: the stages run on the first NVIDIA GPU instead, in TensorRT or TensorRT-RTX (whichever the library was built
+     * for: libnvinfer or libtensorrt_rtx), which is at this file or in this folder; "": where the environment variable
+     * DLF_TENSORRT says in the same way, else where the dynamic linker finds it. Trusted: it is loaded. Not read where
+     * `backend` is set. Engines are never built here, which takes minutes: they are those that
+     * `python -m dlf.export.engine` keeps in the user's cache folder. */
+    const char *tensorrt;
 } dlf_model_options;
 
 /* Strings belong to the model. */

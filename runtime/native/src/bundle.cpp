@@ -113,20 +113,38 @@ void Bundle::read_entropy() {
 }
 
 std::filesystem::path Bundle::stage(const std::string &name) {
+    for (const std::string &file : stage_files(name))
+        check(file);
+    return folder_ / manifest_.stages.at(name).file;
+}
+
+std::string Bundle::stage_digest(const std::string &name) {
+    Sha256 sha256;
+    for (const std::string &file : stage_files(name)) {
+        const auto listed = manifest_.files.find(file);
+        if (listed == manifest_.files.end())
+            broken(file, "is not listed in manifest.json");
+        const std::string line = listed->second.sha256 + " " + file + "\n";
+        sha256.update(line.data(), line.size());
+    }
+    const Sha256::Digest digest = sha256.finish();
+    return hexadecimal(digest.data(), digest.size());
+}
+
+std::set<std::string> Bundle::stage_files(const std::string &name) {
     const auto stage = manifest_.stages.find(name);
     if (stage == manifest_.stages.end())
         broken(kManifest, "names no stage '" + name + "'");
-    const std::filesystem::path path = check(stage->second);
+    const std::string &graph = stage->second.file;
     std::set<std::string> names;
     try {
-        File file(path);
+        File file(check(graph));
         names = external_data(file);
     } catch (const std::system_error &error) {
-        broken(stage->second, "cannot be read (" + error.code().message() + ")");
+        broken(graph, "cannot be read (" + error.code().message() + ")");
     }
-    for (const std::string &data : names)
-        check(data);
-    return path;
+    names.insert(graph);
+    return names;
 }
 
 std::filesystem::path Bundle::check(const std::string &name) {

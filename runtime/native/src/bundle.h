@@ -20,6 +20,10 @@ public:
     // A stage's ONNX file, after checking it and the external data files that it refers to. For one thread at a time.
     std::filesystem::path stage(const std::string &name);
 
+    // SHA-256, in hexadecimal, of a stage's graph and weights; the weights count as the manifest has them, unread.
+    std::string stage_digest(const std::string &name);
+
+    const Manifest::Stage &manifest_of(const std::string &stage) const { return manifest_.stages.at(stage); }
     const std::filesystem::path &folder() const { return folder_; }
     const std::string &name() const { return manifest_.name; }
     const std::string &precision() const { return manifest_.precision; }
@@ -28,6 +32,7 @@ public:
 
 private:
     std::filesystem::path check(const std::string &name); // a file's path, after checking its name, place, size and hash (once)
+    std::set<std::string> stage_files(const std::string &name);    // the graph, which is checked, and its external data
     void read_entropy();
     [[noreturn]] void broken(const std::string &name, const std::string &fact) const;
 

@@ -29,6 +29,17 @@ uint64_t size_of(const Json &entry) {
     return bytes.get<uint64_t>();
 }
 
+Manifest::Stage stage_from(const Json &entry) {
+    Manifest::Stage stage = {entry.at("file").get<std::string>(), entry.value("precision", ""), {}};
+    for (const Json &input : entry.value("inputs", Json::array())) {
+        Manifest::Port port = {input.at("name").get<std::string>(), {}};
+        for (const Json &side : input.at("shape"))
+            port.shape.push_back(side.is_number_unsigned() ? side.dump() : side.get<std::string>());
+        stage.inputs.push_back(std::move(port));
+    }
+    return stage;
+}
+
 } // namespace
 
 Manifest parse_manifest(std::string_view text) {
@@ -49,7 +60,7 @@ Manifest parse_manifest(std::string_view text) {
         for (const auto &[name, entry] : json.at("files").get_ref<const Json::object_t &>())
             manifest.files[name] = {size_of(entry), entry.at("sha256").get<std::string>()};
         for (const auto &[name, entry] : json.at("stages").get_ref<const Json::object_t &>())
-            manifest.stages[name] = entry.at("file").get<std::string>();
+            manifest.stages[name] = stage_from(entry);
         return manifest;
     } catch (const Json::exception &error) { // a key that is missing, or a value of another type
         fail(DLF_ERROR_BUNDLE_BROKEN, std::string("lacks or garbles a field (") + error.what() + ")");

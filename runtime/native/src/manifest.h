@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace dlf {
 
@@ -13,12 +14,21 @@ struct Manifest {
         uint64_t bytes;
         std::string sha256; // hexadecimal
     };
+    struct Port {
+        std::string name;
+        std::vector<std::string> shape; // of sides such as "3", "n" and "256*h"
+    };
+    struct Stage {
+        std::string file;
+        std::string precision;    // "" where it is not told; only engines depend on it
+        std::vector<Port> inputs; // none where they are not told; likewise
+    };
 
     std::string name;        // of the model
     std::string fingerprint; // four hexadecimal digits
     std::string precision;   // what the stages compute in, such as "fp32"
     std::map<std::string, File> files;
-    std::map<std::string, std::string> stages; // stage -> file
+    std::map<std::string, Stage> stages;
 };
 
 constexpr size_t kMaxManifestBytes = 1 << 20;

@@ -3,12 +3,23 @@
 #include "log.h"
 #include "openvino_backend.h"
 #include "sha256.h"
+#include "tensorrt_backend.h"
 
 namespace dlf {
+namespace {
+
+std::shared_ptr<const Backend> open_backend(const dlf_model_options &options, Bundle &bundle) {
+    if (options.backend != nullptr)
+        return std::make_shared<const Backend>(*options.backend);
+    if (options.tensorrt != nullptr)
+        return open_tensorrt(options.tensorrt, bundle);
+    return open_openvino(options.openvino, options.threads);
+}
+
+} // namespace
 
 Model::Model(const char *folder, const dlf_model_options &options)
-    : bundle_(folder), backend_(options.backend != nullptr ? std::make_shared<const Backend>(*options.backend)
-                                                           : open_openvino(options.openvino, options.threads)),
+    : bundle_(folder), backend_(open_backend(options, bundle_)),
       low_memory_(options.low_memory != 0) {
     const uint8_t fingerprint[] = {static_cast<uint8_t>(bundle_.fingerprint() >> 8), static_cast<uint8_t>(bundle_.fingerprint())};
     log(DLF_LOG_INFO, ("Model " + bundle_.name() + " (" + hexadecimal(fingerprint, 2) + ") on " + backend_->name() + " (" +

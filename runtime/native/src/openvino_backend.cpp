@@ -9,11 +9,12 @@
 #include <numeric>
 #include <sstream>
 
-#include <dlfcn.h>
 #include <sys/mman.h>
 
 #include "failure.h"
 #include "openvino_api.h"
+#include "reported.h"
+#include "shared_library.h"
 
 namespace dlf {
 namespace {
@@ -24,21 +25,6 @@ constexpr const char *kLibrary = "libopenvino_c.so";
 
 // An object of OpenVINO's, and the function that releases it.
 template <class T> using Owned = std::unique_ptr<T, void (*)(T *)>;
-
-// The file that a user's word for the library means: itself, or in a folder the first whose name begins as the library's does
-// (PyPI's wheel has but "libopenvino_c.so.2641").
-std::string library_file(const std::string &place) {
-    std::error_code ignored;
-    std::string file = place;
-    if (std::filesystem::is_directory(place, ignored)) {
-        for (std::filesystem::directory_iterator entry(place, ignored), end; entry != end; entry.increment(ignored)) {
-            const std::filesystem::path &path = entry->path();
-            if (path.filename().string().rfind(kLibrary, 0) == 0 && (file == place || path < file))
-                file = path;
-        }
-    }
-    return file;
-}
 
 // Takes the pages of a model's files out of this process's memory.
 //
@@ -60,14 +46,9 @@ void release_pages(const std::string &file) {
 class OpenVINO : public Functions {
 public:
     OpenVINO(const std::string &file, uint32_t threads) : threads_(std::to_string(threads)), limited_(threads > 0) {
-        // NODELETE: it starts threads, which outlive what has started them.
-        void *library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-        if (library == nullptr)
-            missing(std::string("cannot be loaded (") + dlerror() + ")");
-#define DLF_LOOK_UP(name, result, parameters)                                                                                    \
-    reinterpret_cast<void *&>(name) = dlsym(library, #name);                                                                     \
-    if (name == nullptr)                                                                                                         \
-        missing("at " + file + " has no " #name);
+        const SharedLibrary library("OpenVINO's C library", file,
+                                    "run: pip install openvino, and name its folder openvino/libs in DLF_OPENVINO");
+#define DLF_LOOK_UP(name, result, parameters) library.look_up(name, #name);
         DLF_OPENVINO_FUNCTIONS(DLF_LOOK_UP)
 #undef DLF_LOOK_UP
         Core *core = nullptr;
@@ -103,11 +84,6 @@ public:
     }
 
 private:
-    [[noreturn]] static void missing(const std::string &fact) {
-        fail(DLF_ERROR_BACKEND_MISSING, "OpenVINO's C library " + fact +
-                                            "; run: pip install openvino, and name its folder openvino/libs in DLF_OPENVINO.");
-    }
-
     std::string threads_;
     bool limited_;
     std::string device_, version_;
@@ -252,22 +228,6 @@ private:
     std::vector<Owned<Request>> free_; // requests that wait for a run; as many as ran at the same time
 };
 
-// Runs the body of a table's function, which may throw.
-template <class Body> dlf_result reported(char *message, size_t message_size, Body body) noexcept {
-    try {
-        body();
-        return DLF_OK;
-    } catch (const Failure &failure) {
-        std::snprintf(message, message_size, "%s", failure.message.c_str());
-        return failure.result;
-    } catch (const std::bad_alloc &) {
-        return DLF_ERROR_OUT_OF_MEMORY;
-    } catch (const std::exception &error) {
-        std::snprintf(message, message_size, "%s", error.what());
-        return DLF_ERROR_BACKEND_FAILED;
-    }
-}
-
 dlf_result load(void *user, const char *, const char *file, void **loaded, char *message, size_t message_size) {
     return reported(message, message_size, [&] { *loaded = new LoadedStage(*static_cast<OpenVINO *>(user), file); });
 }
@@ -292,7 +252,7 @@ std::shared_ptr<const Backend> open_openvino(const char *library, uint32_t threa
         library = std::getenv("DLF_OPENVINO");
     std::shared_ptr<OpenVINO> openvino;
     try {
-        openvino = std::make_shared<OpenVINO>(library_file(library == nullptr ? kLibrary : library), threads);
+        openvino = std::make_shared<OpenVINO>(library_file(library == nullptr ? kLibrary : library, kLibrary), threads);
     } catch (const Failure &failure) {
         if (failure.result == DLF_ERROR_BACKEND_MISSING)
             throw;
