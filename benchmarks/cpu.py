@@ -9,6 +9,7 @@ after use.
 """
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -100,23 +101,21 @@ def time(peer: Peer, direction: str, image: Path, threads: int, repeats: int, fo
 def table(results: list[Result]) -> Table:
     """The results, each beside PyTorch eager where that was timed."""
     shown = Table(box=box.SIMPLE_HEAD)
-    stage = "stage: s (GFLOP/s, share of GEMM)"
-    for column in ("", "precision", "direction", "s", "x torch", stage, "peak GB", "dropping stages"):
-        shown.add_column(column)
+    for column in ("", "", "s", "x torch", "stages, s: GFLOP/s (share of GEMM)", "peak GB", "dropping stages"):
+        shown.add_column(column, no_wrap=True)
     eager = {result.direction: result.seconds for result in results if result.peer == TORCH}
     for result in results:
         stages = [
-            f"{stage} {seconds:.2f}" + (f" ({result.rates[stage] / 1e9:.0f}, {result.shares[stage]:.0%})" if result.rates else "")
+            f"{stage} {seconds:.2f}" + (f": {result.rates[stage] / 1e9:.0f} ({result.shares[stage]:.0%})" if result.rates else "")
             for stage, seconds in result.stages.items()
         ]
         low = result.peak_bytes_low_memory
         shown.add_row(
-            result.peer,
-            result.precision,
+            f"{result.peer} {result.precision}",
             result.direction,
-            f"{result.seconds:.2f}",
+            f"{result.seconds:.3f}",
             f"{eager[result.direction] / result.seconds:.2f}" if result.direction in eager else "",
-            ", ".join(stages),
+            "\n".join(stages),
             f"{result.peak_bytes / 1e9:.2f}",
             f"{low / 1e9:.2f}" if low else "",
         )
@@ -133,7 +132,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Written anew after each measurement.")] = None,
 ) -> None:
     """Time bundles and PyTorch on one photograph."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     gemm = {precision: peak.gemm_rate(precision, threads) for precision in ("fp32", "int8")}
     speeds = ", ".join(f"{precision} {rate / 1e9:.0f} G/s" for precision, rate in gemm.items())
     console.print(f"{machine.describe()['processor']}, {threads} threads; matrix products: {speeds}")
