@@ -243,7 +243,7 @@ def sample_photographs() -> list[Pixels]:
     for package, files in SAMPLE.items():
         found = find_spec(package)
         if found is None or found.origin is None:
-            raise ExportError("int8 is calibrated with photographs: name a folder with --calibration, or pip install 'dlf[export]'")
+            raise ExportError("int8 is calibrated on photographs: name a folder with --calibration, or pip install 'dlf[export]'")
         pixels += [load(Path(found.origin).parent / file) for file in files]
     return pixels
 

@@ -5,8 +5,8 @@ of its profiles. Each is a file `STAGE-DIGEST.engine` with a sidecar `STAGE-DIGE
 engine's size and SHA-256. The sidecar is written last; an engine without one was not finished. An engine's bytes are checked
 against it before anything is done with them. Any doubt makes an engine unused, with a reason in the log, never an error.
 
-Engines are built by `dlf.export.engine`, in a process of its own (`build_command`); this module only keeps them. libdlf finds them
-by the same rules (native/src/engine_cache.h), which are to be changed together.
+Engines are built by `dlf.export.engine`, in a process of its own (`build_command`); this module only keeps them. libdlf finds
+them by the same rules (native/src/engine_cache.h), which are to be changed together.
 """
 
 import fcntl
