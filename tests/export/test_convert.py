@@ -154,5 +154,5 @@ def test_command_that_fails_the_gate_exits_with_1(
     monkeypatch.setattr(parity, "load_photographs", lambda folder: photographs)
     result = runner.invoke(app, [str(source), "-o", str(tmp_path / "out" / "fp16"), "--precision", "fp16"])
     assert result.exit_code == 1
-    assert result.output.startswith("dlf-export: the bars tokens")
+    assert "dlf-export: the bars tokens" in result.output
     assert list((tmp_path / "out").iterdir()) == []
