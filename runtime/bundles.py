@@ -1,14 +1,14 @@
 """A folder of bundles: one model in several precisions, of which each backend takes the one that it runs fastest."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.errors import BundleForeignError
 
 
-def choose(path: str | os.PathLike[str], precisions: Iterable[str]) -> tuple[Bundle, str]:
+def choose(path: str | os.PathLike[str], precisions: Collection[str]) -> tuple[Bundle, str]:
     """Open the bundle at `path`; if that is a folder of bundles, the one whose precision comes first in `precisions`.
 
     Returns the bundle, and why it is this one, in words.

@@ -1,5 +1,5 @@
-// Compiled against NVIDIA's headers of TensorRT 10.14, run against a stand-in alone (tests/runtime/native/tensorrt): it has not
-// run on a GPU yet.
+// A compiler has checked it against NVIDIA's headers of TensorRT 10.14; it was built and run against a stand-in alone
+// (tests/runtime/native/tensorrt), and has not run on a GPU yet.
 //
 // NVIDIA's classes have virtual functions alone, and a library exports no more than a function that makes the first object; so
 // libdlf needs the headers to be built, and links to nothing.
