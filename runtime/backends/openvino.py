@@ -10,7 +10,7 @@ from typing import Any
 
 import openvino
 
-from dlf.runtime.backends import Arrays, Stage
+from dlf.runtime.backends import Arrays, Stage, upper_levels
 
 RELEASE_SECONDS = 0.1  # between two releases of pages: some 200 MB are packed meanwhile
 
@@ -28,13 +28,17 @@ class OpenVINOBackend:
         self.versions = {"openvino": openvino.get_version()}
         # The plugin's own default is bfloat16 where the processor has it.
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        self._threads = threads
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads
 
     def load(self, file: Path) -> Stage:
         """Load an ONNX file."""
         with _releasing_pages(file):
-            compiled = self._core.compile_model(file, "CPU", self._config)
+            model = self._core.read_model(file)
+            config = self._config | ({"ENABLE_CPU_PINNING": False} if upper_levels.replace(model, self._threads) else {})
+            compiled = self._core.compile_model(model, "CPU", config)
+            del model
         names = [output.get_any_name() for output in compiled.outputs]
         fresh = True
 

@@ -79,7 +79,13 @@ def test_mini_model(mini_checkpoint, tmp_path):
     write_bundle(load_checkpoint(mini_checkpoint), tmp_path / "bundle", "mini")
     native, python = native_codec(tmp_path / "bundle"), dlf.Codec(tmp_path / "bundle", "openvino", threads=1)
     for height, width in [(1, 1), (421, 300)]:
-        assert_same(native, python, photograph(height, width))
+        image = photograph(height, width)
+        data = python.encode(image)
+        assert native.encode(image) == data
+        # Python's generator takes another way to the same picture (dlf.runtime.backends.upper_levels).
+        distance = np.abs(native.decode(data).astype(int) - python.decode(data))
+        assert distance.max() <= 1
+        assert distance.mean() < 1e-2
 
 
 def test_gray_is_three_equal_channels(toy_bundle, codec):
