@@ -37,11 +37,14 @@ enum Kind : int32_t {
 
 using Floats = AlignedVector<float>;
 
+// Those for this processor, and for DLF_ISA if that is set: without any, the levels stay with the caller.
 const LevelKernels *kernels() {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f"))
+    const char *const isa = std::getenv("DLF_ISA");
+    const auto wanted = [&](const LevelKernels &table) { return isa == nullptr || std::strcmp(isa, table.isa) == 0; };
+    if (wanted(kAvx512LevelKernels) && __builtin_cpu_supports("avx512f"))
         return &kAvx512LevelKernels;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (wanted(kAvx2LevelKernels) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return &kAvx2LevelKernels;
 #endif
     return nullptr;
