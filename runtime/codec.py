@@ -77,14 +77,13 @@ class Codec:
         self._steps = steps_of(self.backend, self.bundle, self._timed)
         versions = ", ".join(f"{library} {version}" for library, version in self.backend.versions.items())
         _log.info(
-            "Model %s (%s) in %s (%s) on %s (%s, %s).",
+            "Model %s (%s) in %s (%s) on %s (%s).",
             self.bundle.name,
             self.bundle.fingerprint,
             self.bundle.precision,
             reason,
             self.backend.name,
-            self.backend.device,
-            versions,
+            ", ".join(filter(None, (self.backend.device, versions, self.backend.remark))),
         )
 
     def encode(self, image: images.ImageLike | SupportsDLPack) -> bytes:

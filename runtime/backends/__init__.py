@@ -43,6 +43,7 @@ class Backend(Protocol):
     device: str  # as the library names it
     precision: str  # of the arithmetic, such as "fp32"
     precisions: Sequence[str]  # of bundles, the fastest first
+    remark: str  # what else there is to know of how it runs them on this machine; may be empty
     versions: Mapping[str, str]  # library -> version
 
     def load(self, file: Path) -> Stage:

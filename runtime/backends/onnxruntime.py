@@ -14,6 +14,7 @@ class ONNXRuntimeBackend:
     device = "CPU"
     precision = "fp32"
     precisions = ("fp32", "fp16", "int8")  # its convolutions of int8 are float ones and conversions
+    remark = ""
 
     def __init__(self, threads: int | None) -> None:
         self.versions = {"onnxruntime": onnxruntime.__version__}

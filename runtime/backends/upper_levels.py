@@ -2,7 +2,9 @@
 
 OpenVINO multiplies a 3x3 convolution out; libdlf does it by Winograd's method, in a quarter of the products, and keeps two maps
 where OpenVINO keeps five or more. `replace` finds the levels by their structure, from the image backwards, as far as they
-are what libdlf computes: residual blocks in float32 without attention, and upsampling. What lies below stays OpenVINO's.
+are what libdlf computes: residual blocks without attention, and upsampling. What lies below stays OpenVINO's. Of an int8 graph
+the levels are computed in float32 too, from its weights and without its quantisation of maps: int8 would save little there, where
+nearly all memory is maps, and cost much of what Winograd's method gains.
 """
 
 import ctypes
@@ -22,6 +24,10 @@ Array = NDArray[np.float32]
 
 CHANNELS = 32  # every map's width is a multiple of it
 FIRST, SECOND, SHORTCUT, UPSAMPLE, OUTPUT = range(5)  # as in runtime/native/src/upper_levels.cpp
+
+# What doubling a map makes of the kernel (a, b, c) along an axis: (a, a + b, b + c, c).
+DOUBLING = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
+ROUNDING = 1e-5  # of float32, relative to the largest weight
 
 
 class _Step(ctypes.Structure):
@@ -179,10 +185,24 @@ def _is(node: Any, kind: str) -> bool:
 
 
 def _constant(node: Any) -> Array | None:
-    """Its values, be they stored in 32 bits or in 16."""
+    """Its values, be they stored in 32 bits, in 16, or in 8 with scales."""
+    if _is(node, "Multiply"):
+        values, scales = (_constant(each) for each in _inputs(node))
+        return None if values is None or scales is None else values * scales
+    if _is(node, "Reshape"):  # of scales
+        values = _constant(_inputs(node)[0])
+        return None if values is None else values.reshape(node.get_output_shape(0))
     if _is(node, "Convert"):
         (node,) = _inputs(node)
     return np.ascontiguousarray(node.data, np.float32) if _is(node, "Constant") else None
+
+
+def _unquantised(node: Any) -> Any:
+    """A map, or what it is before it passes through QuantizeLinear and DequantizeLinear, as OpenVINO reads them."""
+    below = node
+    while any(_is(below, kind) for kind in ("Multiply", "Subtract", "Convert")):
+        below = _inputs(below)[0]
+    return _inputs(below)[0] if _is(below, "FakeQuantize") else node
 
 
 def _biased(node: Any, kind: str) -> tuple[Any, Array, Array] | None:
@@ -194,7 +214,7 @@ def _biased(node: Any, kind: str) -> tuple[Any, Array, Array] | None:
         return None
     x, weight = _inputs(conv)[:2]
     values, biases = _constant(weight), _constant(_inputs(bias)[0])
-    return None if values is None or biases is None else (x, values, biases)
+    return None if values is None or biases is None else (_unquantised(x), values, biases)
 
 
 def _norm(node: Any) -> tuple[Any, Norm] | None:
@@ -255,16 +275,30 @@ def _upsampling(node: Any) -> tuple[Any, list[Step]] | None:
     conv = _biased(node, "ConvolutionBackpropData")
     if conv is None or conv[1].shape[2:] != (4, 4) or conv[1].shape[0] % CHANNELS or conv[1].shape[1] % CHANNELS:
         return None
-    weight = _undoubled(_undoubled(conv[1], 2), 3)
-    # Sums of neighbours in the kernel must be what doubling makes of them, or it is another transposed convolution.
-    doubled = sum(np.pad(weight, ((0, 0), (0, 0), (a, 1 - a), (b, 1 - b))) for a in (0, 1) for b in (0, 1))
-    if not np.allclose(doubled, conv[1], rtol=0, atol=1e-5 * float(np.abs(conv[1]).max())):
-        return None
-    weight = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3))
-    return conv[0], [Step(UPSAMPLE, weight, conv[2])]
+    weight, error = _undoubled(conv[1])
+    if error > ROUNDING * np.abs(conv[1]).max() + _rounding(_inputs(_inputs(node)[0])[1]):
+        return None  # another transposed convolution
+    flipped: Array = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3), np.float32)
+    return conv[0], [Step(UPSAMPLE, flipped, conv[2])]
 
 
-def _undoubled(kernel: Array, axis: int) -> Array:
-    """(a, a + b, b + c, c) along an axis to (a, b, c)."""
-    a, ab, _, c = np.moveaxis(kernel, axis, 0)
-    return np.stack((a, ab - a, c), axis)
+def _undoubled(kernel: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
+    """The 3x3 kernel that doubling makes a 4x4 kernel of, as nearly as there is one, and how far off that is at most."""
+    inverse = np.linalg.pinv(DOUBLING)
+    found = _along(_along(kernel, inverse, 2), inverse, 3)
+    return found, float(np.abs(_along(_along(found, DOUBLING, 2), DOUBLING, 3) - kernel).max())
+
+
+def _along(kernel: NDArray[Any], matrix: NDArray[Any], axis: int) -> NDArray[np.float64]:
+    """The products of a matrix with the vectors along an axis."""
+    return np.moveaxis(np.tensordot(matrix, kernel, (1, axis)), 0, axis)
+
+
+def _rounding(weight: Any) -> float:
+    """How far rounding to int8 may take the elements of a doubled kernel from the nearest that is one.
+
+    Each was moved by half a step at most. What is left of it beside the doubled kernels is, along an axis, Q e with
+    Q = n n^T / 4 and n = (1, -1, 1, -1); along both, Q e + (1 - Q) e Q, whose row sums are at most 1 and 1.5.
+    """
+    scales = _constant(_inputs(weight)[1]) if _is(weight, "Multiply") else None
+    return 0.0 if scales is None else 2.5 * 0.5 * float(scales.max())

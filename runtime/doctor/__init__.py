@@ -33,7 +33,8 @@ class Report:
         model: the path asked for; and if it could be opened, the bundle's folder, name, fingerprint and precision, and the reason
             of the choice.
         backends: backend -> what it lacks, in words; None if it can be used.
-        backend: the one in use, its name, the reason of the choice, its device, precision and versions; None if there is none.
+        backend: the one in use, its name, the reason of the choice, its device, precision, versions, and a remark, if there is
+            one on its precisions; None if there is none.
         engines: the cached TensorRT engines, each with its stage, precision, library, version, gpu, bytes and path.
         engine_folder: where they are.
         checks: the self-test, in its order.
@@ -103,6 +104,7 @@ def _open_backend(report: Report, name: str | None, threads: int | None) -> Back
         "device": backend.device,
         "precision": backend.precision,
         "versions": dict(backend.versions),
+        "remark": backend.remark,
     }
     return backend
 

@@ -73,12 +73,12 @@ def relative(actual: Array, expected: Array) -> float:
 
 
 @given(arrays(np.float32, (3, 4), elements=st.floats(-1e4, 1e4, width=32)))
-def test_weights_are_rounded_to_the_nearest_of_255_levels_of_each_channel(weight: Array) -> None:
+def test_weights_are_rounded_to_the_nearest_of_129_levels_of_each_channel(weight: Array) -> None:
     values, scale = int8.quantise(weight, axis=1)
     assert values.dtype == np.int8
-    assert np.abs(values.astype(int)).max() <= 127
+    assert np.abs(values.astype(int)).max() <= 64
     assert np.all(np.abs(int8.dequantise(values, scale, axis=1) - weight) <= scale * 0.5001)
-    assert np.all((np.abs(values).max(axis=0) == 127) | (np.abs(weight).max(axis=0) < 1e-9))
+    assert np.all((np.abs(values).max(axis=0) == 64) | (np.abs(weight).max(axis=0) < 1e-9))
 
 
 def test_a_product_is_what_numpy_makes_of_its_integers(tmp_path: Path, backend: str) -> None:
@@ -94,6 +94,24 @@ def test_a_product_is_what_numpy_makes_of_its_integers(tmp_path: Path, backend: 
     assert np.quantile(error, 0.95) <= 1e-5 * np.abs(expected).max()
     assert relative(found, a @ weight) < 0.02
     assert "weight" not in constants
+
+
+@pytest.mark.parametrize("kind", ["matrix", "convolution"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_products_overflow_on_no_processor(tmp_path: Path, kind: str, sign: int, backend: str) -> None:
+    source, target = tmp_path / "s.onnx", tmp_path / "t.onnx"
+    if kind == "matrix":
+        a, weight = np.full((1, 100, 64), sign, np.float32), np.ones((64, 32), np.float32)
+        linear(source, weight=weight)
+    else:
+        a, weight = np.full((1, 64, 16, 16), sign, np.float32), np.ones((32, 64, 1, 1), np.float32)
+        product = helper.make_node("Conv", ["a", "weight"], ["b"], "product")
+        save_stage(source, [product], {"a": ["n", 64, "h", "w"]}, {"b": ["n", 32, "h", "w"]}, weight=weight)
+    constants = converted_by_hand(source, target, a)
+    assert np.all(constants["weight.int8"] == 64)
+    # Each sum is of 64 products of the largest values. Where 2 * 255 * weight leaves 16 bits, pairs of them saturate.
+    assert constants["a.scale"] * 127 == pytest.approx(1)
+    np.testing.assert_allclose(run(target, {"a": a}, backend)["b"], sign * 64, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kept", [False, True])

@@ -1,5 +1,6 @@
 """The generator's upper levels by Winograd's method, against PyTorch's convolutions in double and against OpenVINO's own."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,13 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 pytest.importorskip("openvino")
 
+from dlf.export import int8
 from dlf.runtime.backends import openvino as backend
 from dlf.runtime.backends import upper_levels
 from dlf.runtime.backends.upper_levels import FIRST, OUTPUT, SECOND, SHORTCUT, UPSAMPLE, Norm, Step
@@ -87,34 +91,43 @@ def test_large_values_do_not_overflow_silu():
 
 
 def graph(folder: Path, width: int, kernel: np.ndarray | None = None) -> Path:
-    """An upsampling and an output convolution as the exporter writes them."""
+    """An upsampling, a residual block and an output convolution as the exporter writes them."""
     rng = np.random.default_rng(0)
     small = rng.standard_normal((width, width, 3, 3)).astype(np.float32)
-    doubled = sum(np.pad(small, ((0, 0), (0, 0), (a, 1 - a), (b, 1 - b))) for a in (0, 1) for b in (0, 1))
     constants = {
-        "kernel": doubled if kernel is None else kernel,
+        "kernel": doubled(small) if kernel is None else kernel,
         "bias": rng.standard_normal(width).astype(np.float32),
         "grouped": np.array([0, GROUPS, -1], np.int64),
         "ones": np.ones(GROUPS, np.float32),
         "zeros": np.zeros(GROUPS, np.float32),
-        "gamma": rng.standard_normal((width, 1, 1)).astype(np.float32),
-        "beta": rng.standard_normal((width, 1, 1)).astype(np.float32),
-        "out_weight": rng.standard_normal((3, width, 3, 3)).astype(np.float32),
-        "out_bias": np.zeros(3, np.float32),
     }
     make = helper.make_node
-    nodes = [
-        make("ConvTranspose", ["x", "kernel", "bias"], ["up"], strides=[2, 2], pads=[1, 1, 1, 1]),
-        make("Reshape", ["up", "grouped"], ["groups"]),
-        make("InstanceNormalization", ["groups", "ones", "zeros"], ["normed"], epsilon=EPSILON),
-        make("Shape", ["up"], ["shape"]),
-        make("Reshape", ["normed", "shape"], ["back"]),
-        make("Mul", ["back", "gamma"], ["scaled"]),
-        make("Add", ["scaled", "beta"], ["shifted"]),
-        make("Sigmoid", ["shifted"], ["sigmoid"]),
-        make("Mul", ["shifted", "sigmoid"], ["silu"]),
-        make("Conv", ["silu", "out_weight", "out_bias"], ["image"], pads=[1, 1, 1, 1]),
-    ]
+    nodes = [make("ConvTranspose", ["x", "kernel", "bias"], ["up"], "up", strides=[2, 2], pads=[1, 1, 1, 1])]
+
+    def activated(x: str, y: str, outputs: int) -> None:
+        """GroupNorm, SiLU and a 3x3 convolution."""
+        names = [f"{y}.{part}" for part in ("gamma", "beta", "weight", "bias")]
+        shapes = ((width, 1, 1), (width, 1, 1), (outputs, width, 3, 3), (outputs,))
+        constants.update({name: rng.standard_normal(shape).astype(np.float32) for name, shape in zip(names, shapes, strict=True)})
+        gamma, beta, weight, bias = names
+        nodes.extend(
+            [
+                make("Reshape", [x, "grouped"], [f"{y}.groups"]),
+                make("InstanceNormalization", [f"{y}.groups", "ones", "zeros"], [f"{y}.normed"], epsilon=EPSILON),
+                make("Shape", [x], [f"{y}.shape"]),
+                make("Reshape", [f"{y}.normed", f"{y}.shape"], [f"{y}.back"]),
+                make("Mul", [f"{y}.back", gamma], [f"{y}.scaled"]),
+                make("Add", [f"{y}.scaled", beta], [f"{y}.shifted"]),
+                make("Sigmoid", [f"{y}.shifted"], [f"{y}.sigmoid"]),
+                make("Mul", [f"{y}.shifted", f"{y}.sigmoid"], [f"{y}.silu"]),
+                make("Conv", [f"{y}.silu", weight, bias], [y], y, pads=[1, 1, 1, 1]),
+            ]
+        )
+
+    activated("up", "first", width)
+    activated("first", "second", width)
+    nodes.append(make("Add", ["up", "second"], ["sum"]))
+    activated("sum", "image", 3)
     value = helper.make_tensor_value_info
     inputs = [value("x", TensorProto.FLOAT, ["n", width, "4*h", "4*w"])]
     outputs = [value("image", TensorProto.FLOAT, ["n", 3, "8*h", "8*w"])]
@@ -126,6 +139,21 @@ def graph(folder: Path, width: int, kernel: np.ndarray | None = None) -> Path:
     model.ir_version = 9
     onnx.save(model, path)
     return path
+
+
+def doubled(kernel: np.ndarray) -> np.ndarray:
+    """A 3x3 kernel after doubling, as one of 4x4."""
+    return sum(np.pad(kernel, ((0, 0), (0, 0), (a, 1 - a), (b, 1 - b))) for a in (0, 1) for b in (0, 1))
+
+
+def in_int8(path: Path, x: np.ndarray) -> Path:
+    """The graph as the exporter makes it in int8, all but its last convolution."""
+    target = path.with_name("int8.onnx")
+    calibrated, _ = int8._calibrate(path, [{"x": x}])
+    int8._convert(path, target, (), calibrated)
+    kinds = Counter(node.op_type for node in onnx.load(target).graph.node)
+    assert (kinds["QuantizeLinear"], kinds["DequantizeLinear"]) == (3, 6)
+    return target
 
 
 @pytest.fixture
@@ -151,12 +179,41 @@ def test_takes_the_place_of_a_graphs_end(tmp_path: Path, maps: list[tuple[int, .
     assert np.abs(image - expected).max() <= CLOSE * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("why", ["another kernel", "another width"])
-def test_leaves_what_it_does_not_compute(tmp_path: Path, maps: list[tuple[int, ...]], why: str):
-    width = 32 if why == "another kernel" else 24
-    kernel = np.random.default_rng(3).standard_normal((width, width, 4, 4)).astype(np.float32)
-    path = graph(tmp_path, width, kernel if why == "another kernel" else None)
-    x = np.random.default_rng(2).standard_normal((1, width, 8, 8)).astype(np.float32)
-    image = backend.open_backend(2).load(path)({"x": x})["image"]
+def test_takes_the_place_of_an_int8_graphs_end(tmp_path: Path, maps: list[tuple[int, ...]]):
+    path, x = graph(tmp_path, 32), np.random.default_rng(2).standard_normal((1, 32, 8, 12)).astype(np.float32)
+    converted = in_int8(path, x)
+    image, exact = backend.open_backend(2).load(converted)({"x": x})["image"], by_openvino(path, x)
+    assert maps == [(32, 8, 12)]
+    error, int8_error = (np.linalg.norm(each - exact) / np.linalg.norm(exact) for each in (image, by_openvino(converted, x)))
+    assert 1e-3 < error < 0.03  # the weights' alone
+    assert error < int8_error
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 1.0, 100.0]))
+@settings(max_examples=30, deadline=None)
+def test_kernel_that_was_doubled_and_rounded_to_int8_is_found_again(seed: int, size: float):
+    kernel = np.random.default_rng(seed).standard_normal((4, 5, 3, 3)) * size
+    values, scale = int8.quantise(doubled(kernel).astype(np.float32), axis=1)
+    found, error = upper_levels._undoubled(int8.dequantise(values, scale, axis=1))
+    assert error <= 2.5 * scale.max() / 2
+    # A row of the inverse adds up to at most 2 along each axis.
+    assert np.abs(found - kernel).max() <= 2 * 2 * scale.max() / 2 * 1.001
+
+
+def test_leaves_another_transposed_convolution_and_what_is_below(tmp_path: Path, maps: list[tuple[int, ...]]):
+    rng = np.random.default_rng(3)
+    path = graph(tmp_path, 32, rng.standard_normal((32, 32, 4, 4)).astype(np.float32))
+    x = rng.standard_normal((1, 32, 8, 8)).astype(np.float32)
+    expected = by_openvino(path, x)
+    for file, close in ((path, CLOSE), (in_int8(path, x), 0.1)):
+        image = backend.open_backend(2).load(file)({"x": x})["image"]
+        assert np.abs(image - expected).max() <= close * np.abs(expected).max()
+    assert maps == [(32, 16, 16)] * 2
+
+
+def test_leaves_another_width(tmp_path: Path, maps: list[tuple[int, ...]]):
+    path, x = graph(tmp_path, 24), np.random.default_rng(2).standard_normal((1, 24, 8, 8)).astype(np.float32)
+    for file in (path, in_int8(path, x)):
+        image, expected = backend.open_backend(2).load(file)({"x": x})["image"], by_openvino(file, x)
+        np.testing.assert_allclose(image, expected, rtol=1e-4, atol=1e-4)
     assert maps == []
-    np.testing.assert_allclose(image, by_openvino(path, x), rtol=1e-4, atol=1e-4)
