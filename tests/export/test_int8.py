@@ -101,7 +101,7 @@ def test_a_product_is_what_numpy_makes_of_its_integers(tmp_path: Path, backend: 
 def test_the_largest_products_overflow_on_no_processor(tmp_path: Path, kind: str, sign: int, backend: str) -> None:
     source, target = tmp_path / "s.onnx", tmp_path / "t.onnx"
     if kind == "matrix":
-        a, weight = np.full((1, 100, 64), sign, np.float32), np.ones((64, 32), np.float32)
+        a, weight = np.full((1, 100, 64), sign, np.float32), np.ones((64, 64), np.float32)
         linear(source, weight=weight)
     else:
         a, weight = np.full((1, 64, 16, 16), sign, np.float32), np.ones((32, 64, 1, 1), np.float32)

@@ -47,8 +47,10 @@ struct LevelKernels {
 };
 
 constexpr size_t kActivated = kPatch * (kTile * kTiles + 2) * kBlock;
+// From a point to the next: a line more than it takes, or all points of a tile would share one set of the first cache.
+constexpr size_t point_stride(size_t inputs) { return kTiles * inputs + kBlock; }
 constexpr size_t convolution_scratch(size_t inputs, size_t panel) {
-    return kActivated + kPoints * kTiles * (inputs + panel);
+    return kActivated + kPoints * (point_stride(inputs) + kTiles * panel);
 }
 constexpr size_t convolution_strips(const Map &out) { return (out.width / kTile + kTiles - 1) / kTiles; }
 constexpr size_t convolution_items(const Map &out) { return out.height / kTile * convolution_strips(out); }

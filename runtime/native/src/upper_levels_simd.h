@@ -139,8 +139,9 @@ void convolve(const Convolution &work, size_t item, float *scratch) {
     const size_t top = item / strips * kTile, first = item % strips * kTiles;
     const size_t tiles = work.out.width / kTile - first < kTiles ? work.out.width / kTile - first : kTiles;
     const size_t columns = kTile * tiles + 2, left = kTile * first;
-    float *const activated = scratch, *const points = activated + kActivated; // [points][blocks][kTiles][16]
-    float *const products = points + kPoints * kTiles * inputs;              // [points][kTiles][panel]
+    const size_t stride = point_stride(inputs);
+    float *const activated = scratch, *const points = activated + kActivated; // by `stride`: [blocks][kTiles][16]
+    float *const products = points + kPoints * stride;                        // [points][kTiles][panel]
 
     for (size_t block = 0; block < blocks; ++block) {
         activate(work, block, top, left, columns, activated);
@@ -159,14 +160,14 @@ void convolve(const Convolution &work, size_t item, float *scratch) {
                         d[r] = half[r][c];
                     to_points(d, out);
                     for (size_t r = 0; r < kPatch; ++r)
-                        store(points + (((r * kPatch + c) * blocks + block) * kTiles + tile) * kBlock + lane, out[r]);
+                        store(points + (r * kPatch + c) * stride + (block * kTiles + tile) * kBlock + lane, out[r]);
                 }
             }
     }
     for (size_t output = 0; output < work.out.channels; output += kPanel) {
         for (size_t p = 0; p < kPoints; ++p) {
             const float *weights = work.weights + (output * kPoints + p * kPanel) * inputs;
-            by_rows(points + p * inputs * kTiles, kTiles * kBlock, tiles, inputs, weights, [&](size_t tile, const Vec *sums) {
+            by_rows(points + p * stride, kTiles * kBlock, tiles, inputs, weights, [&](size_t tile, const Vec *sums) {
                 store(products + (p * kTiles + tile) * kPanel, sums[0]);
                 store(products + (p * kTiles + tile) * kPanel + kLanes, sums[1]);
             });
