@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.runtime import builtin, bundles, images
-from dlf.runtime.backends import Arrays, Backend, Stage, open_backend
+from dlf.runtime import backends, builtin, bundles, images
+from dlf.runtime.backends import Arrays, Backend, Stage
 from dlf.runtime.core import TOKENS_PER_TILE as TOKENS
 from dlf.runtime.core import FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
 from dlf.runtime.device_array import SupportsDLPack
@@ -37,7 +37,7 @@ class Codec:
     Args:
         bundle: the bundle's folder, or a folder of bundles of one model in several precisions, of which the backend takes the one
             that it runs fastest; by default the built-in model.
-        backend: "openvino", "onnxruntime" or "tensorrt"; by default the first of them that is installed.
+        backend: "openvino", "onnxruntime" or "tensorrt"; by default the one that runs one of the bundles fastest on this machine.
         threads: CPU threads; by default as many as the backend chooses.
         limits: the largest image that is encoded or decoded.
         checksum: whether encoded files carry a checksum (2 bytes); without it some damage decodes to a wrong picture.
@@ -51,8 +51,8 @@ class Codec:
         timings: seconds that each step of the last call took; "load" is the loading of stages.
 
     Raises:
-        BundleForeignError, BundleBrokenError: of the bundle, see `Bundle` and `bundles.choose`.
-        BackendMissingError, BackendFailedError: of the backend, see `open_backend`.
+        BundleForeignError, BundleBrokenError: of the bundle, see `Bundle`, `bundles.open_all` and `bundles.choose`.
+        BackendMissingError, BackendFailedError: of the backend, see `backends.choose` and `backends.open_backend`.
     """
 
     def __init__(
@@ -66,8 +66,10 @@ class Codec:
         low_memory: bool = False,
         stream: int | None = None,
     ) -> None:
-        self.backend: Backend = open_backend(backend, threads, stream)
-        self.bundle, reason = bundles.choose(builtin.path() if bundle is None else bundle, self.backend.precisions)
+        found = bundles.open_all(builtin.path() if bundle is None else bundle)
+        name, why = backends.choose(backend, found)
+        self.backend: Backend = backends.open_backend(name, threads, stream)
+        self.bundle, reason = bundles.choose(found, backends.precisions(name))
         self.timings: dict[str, float] = {}
         self._entropy = self.bundle.entropy
         self._limits = limits
@@ -77,13 +79,15 @@ class Codec:
         self._steps = steps_of(self.backend, self.bundle, self._timed)
         versions = ", ".join(f"{library} {version}" for library, version in self.backend.versions.items())
         _log.info(
-            "Model %s (%s) in %s (%s) on %s (%s).",
+            "Model %s (%s) in %s (%s) on %s (%s, %s, %s).",
             self.bundle.name,
             self.bundle.fingerprint,
             self.bundle.precision,
             reason,
             self.backend.name,
-            ", ".join(filter(None, (self.backend.device, versions, self.backend.remark))),
+            why,
+            self.backend.device,
+            versions,
         )
 
     def encode(self, image: images.ImageLike | SupportsDLPack) -> bytes:

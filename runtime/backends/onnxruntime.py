@@ -13,8 +13,6 @@ class ONNXRuntimeBackend:
     name = "onnxruntime"
     device = "CPU"
     precision = "fp32"
-    precisions = ("fp32", "fp16", "int8")  # its convolutions of int8 are float ones and conversions
-    remark = ""
 
     def __init__(self, threads: int | None) -> None:
         self.versions = {"onnxruntime": onnxruntime.__version__}

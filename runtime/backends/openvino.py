@@ -2,7 +2,7 @@
 
 import ctypes
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Event, Thread
@@ -10,7 +10,7 @@ from typing import Any
 
 import openvino
 
-from dlf.runtime.backends import Arrays, Stage, processor, upper_levels
+from dlf.runtime.backends import Arrays, Stage, upper_levels
 
 RELEASE_SECONDS = 0.1  # between two releases of pages: some 200 MB are packed meanwhile
 
@@ -27,11 +27,6 @@ class OpenVINOBackend:
         self.versions = {"openvino": openvino.get_version()}
         # The plugin's own default is bfloat16 where the processor has it.
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        self.precisions: Sequence[str] = ("int8", "fp32", "fp16")
-        self.remark = ""
-        if not processor.has_int8_dot_products():
-            self.precisions = ("fp32", "fp16", "int8")
-            self.remark = "int8 saves memory but no time on this processor, which has no int8 dot products (VNNI)"
         self._threads = threads
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads

@@ -38,8 +38,6 @@ class TensorRTBackend:
     """
 
     name = "tensorrt"
-    precisions = ("fp16", "int8", "fp32")  # an expectation: not measured yet
-    remark = ""
 
     def __init__(self, threads: int | None, stream: int | None = None) -> None:
         """`threads` has no meaning here; `stream` is `Device`'s `given_stream`."""

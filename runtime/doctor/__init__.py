@@ -5,13 +5,14 @@ Nothing here raises for what it finds: a missing backend or a broken bundle is a
 
 import os
 import platform
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dlf
 from dlf.runtime import builtin, bundles
-from dlf.runtime.backends import INSTALL, Backend, choose, missing, open_backend
+from dlf.runtime.backends import INSTALL, Backend, choose, missing, open_backend, precisions
 from dlf.runtime.bundle import Bundle
 from dlf.runtime.doctor import selftest, system
 from dlf.runtime.doctor.selftest import Check
@@ -33,8 +34,7 @@ class Report:
         model: the path asked for; and if it could be opened, the bundle's folder, name, fingerprint and precision, and the reason
             of the choice.
         backends: backend -> what it lacks, in words; None if it can be used.
-        backend: the one in use, its name, the reason of the choice, its device, precision, versions, and a remark, if there is
-            one on its precisions; None if there is none.
+        backend: the one in use, its name, the reason of the choice, its device, precision and versions; None if there is none.
         engines: the cached TensorRT engines, each with its stage, precision, library, version, gpu, bytes and path.
         engine_folder: where they are.
         checks: the self-test, in its order.
@@ -82,16 +82,17 @@ def examine(model: str | os.PathLike[str] | None = None, backend: str | None = N
         engine_folder=str(cache.folder),
         engines=[_describe(engine) for engine in cache.engines()],
     )
-    opened = _open_backend(report, backend, threads)
-    bundle = _open_bundle(report, path, opened)
+    found = _open_bundles(report, path)
+    opened = _open_backend(report, backend, found or selftest.TOLERANCE, threads)
+    bundle = _choose_bundle(report, found, opened) if found else None
     if bundle:
         report.checks += selftest.run(bundle, opened)
     return report
 
 
-def _open_backend(report: Report, name: str | None, threads: int | None) -> Backend | None:
+def _open_backend(report: Report, name: str | None, there: Collection[str], threads: int | None) -> Backend | None:
     try:
-        name, reason = choose(name)
+        name, reason = choose(name, there)
         backend = open_backend(name, threads)
     except ValueError:
         raise  # InvalidArgumentError
@@ -104,15 +105,22 @@ def _open_backend(report: Report, name: str | None, threads: int | None) -> Back
         "device": backend.device,
         "precision": backend.precision,
         "versions": dict(backend.versions),
-        "remark": backend.remark,
     }
     return backend
 
 
-def _open_bundle(report: Report, path: Path, backend: Backend | None) -> Bundle | None:
+def _open_bundles(report: Report, path: Path) -> dict[str, Bundle]:
     try:
-        bundle, reason = bundles.choose(path, backend.precisions if backend else selftest.TOLERANCE)
+        return bundles.open_all(path)
     except (DLFError, OSError) as error:
+        report.checks.append(Check("bundle", False, str(error)))
+        return {}
+
+
+def _choose_bundle(report: Report, found: Mapping[str, Bundle], backend: Backend | None) -> Bundle | None:
+    try:
+        bundle, reason = bundles.choose(found, precisions(backend.name) if backend else selftest.TOLERANCE)
+    except DLFError as error:
         report.checks.append(Check("bundle", False, str(error)))
         return None
     report.model |= {

@@ -53,7 +53,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     if used := report.backend:
         versions = ", ".join(f"{library} {version}" for library, version in used["versions"].items())
         rows.append(("backend", f"{used['name']}: {used['reason']}"))
-        rows.append(("", ", ".join(filter(None, (used["device"], used["precision"], versions, used["remark"])))))
+        rows.append(("", f"{used['device']}, {used['precision']}, {versions}"))
     else:
         rows.append(("backend", "none"))
     rows += [("", f"{name} cannot be used: {lack}") for name, lack in report.backends.items() if lack]

@@ -7,7 +7,7 @@ from helpers_bundle import save_stage
 from onnx import helper
 
 import dlf
-from dlf.runtime import backends
+from dlf.runtime import backends, processor
 from dlf.runtime.backends import installed, open_backend
 
 
@@ -53,12 +53,39 @@ def test_openvino_keeps_no_second_copy_of_the_weights_resident(linear_stage):
         assert sum(resident) < 100  # kB
 
 
-def test_backend_is_chosen_in_order(toy_bundle, monkeypatch):
-    for here in (["openvino", "onnxruntime"], ["onnxruntime"]):
-        if set(here) - set(installed()):
-            pytest.skip("not all backends are installed")
-        monkeypatch.setattr(backends, "find_spec", lambda name, here=here: name in here)
-        assert dlf.Codec(toy_bundle).backend.name == here[0]
+@pytest.mark.parametrize(
+    ("dot_products", "here", "there", "best"),
+    [
+        (True, ["openvino", "onnxruntime"], ["fp32"], "openvino"),
+        (True, ["openvino", "onnxruntime"], ["fp32", "int8"], "openvino"),
+        (True, ["onnxruntime"], ["fp32", "int8"], "onnxruntime"),
+        (False, ["openvino", "onnxruntime"], ["fp32"], "openvino"),
+        (False, ["openvino", "onnxruntime"], ["fp32", "int8"], "onnxruntime"),
+        (False, ["openvino"], ["fp32", "int8"], "openvino"),
+        (False, ["onnxruntime"], ["fp8"], "onnxruntime"),
+    ],
+)
+def test_fastest_backend_for_the_processor_and_the_bundles_is_chosen(monkeypatch, dot_products, here, there, best):
+    monkeypatch.setattr(processor, "has_int8_dot_products", lambda: dot_products)
+    monkeypatch.setattr(backends, "find_spec", lambda name: name in here)
+    name, reason = backends.choose(None, there)
+    assert name == best
+    assert reason == f"the fastest of {', '.join(here)} on a processor {'with' if dot_products else 'without'} int8 dot products"
+
+
+@pytest.mark.parametrize("dot_products", [True, False])
+def test_every_backend_has_its_order_of_all_precisions(monkeypatch, dot_products):
+    monkeypatch.setattr(processor, "has_int8_dot_products", lambda: dot_products)
+    assert len(set(backends.order())) == len(backends.order())
+    for name in backends.INSTALL:
+        assert sorted(backends.precisions(name)) == ["fp16", "fp32", "int8"]
+    assert backends.precisions("openvino")[0] == ("int8" if dot_products else "fp32")
+
+
+def test_codec_opens_the_chosen_backend(toy_bundle, monkeypatch):
+    for here in installed():
+        monkeypatch.setattr(backends, "find_spec", lambda name, here=here: name == here)
+        assert dlf.Codec(toy_bundle).backend.name == here
 
 
 def test_missing_backend_says_what_to_install(toy_bundle, monkeypatch):
@@ -85,4 +112,4 @@ def test_unknown_backend_is_refused():
 @pytest.mark.parametrize("threads", [0, -1])
 def test_threads_below_one_are_refused(threads):
     with pytest.raises(dlf.InvalidArgumentError, match="threads"):
-        open_backend(None, threads)
+        open_backend(installed()[0], threads)

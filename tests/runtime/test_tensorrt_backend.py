@@ -428,7 +428,7 @@ def test_it_is_chosen_where_there_is_nothing_else(monkeypatch, library):
     monkeypatch.setattr(cuda_driver, "missing", lambda: None)
     assert backends.installed() == ["onnxruntime", "tensorrt"]
     monkeypatch.setattr(backends, "find_spec", lambda name: name in (library, "pycuda") or None)
-    assert backends.choose(None)[0] == "tensorrt"
+    assert backends.choose(None, ("fp32",))[0] == "tensorrt"
 
 
 def test_a_stream_is_for_the_gpu_alone(toy_bundle):

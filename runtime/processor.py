@@ -1,4 +1,4 @@
-"""What this processor can do, as far as it decides how the backends on the CPU are used."""
+"""What this processor can do, as far as it decides which backend runs a model best."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def has_int8_dot_products() -> bool:
-    """Whether int8 graphs are faster here than fp32 ones. (On an EPYC of the third generation they are not.)"""
+    """Whether it multiplies int8 much faster than fp32. (An x86 processor without VNNI has to add up in 16 bits in between.)"""
     try:
         words = set(CPUINFO.read_text(encoding="utf-8").split())
     except OSError:
