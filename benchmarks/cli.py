@@ -89,9 +89,7 @@ def bench(
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N images.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the Kodak images that are missing.")] = False,
-    backend: Annotated[
-        str | None, typer.Option(metavar="|".join(INSTALL), help="By default the first that is installed.")
-    ] = None,
+    backend: Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the fastest here.")] = None,
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="CPU threads. By default as many as the backend chooses.")
     ] = None,

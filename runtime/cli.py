@@ -53,7 +53,7 @@ Model = Annotated[
         help="The model: a folder that dlf-export has written, or one that holds several. By default the built-in one.",
     ),
 ]
-BackendName = Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the first that is installed.")]
+BackendName = Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the fastest here.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads. By default as many as the backend chooses.")]
 MaxPixels = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images of more pixels.")]
 MaxSide = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images that are wider or higher.")]
