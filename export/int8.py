@@ -55,8 +55,8 @@ SAMPLE = {
     "sklearn": [f"datasets/images/{name}" for name in ("china.jpg", "flower.jpg")],
 }
 LEVELS = 127
-# An x86 processor without VNNI adds pairs of int8 products in 16 bits, where they saturate: with weights of up to 127 a picture
-# lost 8 dB. Runtimes move an activation up to 0..255; 2 * 255 * 64 = 32640, and 32767 fits.
+# Half of int8's range, so that the sum of two products fits 16 bits (docs/format.md): with 127 a picture lost 8 dB on a processor
+# without VNNI.
 WEIGHT_LEVELS = 64
 SMALLEST = 1e-12  # a scale is not 0
 

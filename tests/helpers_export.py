@@ -1,6 +1,7 @@
-"""Checkpoints for tests: the synthetic ones of tests/reference, and small models with random weights."""
+"""Checkpoints for tests (the synthetic ones of tests/reference, and small models with random weights), and graphs in int8."""
 
 import importlib.util
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from dlf.export.model import DLF, Config
+from dlf.runtime.backends import Arrays
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -74,3 +76,12 @@ def golden(name: str) -> dict[str, NDArray[np.generic]]:
             with np.load(path) as file:
                 return dict(file)
     pytest.skip(f"golden_{name}.npz is not committed; it belongs into ../shared/reference")
+
+
+def in_int8(source: Path, target: Path, inputs: Arrays, keep: Collection[str] = ()) -> Path:
+    """Write the int8 form of a graph to `target`, calibrated on its inputs; the nodes in `keep` stay in float."""
+    from dlf.export import int8  # which needs ONNX Runtime
+
+    calibrated, _ = int8._calibrate(source, [inputs])
+    int8._convert(source, target, keep, calibrated)
+    return target

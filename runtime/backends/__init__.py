@@ -107,18 +107,23 @@ def choose(name: str | None, there: Collection[str]) -> tuple[str, str]:
         InvalidArgumentError: there is no backend of that name.
         BackendMissingError: it is not installed, or none is.
     """
+    if name is not None:
+        _require(name)
+        return name, "asked for"
     available = installed()
-    if name is None:
-        if not available:
-            raise BackendMissingError(f"No backend is installed; run: {' or: '.join(INSTALL.values())}.")
-        best = next((backend for backend, precision in order() if backend in available and precision in there), available[0])
-        processors = "with" if processor.has_int8_dot_products() else "without"
-        return best, f"the fastest of {', '.join(available)} on a processor {processors} int8 dot products"
+    if not available:
+        raise BackendMissingError(f"No backend is installed; run: {' or: '.join(INSTALL.values())}.")
+    best = next((backend for backend, precision in order() if backend in available and precision in there), available[0])
+    processors = "with" if processor.has_int8_dot_products() else "without"
+    return best, f"the fastest of {', '.join(available)} on a processor {processors} int8 dot products"
+
+
+def _require(name: str) -> None:
+    """Refuse a backend that there is not, or that lacks something."""
     if name not in INSTALL:
         raise InvalidArgumentError(f"There is no backend {name!r}; choose from {', '.join(INSTALL)}.")
     if (lack := missing(name)) is not None:
         raise BackendMissingError(f"The backend {name} cannot be used: {lack}.")
-    return name, "asked for"
 
 
 def open_backend(name: str, threads: int | None, stream: int | None = None) -> Backend:
@@ -136,7 +141,7 @@ def open_backend(name: str, threads: int | None, stream: int | None = None) -> B
     """
     if threads is not None and threads < 1:
         raise InvalidArgumentError(f"threads is {threads}; it must be at least 1.")
-    choose(name, ())
+    _require(name)
     if stream is not None and name != GPU:
         raise InvalidArgumentError(f"The backend {name} runs on the CPU and takes no CUDA stream; leave it out or use {GPU}.")
     options = {} if stream is None else {"stream": stream}

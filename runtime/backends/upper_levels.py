@@ -200,9 +200,11 @@ def _constant(node: Any) -> Array | None:
 def _unquantised(node: Any) -> Any:
     """A map, or what it is before it passes through QuantizeLinear and DequantizeLinear, as OpenVINO reads them."""
     below = node
-    while any(_is(below, kind) for kind in ("Multiply", "Subtract", "Convert")):
+    for kind in ("Multiply", "Subtract", "Convert", "Convert", "FakeQuantize"):
+        if not _is(below, kind):
+            return node
         below = _inputs(below)[0]
-    return _inputs(below)[0] if _is(below, "FakeQuantize") else node
+    return below
 
 
 def _biased(node: Any, kind: str) -> tuple[Any, Array, Array] | None:

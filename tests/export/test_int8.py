@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from helpers_bundle import save_stage
+from helpers_export import in_int8
 from helpers_parity import Difference
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,8 +60,7 @@ def linear(path: Path, *, norm: bool = False, **constants: Array) -> Path:
 
 def converted_by_hand(source: Path, target: Path, a: Array, keep: tuple[str, ...] = ()) -> dict[str, Array]:
     """Calibrate a stage on an input and convert it; the constants of the int8 graph."""
-    calibrated, _ = int8._calibrate(source, [{"a": a}])
-    int8._convert(source, target, keep, calibrated)
+    in_int8(source, target, {"a": a}, keep)
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(target).graph.initializer}
 
 

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers_export import in_int8
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -146,11 +147,9 @@ def doubled(kernel: np.ndarray) -> np.ndarray:
     return sum(np.pad(kernel, ((0, 0), (0, 0), (a, 1 - a), (b, 1 - b))) for a in (0, 1) for b in (0, 1))
 
 
-def in_int8(path: Path, x: np.ndarray) -> Path:
+def converted(path: Path, x: np.ndarray) -> Path:
     """The graph as the exporter makes it in int8, all but its last convolution."""
-    target = path.with_name("int8.onnx")
-    calibrated, _ = int8._calibrate(path, [{"x": x}])
-    int8._convert(path, target, (), calibrated)
+    target = in_int8(path, path.with_name("int8.onnx"), {"x": x})
     kinds = Counter(node.op_type for node in onnx.load(target).graph.node)
     assert (kinds["QuantizeLinear"], kinds["DequantizeLinear"]) == (3, 6)
     return target
@@ -181,10 +180,10 @@ def test_takes_the_place_of_a_graphs_end(tmp_path: Path, maps: list[tuple[int, .
 
 def test_takes_the_place_of_an_int8_graphs_end(tmp_path: Path, maps: list[tuple[int, ...]]):
     path, x = graph(tmp_path, 32), np.random.default_rng(2).standard_normal((1, 32, 8, 12)).astype(np.float32)
-    converted = in_int8(path, x)
-    image, exact = backend.open_backend(2).load(converted)({"x": x})["image"], by_openvino(path, x)
+    quantised = converted(path, x)
+    image, exact = backend.open_backend(2).load(quantised)({"x": x})["image"], by_openvino(path, x)
     assert maps == [(32, 8, 12)]
-    error, int8_error = (np.linalg.norm(each - exact) / np.linalg.norm(exact) for each in (image, by_openvino(converted, x)))
+    error, int8_error = (np.linalg.norm(each - exact) / np.linalg.norm(exact) for each in (image, by_openvino(quantised, x)))
     assert 1e-3 < error < 0.03  # the weights' alone
     assert error < int8_error
 
@@ -205,7 +204,7 @@ def test_leaves_another_transposed_convolution_and_what_is_below(tmp_path: Path,
     path = graph(tmp_path, 32, rng.standard_normal((32, 32, 4, 4)).astype(np.float32))
     x = rng.standard_normal((1, 32, 8, 8)).astype(np.float32)
     expected = by_openvino(path, x)
-    for file, close in ((path, CLOSE), (in_int8(path, x), 0.1)):
+    for file, close in ((path, CLOSE), (converted(path, x), 0.1)):
         image = backend.open_backend(2).load(file)({"x": x})["image"]
         assert np.abs(image - expected).max() <= close * np.abs(expected).max()
     assert maps == [(32, 16, 16)] * 2
@@ -213,7 +212,7 @@ def test_leaves_another_transposed_convolution_and_what_is_below(tmp_path: Path,
 
 def test_leaves_another_width(tmp_path: Path, maps: list[tuple[int, ...]]):
     path, x = graph(tmp_path, 24), np.random.default_rng(2).standard_normal((1, 24, 8, 8)).astype(np.float32)
-    for file in (path, in_int8(path, x)):
+    for file in (path, converted(path, x)):
         image, expected = backend.open_backend(2).load(file)({"x": x})["image"], by_openvino(file, x)
         np.testing.assert_allclose(image, expected, rtol=1e-4, atol=1e-4)
     assert maps == []
