@@ -21,8 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import dlf
 from dlf.benchmarks import bdrate, gates, machine, report_csv, report_table
 from dlf.benchmarks.records import Gate, Report
-from dlf.runtime import builtin
-from dlf.runtime.backends import INSTALL
+from dlf.runtime.backends.choice import INSTALL
+from dlf.runtime.bundles import builtin
 from dlf.runtime.errors import DLFError, ImageError, InvalidArgumentError
 from dlf.runtime.files import write_atomically
 from dlf.runtime.images import format_of

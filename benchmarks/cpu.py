@@ -26,14 +26,15 @@ from dlf.benchmarks.records import DIRECTIONS
 from dlf.benchmarks.roofline import count_stages
 from dlf.benchmarks.speed import in_a_process
 from dlf.benchmarks.speed_worker import COMPILED, TORCH, Job
-from dlf.runtime.backends import installed
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.backends.choice import installed
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import DLFError
 from dlf.runtime.files import write_atomically
+from dlf.runtime.formats import DECODER_STAGES, ENCODER_STAGES
 from dlf.runtime.images import load
 
 BACKENDS = ("openvino", "onnxruntime")  # those on the CPU
-STAGES = {"encode": ("analysis",), "decode": ("synthesis", "adaptor", "generator")}
+STAGES = {"encode": ENCODER_STAGES, "decode": DECODER_STAGES}
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,10 @@ from dlf.export.model import DLF
 from dlf.export.model.config import RELEASED, SKIP_SCALE
 from dlf.export.model.scalar_quantiser import STEPS, ScalarQuantiser, coded_mask, gather_step
 from dlf.export.stages import Sample
-from dlf.kernels.entropy_tables import EntropyTables
-from dlf.runtime.core import EntropyModel, Limits
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime.errors import InvalidArgumentError
 from dlf.runtime.images import load, pad_to_tiles
+from dlf.runtime.libdlf import EntropyModel, Limits
 
 HEIGHT, WIDTH = 16, 24  # of the detail map of a 768x512 image
 ISAS = ("avx512", "avx2", "neon", "scalar")

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
-from dlf.export.training import weights
+from dlf.export.perceptual import weights
+from dlf.export.perceptual.lpips import LPIPS, Features
 from dlf.export.training.data import to_tensor
-from dlf.export.training.perceptual import LPIPS, Features
 
 NAMES = ("PSNR", "MS-SSIM", "LPIPS-Alex", "LPIPS-VGG", "DISTS")
 

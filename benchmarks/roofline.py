@@ -25,13 +25,13 @@ from rich.table import Table
 
 from dlf.benchmarks import graph_cost, machine, peak
 from dlf.benchmarks.graph_cost import Cost
-from dlf.runtime import builtin
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.bundles import builtin
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import DLFError
-from dlf.runtime.images import TILE
+from dlf.runtime.formats import DECODER_STAGES, ENCODER_STAGES, TILE
 
 WIDTHS = {"fp32": 4, "tf32": 4, "fp16": 2, "int8": 1}  # bytes of a number in each precision
-DIRECTIONS = {"encode": ("analysis",), "decode": ("synthesis", "adaptor", "generator")}
+DIRECTIONS = {"encode": ENCODER_STAGES, "decode": DECODER_STAGES}
 CAPTION = "Floors, not measurements. Only the neural stages; encoding is the analysis."
 
 stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from subprocess import CalledProcessError
 import dlf
 from dlf.benchmarks import bdrate, machine, measure, pictures, progress_file, rivals, speed
 from dlf.benchmarks.records import Failure, ModelResult
-from dlf.runtime.bundle import Bundle, file_sha256
+from dlf.runtime.bundles.bundle import Bundle, file_sha256
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 
 METRIC_PACKAGES = ("numpy", "pillow", "torch", "pytorch-msssim", "pillow-jxl-plugin")

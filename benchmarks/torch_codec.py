@@ -17,8 +17,8 @@ from torch import Tensor
 
 from dlf.export.checkpoint import load_checkpoint
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
-from dlf.runtime.core import EntropyModel, Limits
 from dlf.runtime.images import crop_to_pixels, load, pad_to_tiles
+from dlf.runtime.libdlf import EntropyModel, Limits
 
 Stage: TypeAlias = Callable[..., Any]
 

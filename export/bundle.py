@@ -17,11 +17,12 @@ import torch
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
 from dlf.export.model import DLF
 from dlf.export.stages import PARITY_SIZES, Sample, check_stage, export_stage, run_codec, stages
-from dlf.runtime import references
-from dlf.runtime.backends import open_backend
-from dlf.runtime.bundle import FORMAT, FORMAT_VERSION, file_sha256
-from dlf.runtime.core import EntropyModel
+from dlf.runtime.backends.choice import open_backend
+from dlf.runtime.bundles import references
+from dlf.runtime.bundles.bundle import file_sha256
 from dlf.runtime.errors import ExportError
+from dlf.runtime.formats import BUNDLE_FORMAT, BUNDLE_VERSION
+from dlf.runtime.libdlf import EntropyModel
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +117,8 @@ def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Cal
 
     progress("manifest")
     manifest = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format": BUNDLE_FORMAT,
+        "format_version": BUNDLE_VERSION,
         "model": {"name": name, "config": asdict(model.config)},
         "fingerprint": f"{entropy.fingerprint:04x}",
         "precision": "fp32",

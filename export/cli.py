@@ -16,7 +16,7 @@ from rich.console import Console
 
 import dlf
 from dlf.export.engine import build_engines, target_gpus
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]

@@ -19,18 +19,19 @@ import torch
 
 from dlf.export import emulation
 from dlf.export.bundle import versions, vouch, writing
-from dlf.export.parity import DECODER, STAGES, Bars, Gate, StageFigures
-from dlf.export.precision import LAYERS, MOVEMENT, Converter
-from dlf.runtime import references
-from dlf.runtime.bundle import Bundle
+from dlf.export.fp16 import LAYERS, MOVEMENT, Converter
+from dlf.export.parity import Bars, Gate, StageFigures
+from dlf.runtime.bundles import references
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
+from dlf.runtime.formats import DECODER_STAGES, ENCODER_STAGES, STAGES
 from dlf.runtime.images import Pixels
 
 log = logging.getLogger(__name__)
 
 # The module that prepares a precision's converter, and the bars that its bundles must keep to.
 PRECISIONS: dict[str, tuple[str, Bars]] = {
-    "fp16": ("dlf.export.precision", Bars()),
+    "fp16": ("dlf.export.fp16", Bars()),
     "int8": ("dlf.export.int8", Bars(headroom=0, psnr=0, tokens=1, bytes=0.02, lpips=0.005)),  # tokens are counted only
 }
 # Into how many runs of layers a stage is cut to find which of them disturb it most.
@@ -176,7 +177,7 @@ def _reach_bars(stages: dict[str, _Stage], gate: Gate, bars: Bars, progress: Cal
             return figures
         # Where pictures of the same file agree it is likely the encoder that changes LPIPS.
         encoder_fails = "psnr" not in failed and (failed != ["lpips"] or stages["analysis"].layers)
-        blamed = [name for name in (["analysis"] if encoder_fails else DECODER) if stages[name].layers]
+        blamed = [name for name in (ENCODER_STAGES if encoder_fails else DECODER_STAGES) if stages[name].layers]
         if not blamed:
             raise ExportError(
                 f"the bars {', '.join(failed)} are not reached, even with the stages that matter in fp32: {figures}"

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 from onnx import NodeProto, helper
 
-from dlf.export.precision import FLOAT, HALF, MOVEMENT, element_types
+from dlf.export.fp16 import FLOAT, HALF, MOVEMENT, element_types
 from dlf.runtime.backends import Arrays
 
 _LARGEST = "largest "

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from dlf.export.model import DLF
 from dlf.export.model.attention import TransformerBlock, attention
-from dlf.export.model.config import HEAD_WIDTH, LATENT_TOKENS
+from dlf.export.model.config import HEAD_WIDTH
 from dlf.export.model.pixel_generator import Upsample
+from dlf.runtime.formats import TOKENS_PER_TILE
 
 
 @contextmanager
@@ -69,8 +70,8 @@ class _LatentsOnly(nn.Module):
         """(tiles, tokens, width) to (tiles, 32, width)."""
         block, attn = self.block, self.block.attn
         width = x.shape[-1]
-        normed, latents = block.ln_1(x), x[:, -LATENT_TOKENS:]
-        q = F.linear(normed[:, -LATENT_TOKENS:], attn.in_proj_weight[:width], attn.in_proj_bias[:width])
+        normed, latents = block.ln_1(x), x[:, -TOKENS_PER_TILE:]
+        q = F.linear(normed[:, -TOKENS_PER_TILE:], attn.in_proj_weight[:width], attn.in_proj_bias[:width])
         kv = F.linear(normed, attn.in_proj_weight[width:], attn.in_proj_bias[width:])
         k, v = kv.unflatten(-1, (2, attn.heads, HEAD_WIDTH)).permute(2, 0, 3, 1, 4).unbind(0)
         q = q.unflatten(-1, (attn.heads, HEAD_WIDTH)).transpose(1, 2)

@@ -26,12 +26,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from dlf.export.precision import Converter, save
+from dlf.export.fp16 import Converter, save
 from dlf.runtime.backends import Arrays
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.core import TOKENS_PER_TILE, EntropyModel
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
-from dlf.runtime.images import TILE, Pixels, load, pad_to_tiles
+from dlf.runtime.formats import STAGES, TILE, TOKENS_PER_TILE
+from dlf.runtime.images import Pixels, load, pad_to_tiles
+from dlf.runtime.libdlf import EntropyModel
 
 Matrix: TypeAlias = NDArray[np.float32]
 
@@ -259,7 +260,7 @@ def prepare(bundle: Path, photographs: Sequence[Pixels]) -> Converter:
     opened = Bundle(bundle)
     calibrated: dict[Path, dict[str, _Activation]] = {}
     arrays: list[Arrays] = [{"image": piece} for pixels in photographs for piece in _pieces(pixels)]
-    for stage in ("analysis", "synthesis", "adaptor", "generator"):
+    for stage in STAGES:
         file = opened.stage(stage)
         calibrated[file], outputs = _calibrate(file, arrays)
         arrays = [_quantised(opened.entropy, each) for each in outputs] if stage == "analysis" else outputs

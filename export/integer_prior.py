@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dlf.export.model import DLF
 from dlf.export.model.config import SKIP_SCALE
-from dlf.kernels.entropy_tables import BLOCKS, DepthBlock, EntropyTables, Layer
+from dlf.kernels.entropy_bin import BLOCKS, DepthBlock, EntropyTables, Layer
 from dlf.runtime.errors import ExportError
 
 UNIT = 256  # activation units in 1.0

@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 
 from dlf.export import emulation
 from dlf.export.model.scalar_quantiser import STEPS, coded_mask
-from dlf.export.training.perceptual import LPIPS
+from dlf.export.perceptual.lpips import LPIPS
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.kernels.entropy_params_reference import position_class
-from dlf.kernels.entropy_tables import EntropyTables
 from dlf.runtime import images
-from dlf.runtime.backends import Arrays, open_backend
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.core import TOKENS_PER_TILE, write_file
+from dlf.runtime.backends import Arrays
+from dlf.runtime.backends.choice import open_backend
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
+from dlf.runtime.formats import DECODER_STAGES, STAGES, TOKENS_PER_TILE
 from dlf.runtime.images import Pixels
+from dlf.runtime.libdlf import write_file
 
-DECODER = ("synthesis", "adaptor", "generator")
-STAGES = ("analysis", *DECODER)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 LARGEST_HALF = 65504.0
 
@@ -112,7 +112,7 @@ class Gate:
         backend = open_backend("onnxruntime", threads)
         inputs = {"analysis": [{"image": images.pad_to_tiles(pixels)} for pixels in photographs]}
         outputs = {}
-        for name, following in zip(STAGES, (*DECODER, None), strict=True):
+        for name, following in zip(STAGES, (*DECODER_STAGES, None), strict=True):
             stage = backend.load(self._stages[name])
             outputs[name] = [stage(arrays) for arrays in inputs[name]]
             if name == "analysis":
@@ -179,7 +179,7 @@ class Gate:
 
     def _decode(self, stages: Mapping[str, Path], coded: Sequence[_Coded]) -> list[Pixels]:
         arrays = [each.latents for each in coded]
-        for name in DECODER:
+        for name in DECODER_STAGES:
             stage = emulation.load(stages[name], self._threads)
             arrays = [stage(each)[0] for each in arrays]
         sizes = [sample.pixels.shape[:2] for sample in self._samples]

@@ -20,14 +20,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 import dlf
-from dlf.runtime import builtin
-from dlf.runtime.backends import INSTALL
+from dlf.runtime.backends.choice import INSTALL
+from dlf.runtime.bundles import builtin
 from dlf.runtime.codec import Codec
-from dlf.runtime.core import Limits
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 from dlf.runtime.files import write_atomically
 from dlf.runtime.images import encode_as, format_of
 from dlf.runtime.info import info as describe
+from dlf.runtime.libdlf import Limits
 
 STDIO = "-"
 

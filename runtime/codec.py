@@ -1,6 +1,6 @@
 """The codec: image -> `.dlf` bytes -> image, with the neural stages of one bundle on one backend, one by one or in batches.
 
-Between the stages stands the entropy core (`dlf.runtime.core`), which alone decides what the coder sees.
+Between the stages stands the entropy core (`dlf.runtime.libdlf`), which alone decides what the coder sees.
 """
 
 import logging
@@ -14,12 +14,14 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.runtime import backends, builtin, bundles, images
-from dlf.runtime.backends import Arrays, Backend, Stage
-from dlf.runtime.core import TOKENS_PER_TILE as TOKENS
-from dlf.runtime.core import FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
-from dlf.runtime.device_array import SupportsDLPack
+from dlf.runtime import bundles, images
+from dlf.runtime.backends import Arrays, Backend, Stage, choice
+from dlf.runtime.bundles import builtin
 from dlf.runtime.errors import BackendFailedError, BundleBrokenError, DLFError, InvalidArgumentError, WrongModelError
+from dlf.runtime.formats import DECODER_STAGES, TILE, tiles
+from dlf.runtime.formats import TOKENS_PER_TILE as TOKENS
+from dlf.runtime.gpu.arrays import SupportsDLPack
+from dlf.runtime.libdlf import FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
 from dlf.runtime.steps import steps_of
 
 T = TypeVar("T")
@@ -52,7 +54,7 @@ class Codec:
 
     Raises:
         BundleForeignError, BundleBrokenError: of the bundle, see `Bundle`, `bundles.open_all` and `bundles.choose`.
-        BackendMissingError, BackendFailedError: of the backend, see `backends.choose` and `backends.open_backend`.
+        BackendMissingError, BackendFailedError: of the backend, see `choice.choose` and `choice.open_backend`.
     """
 
     def __init__(
@@ -67,9 +69,9 @@ class Codec:
         stream: int | None = None,
     ) -> None:
         found = bundles.open_all(builtin.path() if bundle is None else bundle)
-        name, why = backends.choose(backend, found)
-        self.backend: Backend = backends.open_backend(name, threads, stream)
-        self.bundle, reason = bundles.choose(found, backends.precisions(name))
+        name, why = choice.choose(backend, found)
+        self.backend: Backend = choice.open_backend(name, threads, stream)
+        self.bundle, reason = bundles.choose(found, choice.precisions(name))
         self.timings: dict[str, float] = {}
         self._entropy = self.bundle.entropy
         self._limits = limits
@@ -116,7 +118,7 @@ class Codec:
         """
         self.timings = {}
         loaded = (_named(index, self._load, image) for index, image in enumerate(images))
-        return _by_batches(self._encode_batch, loaded, lambda pixels: _tiles(*pixels.shape[:2]), batch)
+        return _by_batches(self._encode_batch, loaded, lambda pixels: tiles(*pixels.shape[:2]), batch)
 
     @overload
     def decode(self, data: bytes, *, on_device: Literal[False] = False) -> images.Pixels: ...
@@ -166,7 +168,7 @@ class Codec:
         parsed = [_named(index, self._parse, data) for index, data in enumerate(files)]
         items = zip(parsed, files, strict=True)
         work = partial(self._decode_batch, on_device=on_device)
-        return _by_batches(work, items, lambda item: _tiles(item[0].height, item[0].width), batch)
+        return _by_batches(work, items, lambda item: tiles(item[0].height, item[0].width), batch)
 
     def close(self) -> None:
         """Release the loaded stages; they are loaded again should the codec be used again."""
@@ -189,7 +191,7 @@ class Codec:
 
     def _encode_batch(self, pixels: Sequence[images.Pixels]) -> list[bytes]:
         """The files of images of one padded size."""
-        count, (down, across) = len(pixels), _tiles(*pixels[0].shape[:2])
+        count, (down, across) = len(pixels), tiles(*pixels[0].shape[:2])
         latents = self._run("analysis", {"image": self._steps.pad(pixels)})
         z = self._checked("analysis", latents, "z", (count, down, across, self._entropy.codebook_dim, TOKENS))
         y = self._checked("analysis", latents, "y", (count, self._entropy.channels, 8 * down, 8 * across))
@@ -220,12 +222,12 @@ class Codec:
 
     def _decode_batch(self, items: Sequence[tuple[FileInfo, bytes]], on_device: bool) -> list[Any]:
         """The images of files of one padded size."""
-        down, across = _tiles(items[0][0].height, items[0][0].width)
+        down, across = tiles(items[0][0].height, items[0][0].width)
         tokens = [unpack_tokens(data, file) for file, data in items]
         arrays = self._steps.decode(tokens, [detail_stream(data, file) for file, data in items], down, across)
-        for stage in ("synthesis", "adaptor", "generator"):
+        for stage in DECODER_STAGES:
             arrays = self._run(stage, arrays)
-        shape = (len(items), 3, images.TILE * down, images.TILE * across)
+        shape = (len(items), 3, TILE * down, TILE * across)
         image = self._checked("generator", arrays, "image", shape)
         return self._steps.crop(image, [(file.height, file.width) for file, _ in items], on_device)
 
@@ -264,11 +266,6 @@ class Codec:
         seconds = perf_counter() - start
         self.timings[step] = self.timings.get(step, 0) + seconds
         _log.debug("%s: %.3f s", step, seconds)
-
-
-def _tiles(height: int, width: int) -> tuple[int, int]:
-    """The tiles down and across of the padded image."""
-    return -(-height // images.TILE), -(-width // images.TILE)
 
 
 def _named(index: int, work: Callable[..., T], *arguments: Any) -> T:

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dlf.runtime.core import Limits
 from dlf.runtime.errors import DLFError, ImageError, SizeLimitError
 from dlf.runtime.files import write_atomically
+from dlf.runtime.formats import TILE
+from dlf.runtime.libdlf import Limits
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Batch: TypeAlias = NDArray[np.float32]
 ImageLike: TypeAlias = NDArray[Any] | Image.Image | str | os.PathLike[str] | BinaryIO
 
-TILE = 256  # the model's tile, in pixels: images are padded to whole tiles
 
 _log = logging.getLogger(__name__)
 _pillow_limit = threading.Lock()

@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dlf.runtime.core import Limits, parse_file
-from dlf.runtime.images import TILE
+from dlf.runtime.formats import TILE
+from dlf.runtime.libdlf import Limits, parse_file
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from dlf.runtime import images
 from dlf.runtime.backends import Backend
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.core import TOKENS_PER_TILE as TOKENS
-from dlf.runtime.core import EntropyModel
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendFailedError, DLFError
+from dlf.runtime.formats import DETAIL_PER_TILE
+from dlf.runtime.formats import TOKENS_PER_TILE as TOKENS
 from dlf.runtime.images import Pixels
+from dlf.runtime.libdlf import EntropyModel
 
 # What times a named part of the work.
 Timed: TypeAlias = Callable[[str], AbstractContextManager[None]]
@@ -101,7 +102,10 @@ class HostSteps:
             z_hat = [indexed(at, self._entropy.vq_embed, each) for at, each in enumerate(tokens)]
         with self._timed("detail"):
             decode_detail = self._entropy.decode_detail
-            y_hat = [indexed(at, decode_detail, each, 8 * down, 8 * across)[None] for at, each in enumerate(details)]
+            y_hat = [
+                indexed(at, decode_detail, each, DETAIL_PER_TILE * down, DETAIL_PER_TILE * across)[None]
+                for at, each in enumerate(details)
+            ]
         return {"z_hat": _joined([each.reshape(1, down, across, -1, TOKENS) for each in z_hat]), "y_hat": _joined(y_hat)}
 
     def crop(self, image: NDArray[np.float32], sizes: Sequence[tuple[int, int]], on_device: bool) -> list[Pixels]:

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "files.h"
+#include "support/files.h"
 
 #define THREADS 8
 

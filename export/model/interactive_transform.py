@@ -5,12 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.export.model.attention import TransformerBlock
-from dlf.export.model.config import GRID, LATENT_TOKENS
+from dlf.export.model.config import GRID
 from dlf.export.model.convolution import ConvNeXtBlock
 from dlf.export.model.partition import partition, unpartition
 from dlf.export.model.swin import SwinRun
+from dlf.runtime.formats import TOKENS_PER_TILE
 
-TILE_TOKENS = 1 + GRID * GRID + LATENT_TOKENS  # class, patches, latents
+TILE_TOKENS = 1 + GRID * GRID + TOKENS_PER_TILE  # class, patches, latents
 
 
 class InteractiveTransform(nn.Module):

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.export.model import DLF, Config
-from dlf.export.model.config import PATCH, TILE
+from dlf.export.model.config import PATCH
+from dlf.export.perceptual.lpips import LPIPS
 from dlf.export.training.autoencoder import TrainingEncoder
-from dlf.export.training.perceptual import LPIPS
 from dlf.export.training.quantisers import quantise_detail, quantise_semantic
+from dlf.runtime.formats import TILE
 
 ENTRY_SCALE = 8.0  # of the VQGAN's codebook at the start
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import openvino
 
-from dlf.runtime.backends import Arrays, Stage, upper_levels
+from dlf.runtime.backends import Arrays, Stage, winograd
 
 RELEASE_SECONDS = 0.1  # between two releases of pages: some 200 MB are packed meanwhile
 
@@ -35,7 +35,7 @@ class OpenVINOBackend:
         """Load an ONNX file."""
         with _releasing_pages(file):
             model = self._core.read_model(file)
-            config = self._config | ({"ENABLE_CPU_PINNING": False} if upper_levels.replace(model, self._threads) else {})
+            config = self._config | ({"ENABLE_CPU_PINNING": False} if winograd.replace(model, self._threads) else {})
             compiled = self._core.compile_model(model, "CPU", config)
             del model
         names = [output.get_any_name() for output in compiled.outputs]

@@ -1,7 +1,7 @@
 """Stages in TensorRT or TensorRT-RTX, on an NVIDIA GPU.
 
 Arrays stay on the GPU from one stage to the next, on one stream, and the kernels between the stages run there too
-(`dlf.runtime.gpu_steps`). Engines come from the cache (`dlf.runtime.engine_cache`); one that is missing is built at first use.
+(`dlf.runtime.gpu.steps`). Engines come from the cache (`dlf.runtime.gpu.engines`); one that is missing is built at first use.
 This code has been checked against TensorRT-RTX's and pycuda's interfaces, and has not run on a GPU yet.
 """
 
@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from dlf.kernels.entropy_tables import EntropyTables
-from dlf.runtime import trt
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.cuda import Device
-from dlf.runtime.device_array import DeviceArray, is_on_device
-from dlf.runtime.engine_cache import EngineCache, Profile, Size, build_command, choose_profile, engine_key, gpu_name
+from dlf.kernels.entropy_bin import EntropyTables
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendFailedError
-from dlf.runtime.gpu_plan import KEPT_SHAPES, batch_size
-from dlf.runtime.gpu_steps import GPUSteps
+from dlf.runtime.gpu import tensorrt_library
+from dlf.runtime.gpu.arrays import DeviceArray, is_on_device
+from dlf.runtime.gpu.device import Device
+from dlf.runtime.gpu.engines import EngineCache, Profile, Size, build_command, choose_profile, engine_key, gpu_name
+from dlf.runtime.gpu.plan import KEPT_SHAPES, batch_size
+from dlf.runtime.gpu.steps import GPUSteps
 from dlf.runtime.steps import Timed
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class TensorRTBackend:
 
     def __init__(self, threads: int | None, stream: int | None = None) -> None:
         """`threads` has no meaning here; `stream` is `Device`'s `given_stream`."""
-        self._trt: Any = trt.load()
+        self._trt: Any = tensorrt_library.load()
         self.gpu = Device(stream)
         self.device = self.gpu.name
         self.precision = "of the graph"  # strongly typed networks: the bundle says what each stage computes in
@@ -88,7 +88,7 @@ class TensorRTBackend:
     def context(self, engine: Any) -> Any:
         """A context of an engine, without scratch memory of its own."""
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if trt.is_rtx(self._trt):
+        if tensorrt_library.is_rtx(self._trt):
             config = engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)
             # A graph keeps the kernels that it was recorded with: they have to be the shape's own from the start.
@@ -98,7 +98,7 @@ class TensorRTBackend:
 
     def is_capturable(self, context: Any) -> bool:
         """Whether a context's work can be recorded now; TensorRT-RTX may still be compiling for it."""
-        return not trt.is_rtx(self._trt) or bool(context.is_stream_capturable(self.gpu.stream))
+        return not tensorrt_library.is_rtx(self._trt) or bool(context.is_stream_capturable(self.gpu.stream))
 
     def dtype(self, engine: Any, tensor: str) -> np.dtype[Any]:
         """The type of an engine's tensor."""

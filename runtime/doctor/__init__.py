@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import dlf
-from dlf.runtime import builtin, bundles
-from dlf.runtime.backends import INSTALL, Backend, choose, missing, open_backend, precisions
-from dlf.runtime.bundle import Bundle
+from dlf.runtime import bundles
+from dlf.runtime.backends import Backend
+from dlf.runtime.backends.choice import INSTALL, choose, missing, open_backend, precisions
+from dlf.runtime.bundles import builtin
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.doctor import selftest, system
 from dlf.runtime.doctor.selftest import Check
 from dlf.runtime.doctor.system import GPU
-from dlf.runtime.engine_cache import Engine, EngineCache
 from dlf.runtime.errors import DLFError
+from dlf.runtime.gpu.engines import Engine, EngineCache
 
 
 @dataclass

@@ -11,12 +11,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.runtime import references
 from dlf.runtime.backends import Backend
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.core import TOKENS_PER_TILE, EntropyModel, detail_stream, parse_file, unpack_tokens, write_file
+from dlf.runtime.bundles import references
+from dlf.runtime.bundles.bundle import Bundle
+from dlf.runtime.bundles.references import References
 from dlf.runtime.errors import DLFError
-from dlf.runtime.references import References
+from dlf.runtime.formats import STAGES, TOKENS_PER_TILE
+from dlf.runtime.libdlf import EntropyModel, detail_stream, parse_file, unpack_tokens, write_file
 from dlf.runtime.steps import HasSteps, HostSteps, Steps
 
 # The largest relative error of a stage's outputs (`References.errors`), by the precision it computes in. The references
@@ -26,8 +27,6 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-1}
 # What a backend's own steps between the stages may change: tokens (cosines may be equal but for the last bits), the detail
 # latent (a value halfway between two symbols), levels of a pixel.
 TOKENS_CHANGED, LATENT_ERROR, LEVELS = 0.01, 0.05, 1
-
-STAGES = ("analysis", "synthesis", "adaptor", "generator")
 
 
 @dataclass(frozen=True)

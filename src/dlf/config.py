@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import dlf
-from dlf.runtime import builtin
-from dlf.runtime.core import include_path, library_path
+from dlf.runtime.bundles import builtin
+from dlf.runtime.libdlf import include_path, library_path
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import bjontegaard
 import numpy as np
 import pytest
-from helpers_bundle import make_toy_bundle, seal
+from helpers.bundle import make_toy_bundle, seal
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -19,7 +19,7 @@ from dlf.benchmarks import measure, speed
 from dlf.benchmarks.cli import app
 from dlf.benchmarks.metrics import psnr
 from dlf.benchmarks.records import Speed, Timing
-from dlf.kernels.entropy_tables import EntropyTables
+from dlf.kernels.entropy_bin import EntropyTables
 
 QUICK = ("--metrics", "psnr", "--repeats", "0")  # no network to fetch, no process to start
 
@@ -234,7 +234,7 @@ def test_what_is_no_bundle_is_refused(photos):
 
 def test_the_built_in_model_is_the_default(photos, monkeypatch, toy_bundle):
     monkeypatch.delenv("DLF_MODEL")
-    monkeypatch.setattr(dlf.runtime.builtin, "path", lambda: toy_bundle)
+    monkeypatch.setattr(dlf.runtime.bundles.builtin, "path", lambda: toy_bundle)
     assert run("--dataset", "photos", "--limit", "1", "--json", "r.json", *QUICK).exit_code == 0
     assert report()["models"][0]["bundle"] == str(toy_bundle)
 

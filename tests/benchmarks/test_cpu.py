@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_export import TINY, tiny_model
+from helpers.export import TINY, tiny_model
 from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers_bundle import CHANNELS, DIM, save_stage
-from helpers_export import TINY, tiny_model
+from helpers.bundle import CHANNELS, DIM, save_stage
+from helpers.export import TINY, tiny_model
 from onnx import helper
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode

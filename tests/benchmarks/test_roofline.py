@@ -109,7 +109,7 @@ def test_plot_is_drawn(bundle, tmp_path):
 
 
 def test_stages_are_counted_for_whole_tiles(tiny_bundle):
-    from dlf.runtime.bundle import Bundle
+    from dlf.runtime.bundles.bundle import Bundle
 
     small, whole = (roofline.count_stages(Bundle(tiny_bundle), *size) for size in ((257, 100), (512, 256)))
     assert small == whole

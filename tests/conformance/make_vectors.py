@@ -7,8 +7,8 @@ C++ core that is held against them.
 import hashlib
 
 import numpy as np
-from helpers_conformance import FOLDER, SIZES, WITH_STEPS, entropy_bin, entropy_tables, latent, python_write_file, tokens
-from helpers_entropy import python_detail_steps, python_encode_detail, random_tables
+from helpers.conformance import FOLDER, SIZES, WITH_STEPS, entropy_bin, entropy_tables, latent, python_write_file, tokens
+from helpers.entropy import python_detail_steps, python_encode_detail, random_tables
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_bundle import make_toy_bundle
-from helpers_c import SIZES, build_example, config, picture, pkg_config, ppm
+from helpers.bundle import make_toy_bundle
+from helpers.c import SIZES, build_example, config, picture, pkg_config, ppm
 from PIL import Image
 
 import dlf

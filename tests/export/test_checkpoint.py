@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_export import TINY, synthetic_checkpoint, tiny_model
+from helpers.export import TINY, synthetic_checkpoint, tiny_model
 from safetensors.torch import save_file
 from torch import Tensor
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from helpers_export import TINY, tiny_model
+from helpers.export import TINY, tiny_model
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -11,7 +11,7 @@ import dlf
 import dlf.export.bundle
 from dlf.export.checkpoint import GROUPS_KEY
 from dlf.export.cli import app
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.bundles.bundle import Bundle
 
 runner = CliRunner()
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_export import TINY, tiny_model
+from helpers.export import TINY, tiny_model
 from torch import nn
 
 from dlf.export.fusion import _transposed, fused

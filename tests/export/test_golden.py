@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers_export import golden, write_synthetic
+from helpers.export import golden, write_synthetic
 from numpy.typing import NDArray
 
 from dlf.export.checkpoint import load_checkpoint
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
 from dlf.export.model import DLF, MINI, RELEASED
-from dlf.runtime.core import EntropyModel
 from dlf.runtime.images import crop_to_pixels, pad_to_tiles
+from dlf.runtime.libdlf import EntropyModel
 
 # Largest deviation, relative to the tensor's largest magnitude, as the specification sets it.
 TOLERANCE = {"x_hat_padded": 1e-4}

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers_bundle import save_stage
-from helpers_export import in_int8
-from helpers_parity import Difference
+from helpers.bundle import save_stage
+from helpers.export import in_int8
+from helpers.parity import Difference
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -22,8 +22,9 @@ from dlf.export import int8, parity
 from dlf.export.cli import app
 from dlf.export.convert import convert_bundle
 from dlf.export.parity import Bars
-from dlf.runtime.backends import Arrays, open_backend
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.backends import Arrays
+from dlf.runtime.backends.choice import open_backend
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.images import Pixels
 
 PRODUCTS = ("Conv", "ConvTranspose", "MatMul")

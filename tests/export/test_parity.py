@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from helpers_bundle import seal
-from helpers_entropy import python_detail_steps
-from helpers_parity import Difference
+from helpers.bundle import seal
+from helpers.entropy import python_detail_steps
+from helpers.parity import Difference
 from onnx import numpy_helper
 
 import dlf
 from dlf.export import parity
 from dlf.export.emulation import emulate
 from dlf.export.parity import STAGES, Bars, Gate, load_photographs, psnr
-from dlf.kernels.entropy_tables import EntropyTables
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime import images
-from dlf.runtime.backends import open_backend
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.backends.choice import open_backend
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
 
 GOOD = {"psnr": 45.0, "tokens": 0.01, "bytes": -0.005, "lpips": 0.002}

@@ -1,7 +1,7 @@
 // A .dlf file up to the neural stages: the container, the tokens, the detail stream.
 #include "target.h"
 
-#include "crc16.h"
+#include "support/crc16.h"
 
 namespace {
 

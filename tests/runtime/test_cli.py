@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import dlf
-from dlf.runtime import builtin
+from dlf.runtime.bundles import builtin
 from dlf.runtime.cli import app
 
 FIELDS = {"width", "height", "version", "fingerprint", "tiles", "bytes", "bpp", "padding_waste"}

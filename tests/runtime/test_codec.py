@@ -2,12 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_bundle import make_toy_bundle, toy_picture, toy_tokens
+from helpers.bundle import make_toy_bundle, toy_picture, toy_tokens
 from numpy.typing import NDArray
 
 import dlf
-from dlf.kernels.entropy_tables import EntropyTables
-from dlf.runtime.backends import Arrays, Stage, installed
+from dlf.kernels.entropy_bin import EntropyTables
+from dlf.runtime.backends import Arrays, Stage
+from dlf.runtime.backends.choice import installed
 
 SIZES = [(1, 1), (1, 300), (300, 1), (257, 255), (256, 256), (512, 300)]
 

@@ -5,12 +5,12 @@ import struct
 
 import numpy as np
 import pytest
-from helpers_entropy import random_tables
+from helpers.entropy import random_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlf.runtime import errors
-from dlf.runtime.core import EntropyModel, FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
+from dlf.runtime.libdlf import EntropyModel, FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
 
 NO_LIMITS = Limits(max_pixels=2**42, max_side=2**21)
 

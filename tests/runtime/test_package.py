@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import dlf
-from dlf.runtime import builtin, errors
+from dlf.runtime import errors
+from dlf.runtime.bundles import builtin
 
 
 def run(*arguments: str) -> str:

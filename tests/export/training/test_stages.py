@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.export.training.test_train import TINY
 
-from dlf.export.training.perceptual import _texture
+from dlf.export.perceptual.lpips import _texture
 from dlf.export.training.quantisers import quantise_semantic
 from dlf.export.training.stages import COLOUR_BLOCK, Nets, colour_error
 

@@ -14,9 +14,9 @@
 #include <random>
 #include <vector>
 
-#include "../../../runtime/native/src/detail.h"
-#include "../../../runtime/native/src/prior_tables.h"
-#include "../../../runtime/native/src/sha256.h"
+#include "entropy/detail_coder.h"
+#include "entropy/prior_tables.h"
+#include "support/sha256.h"
 
 static size_t allocations = 0;
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_native import Backend, Context, Model, logged, openvino_library
+from helpers.native import Backend, Context, Model, logged, openvino_library
 from numpy.typing import NDArray
 from PIL import Image
 
 import dlf
-from dlf.runtime import builtin
-from dlf.runtime.backends import open_backend
+from dlf.runtime.backends.choice import open_backend
+from dlf.runtime.bundles import builtin
 
 SIZES = [(1, 1), (1, 300), (300, 1), (256, 256), (257, 255), (300, 520)]
 
@@ -82,7 +82,7 @@ def test_mini_model(mini_checkpoint, tmp_path):
         image = photograph(height, width)
         data = python.encode(image)
         assert native.encode(image) == data
-        # Python's generator takes another way to the same picture (dlf.runtime.backends.upper_levels).
+        # Python's generator takes another way to the same picture (dlf.runtime.backends.winograd).
         distance = np.abs(native.decode(data).astype(int) - python.decode(data))
         assert distance.max() <= 1
         assert distance.mean() < 1e-2

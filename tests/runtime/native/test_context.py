@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_bundle import CHANNELS, DIM
-from helpers_native import LIB, Allocate, Allocator, Arrays, Backend, Context, Free, Image, Limits, Model, image_of
+from helpers.bundle import CHANNELS, DIM
+from helpers.native import LIB, Allocate, Allocator, Arrays, Backend, Context, Free, Image, Limits, Model, image_of
 from numpy.typing import NDArray
 
 import dlf
@@ -311,7 +311,7 @@ def test_damaged_files_are_refused_as_python_does(context, python):
 
 
 def test_token_outside_the_codebook_is_refused(tmp_path, backend):
-    from helpers_bundle import make_toy_bundle
+    from helpers.bundle import make_toy_bundle
 
     context = Context(Model(make_toy_bundle(tmp_path / "odd", entries=40), backend=backend.pointer()))
     bare = context.encode(IMAGE, checksum=False)

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers_entropy import identity_tables, python_encode_detail, random_tables
+from helpers.entropy import identity_tables, python_encode_detail, random_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlf.runtime import errors
-from dlf.runtime.core import EntropyModel
+from dlf.runtime.libdlf import EntropyModel
 
 
 @given(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_entropy import random_tables
+from helpers.entropy import random_tables
 
 from dlf.runtime import errors
-from dlf.runtime.core import EntropyModel
+from dlf.runtime.libdlf import EntropyModel
 
 NATIVE = Path(__file__).parents[3] / "runtime" / "native"
 ISAS = ("scalar", "avx2", "avx512", "neon")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_bundle import seal
-from helpers_native import Backend, Context, Model, check_manifest
+from helpers.bundle import seal
+from helpers.native import Backend, Context, Model, check_manifest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlf.runtime import errors
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.bundles.bundle import Bundle
 
 REFUSALS = (errors.BundleBrokenError, errors.BundleForeignError)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dlf.runtime.core import library_path
+from dlf.runtime.libdlf import library_path
 
 NATIVE = Path(__file__).parents[3] / "runtime" / "native"
 FLAGS = {

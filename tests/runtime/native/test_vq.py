@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from helpers_entropy import VECTORS, random_tables
+from helpers.entropy import VECTORS, random_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlf.kernels.entropy_tables import EntropyTables
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime import errors
-from dlf.runtime.core import EntropyModel
+from dlf.runtime.libdlf import EntropyModel
 
 
 def make(entries: int, dim: int, seed: int = 0) -> tuple[EntropyTables, EntropyModel]:

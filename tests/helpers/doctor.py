@@ -1,0 +1,39 @@
+"""For tests of the doctor: reference outputs for hand-made bundles, and a backend that can be made to go wrong."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from helpers.bundle import seal
+
+from dlf.runtime.backends import Arrays, Stage
+from dlf.runtime.backends.choice import open_backend
+from dlf.runtime.bundles import references
+from dlf.runtime.bundles.bundle import Bundle
+
+Spoil = Callable[[Arrays], Arrays]
+
+
+def add_references(folder: Path) -> Path:
+    """Store what ONNX Runtime makes of the stages of a toy bundle."""
+    bundle, backend = Bundle(folder), open_backend("onnxruntime", 1)
+    content = references.make(bundle.entropy, lambda stage, inputs: backend.load(bundle.stage(stage))(inputs))
+    (folder / references.NAME).write_bytes(content)
+    seal(folder)
+    return folder
+
+
+class FakeBackend:
+    """ONNX Runtime, but what a stage gives goes through `spoil[stage]`."""
+
+    name = "fake"
+    device = "CPU"
+    versions: Mapping[str, str] = {"fake": "1"}
+
+    def __init__(self, precision: str = "fp32", **spoil: Spoil) -> None:
+        self.precision = precision
+        self._spoil = spoil
+        self._real = open_backend("onnxruntime", 1)
+
+    def load(self, file: Path) -> Stage:
+        stage, spoil = self._real.load(file), self._spoil.get(file.stem, lambda outputs: outputs)
+        return lambda inputs: spoil(stage(inputs))
