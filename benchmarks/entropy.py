@@ -225,8 +225,8 @@ def codec_works(quantiser: ScalarQuantiser, y: NDArray[np.float32], coder: PeerC
         model, silent = core_model(tables, isa), core_model(nothing_coded(tables), isa)
         if model is None or silent is None:
             continue
-        detail, _ = model.encode_detail(y)
-        empty, _ = silent.encode_detail(y)
+        detail = model.encode_detail(y)
+        empty = silent.encode_detail(y)
         works[f"{isa} prior"] = lambda silent=silent, empty=empty: silent.decode_detail(empty, HEIGHT, WIDTH)  # type: ignore[misc]
         works[f"{isa} encode"] = lambda model=model: model.encode_detail(y)  # type: ignore[misc]
         works[f"{isa} decode"] = lambda model=model, detail=detail: model.decode_detail(detail, HEIGHT, WIDTH)  # type: ignore[misc]
@@ -290,7 +290,7 @@ def main(
         "image": "768x512",
         "threads": 1,
         "rounds": rounds,
-        "detail_bytes": len(model.encode_detail(y)[0]),
+        "detail_bytes": len(model.encode_detail(y)),
         "milliseconds": {name: _summary(times) for name, times in codec.items()},
         "nanoseconds_a_symbol": {name: _summary(times, 1e6 / SYMBOLS) for name, times in symbols.items()},
     }

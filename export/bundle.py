@@ -39,7 +39,7 @@ def prior_cost(model: DLF, entropy: EntropyModel, sample: Sample) -> dict[str, i
         symbols = np.concatenate([s[i].numpy().ravel() for s in quantised.symbols]).astype(np.int32)
         scales = np.concatenate([s[i].numpy().ravel() for s in quantised.scales])
         bytes_float += len(entropy.rans_encode(symbols, cdf_indexes(scales)))
-        bytes_integer += len(entropy.encode_detail(y[i].numpy())[0])
+        bytes_integer += len(entropy.encode_detail(y[i].numpy()))
     return {"float": bytes_float, "integer": bytes_integer}
 
 

@@ -282,7 +282,7 @@ def _quantised(entropy: EntropyModel, latents: Arrays) -> Arrays:
     """What the decoder reads of an analysis."""
     tiles = latents["z"].shape[:3]
     z_hat = entropy.vq_embed(entropy.vq_lookup(latents["z"].reshape(-1, entropy.codebook_dim, TOKENS_PER_TILE)))
-    _, y_hat = entropy.encode_detail(latents["y"][0])
+    _, y_hat = entropy.encode_detail_with_reconstruction(latents["y"][0])
     return {"z_hat": z_hat.reshape(*tiles, entropy.codebook_dim, TOKENS_PER_TILE), "y_hat": y_hat[None]}
 
 

@@ -28,7 +28,6 @@ from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
 from dlf.runtime.formats import DECODER_STAGES, STAGES, TOKENS_PER_TILE
 from dlf.runtime.images import Pixels
-from dlf.runtime.libdlf import write_file
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 LARGEST_HALF = 65504.0
@@ -189,15 +188,8 @@ class Gate:
         z, y = analysed["z"], analysed["y"]
         _, down, across, dim, _ = z.shape
         tokens = self._entropy.vq_lookup(z.reshape(-1, dim, TOKENS_PER_TILE))
-        detail, y_hat = self._entropy.encode_detail(y[0])
-        file = write_file(
-            width=pixels.shape[1],
-            height=pixels.shape[0],
-            fingerprint=self._entropy.fingerprint,
-            token_bits=self._entropy.token_bits,
-            tokens=tokens,
-            detail=detail,
-        )
+        detail, y_hat = self._entropy.encode_detail_with_reconstruction(y[0])
+        file = self._entropy.write_file(pixels.shape[1], pixels.shape[0], tokens, detail)
         z_hat = self._entropy.vq_embed(tokens).reshape(1, down, across, dim, TOKENS_PER_TILE)
         return _Coded({"z_hat": z_hat, "y_hat": y_hat[None]}, tokens, self._symbols(y_hat), len(file))
 

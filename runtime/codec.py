@@ -1,6 +1,6 @@
-"""The codec: image -> `.dlf` bytes -> image, with the neural stages of one bundle on one backend, one by one or in batches.
+"""The codec: encodes images to `.dlf` bytes and decodes them, singly or in batches.
 
-Between the stages stands the entropy core (`dlf.runtime.libdlf`), which alone decides what the coder sees.
+It runs the neural stages of one bundle on one backend, and the other steps (`dlf.runtime.steps`) before, between and after them.
 """
 
 import logging
@@ -17,11 +17,18 @@ from numpy.typing import NDArray
 from dlf.runtime import bundles, images
 from dlf.runtime.backends import Arrays, Backend, Stage, choice
 from dlf.runtime.bundles import builtin
-from dlf.runtime.errors import BackendFailedError, BundleBrokenError, DLFError, InvalidArgumentError, WrongModelError
+from dlf.runtime.errors import (
+    BackendFailedError,
+    BundleBrokenError,
+    InvalidArgumentError,
+    WrongModelError,
+    indexed,
+    reindexed,
+)
 from dlf.runtime.formats import DECODER_STAGES, TILE, tiles
 from dlf.runtime.formats import TOKENS_PER_TILE as TOKENS
 from dlf.runtime.gpu.arrays import SupportsDLPack
-from dlf.runtime.libdlf import FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
+from dlf.runtime.libdlf import FileInfo, Limits, detail_stream, parse_file, unpack_tokens
 from dlf.runtime.steps import steps_of
 
 T = TypeVar("T")
@@ -74,7 +81,7 @@ class Codec:
         self.bundle, reason = bundles.choose(found, choice.precisions(name))
         self.timings: dict[str, float] = {}
         self._entropy = self.bundle.entropy
-        self._limits = limits
+        self._limits = limits or Limits()
         self._checksum = checksum
         self._low_memory = low_memory
         self._stages: dict[str, Stage] = {}
@@ -117,7 +124,7 @@ class Codec:
                 which image it is, counted from 0.
         """
         self.timings = {}
-        loaded = (_named(index, self._load, image) for index, image in enumerate(images))
+        loaded = (indexed(index, self._load, image) for index, image in enumerate(images))
         return _by_batches(self._encode_batch, loaded, lambda pixels: tiles(*pixels.shape[:2]), batch)
 
     @overload
@@ -140,11 +147,8 @@ class Codec:
             BundleBrokenError, BackendFailedError: a stage cannot be loaded or run.
         """
         self.timings = {}
-        try:
+        with reindexed([None]):
             return self._decode_batch([(self._parse(data), data)], on_device)[0]
-        except DLFError as error:
-            error.index = None  # it is the only one
-            raise
 
     @overload
     def decode_many(
@@ -165,7 +169,7 @@ class Codec:
                 file it is, counted from 0.
         """
         self.timings = {}
-        parsed = [_named(index, self._parse, data) for index, data in enumerate(files)]
+        parsed = [indexed(index, self._parse, data) for index, data in enumerate(files)]
         items = zip(parsed, files, strict=True)
         work = partial(self._decode_batch, on_device=on_device)
         return _by_batches(work, items, lambda item: tiles(item[0].height, item[0].width), batch)
@@ -181,13 +185,9 @@ class Codec:
         self.close()
 
     def _load(self, image: Any) -> Any:
-        """An image, checked: its pixels, or those that the backend finds on its device."""
+        """Return an image's pixels, (H, W, 3) uint8: a NumPy array, or one on the backend's device."""
         with self._timed("image"):
-            pixels = self._steps.load(image)
-            if pixels is None:
-                return images.load(image, self._limits)
-            images.check_size(pixels.shape[1], pixels.shape[0], self._limits or Limits())
-            return pixels
+            return self._steps.load(image, self._limits)
 
     def _encode_batch(self, pixels: Sequence[images.Pixels]) -> list[bytes]:
         """The files of images of one padded size."""
@@ -197,15 +197,7 @@ class Codec:
         y = self._checked("analysis", latents, "y", (count, self._entropy.channels, 8 * down, 8 * across))
         coded = self._steps.encode(z, y)
         return [
-            write_file(
-                width=each.shape[1],
-                height=each.shape[0],
-                fingerprint=self._entropy.fingerprint,
-                token_bits=self._entropy.token_bits,
-                tokens=tokens,
-                detail=detail,
-                checksum=self._checksum,
-            )
+            self._entropy.write_file(each.shape[1], each.shape[0], tokens, detail, checksum=self._checksum)
             for each, (tokens, detail) in zip(pixels, coded, strict=True)
         ]
 
@@ -268,33 +260,18 @@ class Codec:
         _log.debug("%s: %.3f s", step, seconds)
 
 
-def _named(index: int, work: Callable[..., T], *arguments: Any) -> T:
-    """The work on one of many items; a refusal tells which."""
-    try:
-        return work(*arguments)
-    except DLFError as error:
-        error.index = index
-        error.args = (f"item {index}: {error}",)
-        raise
-
-
 def _by_batches(
     work: Callable[[Sequence[T]], list[R]], items: Iterable[T], size: Callable[[T], tuple[int, int]], batch: int
 ) -> list[R]:
-    """The results of `work` on batches of items of one size, in the order of the items; each batch as soon as it is full."""
+    """Return the results of `work` in the order of the items. It is given batches of items of one size, once they are full."""
     if batch < 1:
         raise InvalidArgumentError(f"batch is {batch}; it must be at least 1.")
     results: dict[int, R] = {}
     waiting: dict[tuple[int, int], dict[int, T]] = {}
 
     def flush(group: dict[int, T]) -> None:
-        try:
+        with reindexed(list(group)):
             results.update(zip(group, work(list(group.values())), strict=True))
-        except DLFError as error:
-            if error.index is not None:  # which of the batch it is
-                error.index = list(group)[error.index]
-                error.args = (f"item {error.index}: {error}",)
-            raise
 
     for index, item in enumerate(items):
         group = waiting.setdefault(size(item), {})

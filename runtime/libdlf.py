@@ -324,19 +324,39 @@ class EntropyModel:
         _check(result, f"a token is outside the codebook of {self.codebook_size} entries; the file is damaged")
         return z_hat
 
-    def encode_detail(self, y: NDArray[np.float32]) -> tuple[bytes, NDArray[np.float32]]:
-        """Quantise and code a detail latent y (C, H, W): its stream, and y_hat (C, H, W) as the decoder will see it.
+    def write_file(self, width: int, height: int, tokens: NDArray[np.uint16], detail: bytes, *, checksum: bool = True) -> bytes:
+        """Return the .dlf file of an image of `width` x `height` pixels that was encoded with this model; see `write_file`."""
+        return write_file(
+            width=width,
+            height=height,
+            fingerprint=self.fingerprint,
+            token_bits=self.token_bits,
+            tokens=tokens,
+            detail=detail,
+            checksum=checksum,
+        )
+
+    def encode_detail(self, y: NDArray[np.float32]) -> bytes:
+        """Quantise a detail latent y (C, H, W) and return its stream.
 
         Raises InvalidArgumentError if y has another shape or is not finite.
         """
+        return self._encode_detail(y, None)
+
+    def encode_detail_with_reconstruction(self, y: NDArray[np.float32]) -> tuple[bytes, NDArray[np.float32]]:
+        """Return what `encode_detail` does, and y_hat (C, H, W), the latent that the decoder will reconstruct."""
+        y_hat = np.empty(np.shape(y), np.float32)
+        return self._encode_detail(y, y_hat), y_hat
+
+    def _encode_detail(self, y: NDArray[np.float32], y_hat: NDArray[np.float32] | None) -> bytes:
         y = _array(y, np.float32, "y", (self.channels, None, None))
         _, height, width = y.shape
         _check_map(height, width)
-        y_hat = np.empty_like(y)
+        reconstruction = None if y_hat is None else y_hat.ctypes.data
         out, size = ctypes.c_void_p(), ctypes.c_size_t()
-        result = _library().dlf_detail_encode(self._handle, y.ctypes.data, height, width, y_hat.ctypes.data, out, size)
+        result = _library().dlf_detail_encode(self._handle, y.ctypes.data, height, width, reconstruction, out, size)
         _check(result, "y is not finite: the analysis stage gave NaN or infinity" if result == 1 else None)
-        return _take(out, size), y_hat
+        return _take(out, size)
 
     def decode_detail(self, data: bytes, height: int, width: int) -> NDArray[np.float32]:
         """y_hat (C, height, width) of a detail stream.

@@ -20,7 +20,7 @@ from dlf.runtime.backends import Arrays
 from dlf.runtime.errors import BundleBrokenError
 from dlf.runtime.formats import DETAIL_PER_TILE, TILE, TOKENS_PER_TILE
 from dlf.runtime.images import Pixels, pad_to_tiles
-from dlf.runtime.libdlf import EntropyModel, detail_stream, parse_file, unpack_tokens, write_file
+from dlf.runtime.libdlf import EntropyModel, detail_stream, parse_file, unpack_tokens
 
 NAME = "references.npz"
 
@@ -119,10 +119,7 @@ def make(entropy: EntropyModel, run: RunStage) -> bytes:
     height, width, _ = pixels.shape
     encoded = record("analysis", {"image": pad_to_tiles(pixels)})
     tokens = entropy.vq_lookup(encoded["z"].reshape(DOWN * ACROSS, -1, TOKENS_PER_TILE))
-    detail, _ = entropy.encode_detail(encoded["y"][0])
-    file = write_file(
-        width=width, height=height, fingerprint=entropy.fingerprint, token_bits=entropy.token_bits, tokens=tokens, detail=detail
-    )
+    file = entropy.write_file(width, height, tokens, entropy.encode_detail(encoded["y"][0]))
     inputs = latents(entropy, file)
     arrays["dlf"] = np.frombuffer(file, np.uint8)
     arrays["y_hat_sha256"] = np.frombuffer(bytes.fromhex(y_hat_sha256(inputs)), np.uint8)

@@ -17,7 +17,7 @@ from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.bundles.references import References
 from dlf.runtime.errors import DLFError
 from dlf.runtime.formats import STAGES, TOKENS_PER_TILE
-from dlf.runtime.libdlf import EntropyModel, detail_stream, parse_file, unpack_tokens, write_file
+from dlf.runtime.libdlf import EntropyModel, detail_stream, parse_file, unpack_tokens
 from dlf.runtime.steps import HasSteps, HostSteps, Steps
 
 # The largest relative error of a stage's outputs (`References.errors`), by the precision it computes in. The references
@@ -177,18 +177,8 @@ def _made_up(entropy: EntropyModel) -> tuple[NDArray[np.float32], NDArray[np.uin
 
 def _encode(entropy: EntropyModel, y: NDArray[np.float32], tokens: NDArray[np.uint16]) -> tuple[bytes, NDArray[np.float32]]:
     """A file of 768x512 pixels, and the detail latent as its decoder will see it."""
-    detail, y_hat = entropy.encode_detail(y)
-    return (
-        write_file(
-            width=768,
-            height=512,
-            fingerprint=entropy.fingerprint,
-            token_bits=entropy.token_bits,
-            tokens=tokens,
-            detail=detail,
-        ),
-        y_hat,
-    )
+    detail, y_hat = entropy.encode_detail_with_reconstruction(y)
+    return entropy.write_file(768, 512, tokens, detail), y_hat
 
 
 @contextmanager

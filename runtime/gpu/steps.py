@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from dlf.kernels import launches
 from dlf.kernels.entropy_bin import EntropyTables
-from dlf.runtime.errors import ImageError, InvalidArgumentError
+from dlf.runtime.errors import ImageError, InvalidArgumentError, indexed
 from dlf.runtime.formats import TILE
 from dlf.runtime.formats import TOKENS_PER_TILE as TOKENS
 from dlf.runtime.gpu.arrays import DeviceArray, is_on_device
-from dlf.runtime.libdlf import EntropyModel
-from dlf.runtime.steps import HostSteps, Timed, indexed, require_finite
+from dlf.runtime.images import check_size
+from dlf.runtime.libdlf import EntropyModel, Limits
+from dlf.runtime.steps import HostSteps, Timed, require_finite
 
 if TYPE_CHECKING:
     from dlf.runtime.gpu.device import Device
@@ -61,10 +62,10 @@ class GPUSteps:
 
     # ------------------------------------------------------------------------------------------------------ pictures
 
-    def load(self, image: Any) -> DeviceArray | None:
-        """The picture, if it is an array on the GPU. Raises ImageError if its shape or type is not a picture's."""
+    def load(self, image: Any, limits: Limits) -> DeviceArray | NDArray[np.uint8]:
+        """See `Steps.load`."""
         if not is_on_device(image):
-            return None
+            return self._host.load(image, limits)
         with self._device:
             try:
                 pixels = self._device.borrow(image, np.uint8)
@@ -72,6 +73,7 @@ class GPUSteps:
                 raise ImageError(f"image: {error}") from error
         if len(pixels.shape) != 3 or pixels.shape[2] != 3:
             raise ImageError(f"image: an array of shape {pixels.shape} on the GPU; it must be (H, W, 3).")
+        check_size(pixels.shape[1], pixels.shape[0], limits)
         return pixels
 
     def pad(self, pixels: Sequence[DeviceArray | NDArray[np.uint8]]) -> DeviceArray:
@@ -145,8 +147,7 @@ class GPUSteps:
                 found, is_infinite, latent = device.read(tokens, infinite, y)
                 require_finite("analysis", z=not is_infinite[0].any(), y=not is_infinite[1].any())
                 return [
-                    (found.reshape(len(y), -1, TOKENS)[at], self._entropy.encode_detail(each)[0])
-                    for at, each in enumerate(latent)
+                    (found.reshape(len(y), -1, TOKENS)[at], self._entropy.encode_detail(each)) for at, each in enumerate(latent)
                 ]
             maps = self._maps(len(y), *y.shape[2:])
             device.replay("encode", y.shape, [*maps.arrays, y], partial(self._encode, maps, y))

@@ -55,7 +55,7 @@ def test_the_reference_codes_the_cores_file(tables):
     core = pytest.importorskip("dlf.runtime.libdlf")
     model = core.EntropyModel(tables.to_bytes())
     y = np.random.default_rng(1).normal(0, 6, SHAPE[1:]).astype(np.float32)
-    stream, want = model.encode_detail(y)
+    stream, want = model.encode_detail_with_reconstruction(y)
     r, y_hat, symbols, coded = np.zeros(y.shape, np.int32), np.empty_like(y), [], []
     for step in range(4):
         indexes, means = entropy_params(tables, step, r)

@@ -222,10 +222,7 @@ def encode(model: EntropyModel, width: int, height: int, seed: int) -> bytes:
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, model.codebook_size, (-(-width // 256) * -(-height // 256), 32)).astype(np.uint16)
     y = rng.normal(size=(model.channels, 8 * -(-height // 256), 8 * -(-width // 256))).astype(np.float32)
-    detail, _ = model.encode_detail(y)
-    return write_file(
-        width=width, height=height, fingerprint=model.fingerprint, token_bits=model.token_bits, tokens=tokens, detail=detail
-    )
+    return model.write_file(width, height, tokens, model.encode_detail(y))
 
 
 def decode(model: EntropyModel, data: bytes) -> None:

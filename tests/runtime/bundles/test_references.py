@@ -73,7 +73,7 @@ def test_stages_are_given_again_what_they_were_given(stored, stages, toy_bundle)
 def test_synthesis_is_given_what_the_analysis_found(stages, toy_bundle):
     entropy = Bundle(toy_bundle).entropy
     z, y = (stages.outputs["analysis"][name] for name in "zy")
-    assert np.array_equal(stages.inputs["synthesis"]["y_hat"][0], entropy.encode_detail(y[0])[1])
+    assert np.array_equal(stages.inputs["synthesis"]["y_hat"][0], entropy.encode_detail_with_reconstruction(y[0])[1])
     z_hat = stages.inputs["synthesis"]["z_hat"].reshape(2, DIM, 32)
     assert np.array_equal(z_hat, entropy.vq_embed(entropy.vq_lookup(z.reshape(2, DIM, 32))))
 

@@ -16,7 +16,7 @@ from dlf.kernels import launches
 from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime.backends import onnxruntime as host_backend
 from dlf.runtime.gpu.steps import GPUSteps, prior_width
-from dlf.runtime.libdlf import EntropyModel
+from dlf.runtime.libdlf import EntropyModel, Limits
 from dlf.runtime.steps import HostSteps
 
 CHANNELS, DIM = 8, 4
@@ -191,12 +191,13 @@ def test_a_picture_that_is_not_finite_is_refused(device, steps, on_device):
 def test_pictures_on_the_gpu_are_taken(device, steps):
     pixels = np.random.default_rng(3).integers(0, 256, (20, 30, 3), np.uint8)
     (there,) = on(device, pixels)
-    np.testing.assert_array_equal(off(device, steps.load(there)), pixels)
-    assert steps.load(pixels) is None
-    assert steps.load("photo.jpg") is None
+    np.testing.assert_array_equal(off(device, steps.load(there, Limits())), pixels)
+    np.testing.assert_array_equal(steps.load(pixels, Limits()), pixels)
+    with pytest.raises(dlf.SizeLimitError):
+        steps.load(there, Limits(max_side=29))
     for wrong in (np.zeros((20, 30), np.uint8), np.zeros((20, 30, 4), np.uint8), np.zeros((20, 30, 3), np.float32)):
         with pytest.raises(dlf.ImageError):
-            steps.load(on(device, wrong)[0])
+            steps.load(on(device, wrong)[0], Limits())
 
 
 @pytest.mark.parametrize(
