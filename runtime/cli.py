@@ -10,9 +10,10 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated
 
 import typer
@@ -25,9 +26,10 @@ from dlf.runtime.bundles import builtin
 from dlf.runtime.codec import Codec
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 from dlf.runtime.files import write_atomically
-from dlf.runtime.images import encode_as, format_of
+from dlf.runtime.images import Pixels, encode_as, format_of, load
 from dlf.runtime.info import info as describe
 from dlf.runtime.libdlf import Limits
+from dlf.runtime.options import takes
 
 STDIO = "-"
 
@@ -83,6 +85,36 @@ def _dlf(
 ) -> None: ...
 
 
+@dataclass(frozen=True)
+class CodingOptions:
+    """The options of `dlf encode` and of `dlf decode`."""
+
+    files: Files
+    output: Output = None
+    model: Model = None
+    backend: BackendName = None
+    threads: Threads = None
+    max_pixels: MaxPixels = _LIMITS.max_pixels
+    max_side: MaxSide = _LIMITS.max_side
+    overwrite: Overwrite = False
+    as_json: Json = False
+    verbose: Verbose = False
+
+    @property
+    def limits(self) -> Limits:
+        """The largest image that is encoded or decoded."""
+        return Limits(self.max_pixels, self.max_side)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A file that was encoded or decoded."""
+
+    pixels: Pixels
+    data: bytes  # of the .dlf file
+    seconds: float  # of the encoding or decoding, with the loading of stages
+
+
 @app.command(
     epilog="""Examples:
 
@@ -92,30 +124,19 @@ def _dlf(
     dlf encode - < a.png > a.dlf
     dlf encode photo.jpg --model bundle             or DLF_MODEL=bundle"""
 )
-def encode(
-    images: Files,
-    output: Output = None,
-    model: Model = None,
-    backend: BackendName = None,
-    threads: Threads = None,
-    max_pixels: MaxPixels = _LIMITS.max_pixels,
-    max_side: MaxSide = _LIMITS.max_side,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
+@takes(CodingOptions)
+def encode(options: CodingOptions) -> None:
     """Encode images to .dlf files."""
-    targets = _targets(images, output, ".dlf", as_json)
-    limits = Limits(max_pixels, max_side)
-    codec = _open(model, backend, threads, limits, len(images) == 1, verbose)
 
-    def encode_one(name: str) -> None:
-        _refuse_existing(targets[name], overwrite)
-        data = codec.encode(BytesIO(_read(name)) if name == STDIO else name)
-        _write(targets[name], data)
-        _report(codec, name, targets[name], data, limits, as_json)
+    def encode_one(codec: Codec, name: str, target: str) -> Coded:
+        start = perf_counter()
+        pixels = load(BytesIO(_read(name)) if name == STDIO else name, options.limits)
+        data = codec.encode(pixels)
+        seconds = perf_counter() - start
+        _write(target, data)
+        return Coded(pixels, data, seconds)
 
-    _for_each(images, encode_one, verbose)
+    _code_each(options, ".dlf", encode_one)
 
 
 @app.command(
@@ -127,33 +148,21 @@ def encode(
     dlf decode *.dlf -o large                       writes large/NAME.png
     dlf decode - < a.dlf > a.png"""
 )
-def decode(
-    files: Files,
-    output: Output = None,
-    model: Model = None,
-    backend: BackendName = None,
-    threads: Threads = None,
-    max_pixels: MaxPixels = _LIMITS.max_pixels,
-    max_side: MaxSide = _LIMITS.max_side,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
+@takes(CodingOptions)
+def decode(options: CodingOptions) -> None:
     """Decode .dlf files to images: PNG, or the format of the output's suffix."""
-    targets = _targets(files, output, ".png", as_json)
-    limits = Limits(max_pixels, max_side)
-    codec = _open(model, backend, threads, limits, len(files) == 1, verbose)
 
-    def decode_one(name: str) -> None:
-        target = targets[name]
+    def decode_one(codec: Codec, name: str, target: str) -> Coded:
         suffix = ".png" if target == STDIO else Path(target).suffix
         format_of(suffix)  # refuses before the work is done
-        _refuse_existing(target, overwrite)
         data = _read(name)
-        _write(target, encode_as(codec.decode(data), suffix))
-        _report(codec, name, target, data, limits, as_json)
+        start = perf_counter()
+        pixels = codec.decode(data)
+        seconds = perf_counter() - start
+        _write(target, encode_as(pixels, suffix))
+        return Coded(pixels, data, seconds)
 
-    _for_each(files, decode_one, verbose)
+    _code_each(options, ".png", decode_one)
 
 
 @app.command(
@@ -253,11 +262,26 @@ def _distinct(targets: dict[str, str]) -> dict[str, str]:
     return targets
 
 
-def _open(model: str | None, backend: str | None, threads: int | None, limits: Limits, once: bool, verbose: bool) -> Codec:
-    # For one image every stage runs once, so that dropping it at once costs nothing.
-    _log_to_stderr(verbose)
+def _code_each(options: CodingOptions, suffix: str, work: Callable[[Codec, str, str], Coded]) -> None:
+    """Encode or decode all files and tell of each; `work` gets the codec, the input and the target.
+
+    A target is by default named as the input, with `suffix`.
+    """
+    targets = _targets(options.files, options.output, suffix, options.as_json)
+    codec = _open(options)
+
+    def work_on(name: str) -> None:
+        _refuse_existing(targets[name], options.overwrite)
+        _report(codec, name, targets[name], work(codec, name, targets[name]), options.as_json)
+
+    _for_each(options.files, work_on, options.verbose)
+
+
+def _open(options: CodingOptions) -> Codec:
+    _log_to_stderr(options.verbose)
+    once = len(options.files) == 1  # then every stage runs once, and releasing it at once costs nothing
     try:
-        return Codec(model, backend, threads, limits=limits, low_memory=once)
+        return Codec(options.model, options.backend, options.threads, limits=options.limits, low_memory=once)
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     except DLFError as error:
@@ -303,29 +327,28 @@ def _write(target: str, data: bytes) -> None:
         write_atomically(Path(target), data)
 
 
-def _report(codec: Codec, name: str, target: str, data: bytes, limits: Limits, as_json: bool) -> None:
-    """Tell of a file that was encoded or decoded; `data` is its .dlf side."""
-    found = describe(data, limits=limits)
-    load = codec.timings["load"]
-    seconds = sum(codec.timings.values()) - load
+def _report(codec: Codec, name: str, target: str, coded: Coded, as_json: bool) -> None:
+    height, width, _ = coded.pixels.shape
+    size, bpp = len(coded.data), 8 * len(coded.data) / (height * width)
+    load_seconds = codec.timings["load"]
+    seconds = coded.seconds - load_seconds
     if as_json:
         line = {
             "input": name,
             "output": target,
-            "width": found.width,
-            "height": found.height,
-            "bytes": found.bytes.total,
-            "bpp": found.bpp,
+            "width": width,
+            "height": height,
+            "bytes": size,
+            "bpp": bpp,
             "seconds": seconds,
-            "load_seconds": load,
+            "load_seconds": load_seconds,
             "backend": codec.backend.name,
         }
         print(json.dumps(line), flush=True)
     else:
-        loading = f" and {load:.2f} s to load the model" if load >= 0.005 else ""
+        loading = f" and {load_seconds:.2f} s to load the model" if load_seconds >= 0.005 else ""
         stderr.print(
-            f"{name} -> {target}: {found.width}x{found.height}, {found.bytes.total} bytes, {found.bpp:.4f} bpp, "
-            f"{seconds:.2f} s{loading}, {codec.backend.name}"
+            f"{name} -> {target}: {width}x{height}, {size} bytes, {bpp:.4f} bpp, {seconds:.2f} s{loading}, {codec.backend.name}"
         )
 
 
