@@ -1,4 +1,4 @@
-"""The `dlf` command: encode images to `.dlf` files, decode them, describe them; look after the installation.
+"""The `dlf` command: encode images to `.dlf` files, decode them, describe them; examine the installation.
 
 Results meant for programs go to stdout, everything else to stderr. Exit codes: 0 done; 1 a file failed and the others were
 done; 2 wrong usage; 130 interrupted.
@@ -211,10 +211,11 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Tell what is installed and what would be used, and test that it computes what it should.
+    """Report what is installed and what would be used, and test that it computes correctly.
 
-    Run this first on a new machine. Each stage of the model runs on the chosen backend, and is held against what it gave where
-    the model was exported; the entropy core must be exact. Exit code 1 if any check fails, or there is nothing to check against.
+    Run this first on a new machine. Each stage of the model runs on the chosen backend, and its outputs are compared with
+    those stored when the model was exported; the entropy core must be exact. Exit code 1 if any check fails, or if the bundle
+    stores no outputs.
     """
     from dlf.runtime.doctor import examine
     from dlf.runtime.doctor.text import show
@@ -233,7 +234,7 @@ def doctor(
 
 
 def _targets(inputs: list[str], output: str | None, suffix: str, as_json: bool) -> dict[str, str]:
-    """Where each input's result goes: a path, or STDIO."""
+    """Return the target of each input: a path, or STDIO."""
     if len(set(inputs)) < len(inputs):
         raise typer.BadParameter("A file is given twice.")
     to_stdout = output == STDIO or (output is None and STDIO in inputs)
@@ -290,7 +291,7 @@ def _open(options: CodingOptions) -> Codec:
 
 
 def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool) -> None:
-    """Do all inputs, with a progress bar on a terminal; tell of those that fail, and exit with 1 if any did."""
+    """Call `work` for each input, with a progress bar on a terminal; report those that fail, and exit with 1 if any did."""
     failed = 0
     columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     hidden = len(inputs) == 1 or not stderr.is_terminal

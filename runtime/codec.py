@@ -38,30 +38,30 @@ _log = logging.getLogger(__name__)
 
 
 class Codec:
-    """Encodes and decodes with one bundle.
+    """Encodes images to `.dlf` files and decodes them, with one bundle on one backend.
 
     Stages are loaded when they are first needed, so that a codec that only encodes never loads the decoder. Not for use
     by several threads at a time.
 
     Args:
-        bundle: the bundle's folder, or a folder of bundles of one model in several precisions, of which the backend takes the one
-            that it runs fastest; by default the built-in model.
+        bundle: the bundle's folder, or a folder of bundles of one model in several precisions, of which the one is used
+            that the backend runs fastest; by default the built-in model.
         backend: "openvino", "onnxruntime" or "tensorrt"; by default the one that runs one of the bundles fastest on this machine.
         threads: CPU threads; by default as many as the backend chooses.
         limits: the largest image that is encoded or decoded.
         checksum: whether encoded files carry a checksum (2 bytes); without it some damage decodes to a wrong picture.
-        low_memory: drop each stage once it has run, to load it again for the next image.
-        stream: with the backend "tensorrt", handle of the CUDA stream that the caller works on: arrays on the GPU go in and out
-            in its order.
+        low_memory: release each stage after it has run, and load it again for the next image.
+        stream: with the backend "tensorrt", the handle of the CUDA stream on which the caller writes images and reads
+            results.
 
     Attributes:
         bundle: the open bundle.
-        backend: the backend in use; tells its name, device, precision and library versions.
+        backend: the backend in use, with its name, device, precision and library versions.
         timings: seconds that each step of the last call took; "load" is the loading of stages.
 
     Raises:
-        BundleForeignError, BundleBrokenError: of the bundle, see `Bundle`, `bundles.open_all` and `bundles.choose`.
-        BackendMissingError, BackendFailedError: of the backend, see `choice.choose` and `choice.open_backend`.
+        BundleForeignError, BundleBrokenError: the bundle cannot be used, see `Bundle`, `bundles.open_all` and `bundles.choose`.
+        BackendMissingError, BackendFailedError: the backend cannot be opened, see `choice.choose` and `choice.open_backend`.
     """
 
     def __init__(
@@ -106,21 +106,21 @@ class Codec:
         backend "tensorrt" it may also be an (H, W, 3) uint8 array on the GPU, of torch, CuPy or another library.
 
         Raises:
-            ImageError, SizeLimitError: of the image, see `images.load`.
+            ImageError, SizeLimitError: the image cannot be used, see `images.load`.
             BundleBrokenError, BackendFailedError: the analysis stage cannot be loaded or run.
         """
         self.timings = {}
         return self._encode_batch([self._load(image)])[0]
 
     def encode_many(self, images: Iterable[images.ImageLike | SupportsDLPack], batch: int = 4) -> list[bytes]:
-        """Return the images as the bytes of `.dlf` files, in their order; see `encode`.
+        """Return the bytes of one `.dlf` file for each image, in the same order; see `encode`.
 
         Images of one padded size go through the analysis stage together, up to `batch` at a time, and share its `timings`.
         The images may be of any sizes, and are loaded as they are needed: at most `batch` of each padded size are in memory.
 
         Raises:
             InvalidArgumentError: `batch` is below 1.
-            DLFError: what `encode` raises of an image. Then nothing is returned; the error's `index` and its message tell
+            DLFError: `encode` raises it for one of the images. Nothing is returned; the error's `index` and its message say
                 which image it is, counted from 0.
         """
         self.timings = {}
@@ -134,10 +134,10 @@ class Codec:
     def decode(self, data: bytes, *, on_device: bool = False) -> Any:
         """Return the image of a `.dlf` file, given as its bytes: (H, W, 3) uint8, sRGB.
 
-        It is a NumPy array; with `on_device`, an array where the backend keeps its own: a `DeviceArray` on the GPU with
-        "tensorrt", which torch, CuPy and others take without a copy, and a NumPy array with the others.
+        It is a NumPy array. With `on_device` and the backend "tensorrt" it is a `DeviceArray` on the GPU, which torch, CuPy
+        and other libraries use without a copy.
 
-        All that can be checked without a model is checked first; the neural stages run last, on data that are whole.
+        Everything that can be checked without a model is checked first. The neural stages run last, and only on a valid file.
 
         Raises:
             NotDLFError, UnsupportedVersionError, TruncatedError, TrailingBytesError, ChecksumError, TokensMissingError,
@@ -157,15 +157,15 @@ class Codec:
     @overload
     def decode_many(self, files: Sequence[bytes], batch: int = 4, *, on_device: bool) -> list[Any]: ...
     def decode_many(self, files: Sequence[bytes], batch: int = 4, *, on_device: bool = False) -> list[Any]:
-        """Return the images of `.dlf` files, given as their bytes, in their order; see `decode`.
+        """Return the image of each `.dlf` file, given as its bytes, in the same order; see `decode`.
 
-        Images of one padded size go through the stages together, up to `batch` at a time, and share their `timings`. All that
-        can be checked without decoding, of all files, is checked first. The last bits of a stage's floats may depend on
-        the batch, and with them the last bit of a pixel.
+        Images of one padded size go through the stages together, up to `batch` at a time, and share their `timings`. The
+        headers and checksums of all files are checked before the first is decoded. The size of the batch may change the
+        last bits of a stage's floats, and so the last bit of a pixel.
 
         Raises:
             InvalidArgumentError: `batch` is below 1.
-            DLFError: what `decode` raises of a file. Then nothing is returned; the error's `index` and its message tell which
+            DLFError: `decode` raises it for one of the files. Nothing is returned; the error's `index` and its message say which
                 file it is, counted from 0.
         """
         self.timings = {}
@@ -175,7 +175,7 @@ class Codec:
         return _by_batches(work, items, lambda item: tiles(item[0].height, item[0].width), batch)
 
     def close(self) -> None:
-        """Release the loaded stages; they are loaded again should the codec be used again."""
+        """Release the loaded stages; the codec loads them again when it is used again."""
         self._stages.clear()
 
     def __enter__(self) -> "Codec":
@@ -190,7 +190,7 @@ class Codec:
             return self._steps.load(image, self._limits)
 
     def _encode_batch(self, pixels: Sequence[images.Pixels]) -> list[bytes]:
-        """The files of images of one padded size."""
+        """Encode images of one padded size."""
         count, (down, across) = len(pixels), tiles(*pixels[0].shape[:2])
         latents = self._run("analysis", {"image": self._steps.pad(pixels)})
         z = self._checked("analysis", latents, "z", (count, down, across, self._entropy.codebook_dim, TOKENS))
@@ -202,7 +202,7 @@ class Codec:
         ]
 
     def _parse(self, data: bytes) -> FileInfo:
-        """What a file's header tells, if this bundle's model wrote the file."""
+        """Return a file's header. Raises WrongModelError unless this bundle's model wrote the file."""
         file = parse_file(data, self._limits)
         if (file.fingerprint, file.token_bits) != (self._entropy.fingerprint, self._entropy.token_bits):
             raise WrongModelError(
@@ -213,7 +213,7 @@ class Codec:
         return file
 
     def _decode_batch(self, items: Sequence[tuple[FileInfo, bytes]], on_device: bool) -> list[Any]:
-        """The images of files of one padded size."""
+        """Decode files of images of one padded size."""
         down, across = tiles(items[0][0].height, items[0][0].width)
         tokens = [unpack_tokens(data, file) for file, data in items]
         arrays = self._steps.decode(tokens, [detail_stream(data, file) for file, data in items], down, across)
@@ -232,7 +232,7 @@ class Codec:
             return stage(inputs)
 
     def _checked(self, stage: str, arrays: Arrays, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """An output of a stage, if it has the shape that the entropy core and the caller can take."""
+        """Return an output of a stage. Raises BundleBrokenError if it is missing or has another shape."""
         found = arrays[name].shape if name in arrays else "nothing"
         if found != shape:
             raise BundleBrokenError(

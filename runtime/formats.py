@@ -1,4 +1,4 @@
-"""Facts of the formats that several modules share: see docs/format.md. `formats.h` is the same for libdlf."""
+"""Constants of the formats that several modules use, see docs/format.md. `formats.h` has the same for libdlf."""
 
 FILE_VERSION = 1  # of the .dlf format
 BUNDLE_FORMAT = "dlf-bundle"
@@ -15,5 +15,5 @@ STAGES = ENCODER_STAGES + DECODER_STAGES
 
 
 def tiles(height: int, width: int) -> tuple[int, int]:
-    """The tiles down and across that cover an image of `height` x `width` pixels."""
+    """Return how many tiles, down and across, cover an image of `height` x `width` pixels."""
     return -(-height // TILE), -(-width // TILE)

@@ -1,8 +1,8 @@
-"""The native entropy core (libdlf) in Python: container, tokens, and the entropy model of a bundle.
+"""Python binding of the native entropy core (libdlf): the .dlf container, its tokens, and a bundle's entropy model.
 
-Everything here goes through `dlf.h`, the header that C programs use. Arrays are NumPy's; H and W are those of the detail map
-(8 for each 256-pixel tile). Refusals are raised as the classes of `dlf.runtime.errors`; messages do not name a file, since
-none is known here.
+It calls the functions of `dlf.h`, the header that C programs use. Arrays are NumPy's. H and W are the height and width of the
+detail map: 8 for each tile of 256 pixels. Errors are raised as the classes of `dlf.runtime.errors`; their messages name no
+file, because the functions get bytes.
 """
 
 import ctypes
@@ -34,7 +34,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class FileInfo:
-    """The header of a .dlf file, and how many bytes its parts take; they follow each other in the order given here."""
+    """The header of a .dlf file, and the sizes in bytes of its parts, in the order of the file."""
 
     width: int
     height: int
@@ -77,17 +77,17 @@ class _EntropyInfo(ctypes.Structure):
 
 
 def library_path() -> Path:
-    """Where the installed libdlf.so is. Raises FileNotFoundError if the package is not installed."""
+    """Return the path of the installed libdlf.so. Raises FileNotFoundError if the package is not installed."""
     return _installed("lib/libdlf.so")
 
 
 def include_path() -> Path:
-    """The folder of the installed dlf.h. Raises FileNotFoundError if the package is not installed."""
+    """Return the folder of the installed dlf.h. Raises FileNotFoundError if the package is not installed."""
     return _installed("include/dlf.h").parent
 
 
 def _installed(name: str) -> Path:
-    # An editable install keeps Python files in the source tree and built files elsewhere, so __file__ does not lead there;
+    # An editable install keeps Python files in the source tree and built files elsewhere, so __file__ does not tell where;
     # the distribution's list of files does.
     try:
         files = metadata.files("dlf") or []
@@ -133,7 +133,7 @@ def _library() -> ctypes.CDLL:
 
 
 def version() -> str:
-    """The library's version."""
+    """Return the library's version."""
     text: bytes = _library().dlf_version()
     return text.decode()
 
@@ -148,7 +148,7 @@ def _check(result: int, message: str | None = None) -> None:
 
 
 def _take(out: ctypes.c_void_p, size: ctypes.c_size_t) -> bytes:
-    """The bytes of a buffer of the library, which is released."""
+    """Copy the bytes of a buffer that the library allocated, and release it."""
     try:
         return ctypes.string_at(out, size.value)
     finally:
@@ -167,7 +167,7 @@ def parse_file(data: bytes, limits: Limits | None = None) -> FileInfo:
     """Read the header of a .dlf file and check what can be checked without a model.
 
     Raises NotDLFError, UnsupportedVersionError, TruncatedError, SizeLimitError, TokensMissingError, ChecksumError, and
-    InvalidArgumentError for data that are no bytes.
+    InvalidArgumentError if `data` is not bytes.
     """
     _require(isinstance(data, bytes), f"a .dlf file is given as its bytes, not as {type(data).__name__}; read it first")
     limits = limits or Limits()
@@ -183,7 +183,7 @@ def parse_file(data: bytes, limits: Limits | None = None) -> FileInfo:
 
 
 def _refusal(kind: type[errors.DLFError], data: bytes, info: FileInfo, limits: Limits) -> str | None:
-    """What was found in a refused file, and what to do."""
+    """Return the message for a refused file: what is wrong with it, and what to do."""
     size = f"{info.width}x{info.height}"
     incomplete = "it is incomplete, so copy or download it again"
     if kind is errors.NotDLFError:
@@ -245,7 +245,7 @@ def write_file(
 
 
 def unpack_tokens(data: bytes, info: FileInfo) -> NDArray[np.uint16]:
-    """The tokens of a file that `parse_file` described as `info`: (tiles, 32), in tile order."""
+    """Return the tokens (tiles, 32), in tile order, of a file; `info` is what `parse_file` returned for it."""
     packed = data[info.header_bytes : info.header_bytes + info.token_bytes]
     _require(
         len(packed) == info.token_bytes, f"{len(packed)} bytes of tokens, not {info.token_bytes}: not the file that was parsed"
@@ -256,7 +256,7 @@ def unpack_tokens(data: bytes, info: FileInfo) -> NDArray[np.uint16]:
 
 
 def detail_stream(data: bytes, info: FileInfo) -> bytes:
-    """The detail stream of a file that `parse_file` described as `info`."""
+    """Return the detail stream of a file; `info` is what `parse_file` returned for it."""
     start = info.header_bytes + info.token_bytes
     return data[start : start + info.detail_bytes]
 
@@ -273,15 +273,17 @@ class EntropyModel:
         codebook_dim: length of an entry.
         token_bits: bits of a token in a file.
         cdfs: number of CDFs.
-        isa: what the prior runs on, "scalar", "avx2", "avx512" or "neon". Results do not depend on it. The processor's best;
-            the environment variable DLF_ISA forces one.
-        fingerprint: 16 bits that a .dlf file carries, the first two bytes of the data's SHA-256; as in `f"{fingerprint:04x}"`.
+        isa: the instruction set that the prior uses, "scalar", "avx2", "avx512" or "neon": the fastest that the processor has,
+            or the one that the environment variable DLF_ISA names. Results do not depend on it.
+        fingerprint: 16 bits that identify the model in a .dlf file: the first two bytes of the data's SHA-256. It is shown as
+            `f"{fingerprint:04x}"`.
     """
 
     def __init__(self, data: bytes) -> None:
         """Read the content of an `entropy.bin`.
 
-        Raises BundleForeignError, BundleBrokenError, and InvalidArgumentError where DLF_ISA asks for what is not there.
+        Raises BundleForeignError, BundleBrokenError, and InvalidArgumentError if the processor lacks the instruction set that
+        DLF_ISA names.
         """
         self._handle = ctypes.c_void_p()
         result = _library().dlf_entropy_open(data, len(data), self._handle)
@@ -303,7 +305,9 @@ class EntropyModel:
         self.fingerprint = int.from_bytes(hashlib.sha256(data).digest()[:2], "big")
 
     def vq_lookup(self, z: NDArray[np.float32]) -> NDArray[np.uint16]:
-        """Tokens (tiles, 32) of a latent z (tiles, codebook_dim, 32): the nearest codebook entry in angle, the lowest of equals.
+        """Return the tokens (tiles, 32) of a latent z (tiles, codebook_dim, 32).
+
+        A token is the index of the codebook entry nearest in angle; of equally near ones, the lowest.
 
         Raises InvalidArgumentError if z has another shape or is not finite.
         """
@@ -314,9 +318,9 @@ class EntropyModel:
         return tokens
 
     def vq_embed(self, tokens: NDArray[np.uint16]) -> NDArray[np.float32]:
-        """The unit vectors (tiles, codebook_dim, 32) of tokens (tiles, 32).
+        """Return the unit vectors (tiles, codebook_dim, 32) of tokens (tiles, 32).
 
-        Raises StreamCorruptError for a token that the codebook does not have.
+        Raises StreamCorruptError if a token is not in the codebook.
         """
         tokens = _array(tokens, np.uint16, "tokens", (None, TOKENS_PER_TILE))
         z_hat = np.empty((len(tokens), self.codebook_dim, TOKENS_PER_TILE), np.float32)
@@ -359,7 +363,7 @@ class EntropyModel:
         return _take(out, size)
 
     def decode_detail(self, data: bytes, height: int, width: int) -> NDArray[np.float32]:
-        """y_hat (C, height, width) of a detail stream.
+        """Return y_hat (C, height, width), decoded from a detail stream.
 
         Raises TruncatedError, TrailingBytesError, StreamCorruptError.
         """
@@ -370,7 +374,7 @@ class EntropyModel:
         return y_hat
 
     def rans_encode(self, symbols: NDArray[np.int32], indexes: NDArray[np.int16]) -> bytes:
-        """The stream of symbols (at most 2^20 in size), each coded with the CDF of its index; index -1 is not coded.
+        """Return the stream of symbols in -2^20..2^20, each coded with the CDF of its index. Those of index -1 are not coded.
 
         Raises InvalidArgumentError.
         """
@@ -382,7 +386,7 @@ class EntropyModel:
         return _take(out, size)
 
     def rans_decode(self, data: bytes, indexes: NDArray[np.int16]) -> NDArray[np.int32]:
-        """The inverse of `rans_encode`; symbols of index -1 are 0.
+        """Decode a stream of `rans_encode`. Symbols of index -1 are 0.
 
         Raises InvalidArgumentError, TruncatedError, TrailingBytesError, StreamCorruptError.
         """
@@ -393,11 +397,11 @@ class EntropyModel:
         return symbols
 
     def rans_decoder(self, data: bytes) -> "RansDecoder":
-        """Begin to decode a stream piece by piece. Raises TruncatedError, StreamCorruptError."""
+        """Return a decoder that decodes a stream in several calls. Raises TruncatedError, StreamCorruptError."""
         return RansDecoder(self, data)
 
     def prior_step(self, step: int, r: NDArray[np.int32]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-        """CDF indexes (-1: not coded) and means (in 1/256), both (C, H, W), of step 0 to 3 of the four-part prior.
+        """Return CDF indexes (-1: not coded) and means (in 1/256), both (C, H, W), of step 0 to 3 of the four-part prior.
 
         `r` (C, H, W) is the reconstruction so far in 1/256, 0 where nothing is coded yet; at step 0 only its shape matters.
         """
@@ -413,9 +417,9 @@ class EntropyModel:
 
 
 class RansDecoder:
-    """Decodes a stream piece by piece, where one step's symbols tell the next one's indexes; see `EntropyModel.rans_decoder`.
+    """Decodes a stream in several calls, for steps whose indexes depend on the symbols before; see `EntropyModel.rans_decoder`.
 
-    Not for use by several threads at a time. No symbol may be trusted before `finish` has returned.
+    Not for use by several threads at a time. The symbols are only known to be valid once `finish` has returned.
     """
 
     def __init__(self, model: EntropyModel, data: bytes) -> None:
@@ -427,9 +431,9 @@ class RansDecoder:
         weakref.finalize(self, _library().dlf_rans_decoder_free, self._handle)
 
     def get(self, indexes: NDArray[np.int16]) -> NDArray[np.int32]:
-        """The next symbols, one for each CDF index; those of index -1 are 0.
+        """Return the next symbols, one for each CDF index; those of index -1 are 0.
 
-        Raises InvalidArgumentError, TruncatedError, StreamCorruptError; the decoder is of no use after that.
+        Raises InvalidArgumentError, TruncatedError, StreamCorruptError. After an error the decoder cannot be used again.
         """
         indexes = _array(indexes, np.int16, "indexes", (None,))
         symbols = np.empty(indexes.shape, np.int32)
@@ -452,7 +456,7 @@ def _stream_refusal(result: int) -> str | None:
 
 
 def _array(values: NDArray[Any], dtype: type[Any], name: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
-    """`values`, dense; refuses another dtype or shape. None in `shape` is any length."""
+    """Return `values` in C order. Raises InvalidArgumentError for another dtype or shape; None in `shape` is any length."""
     array = np.asarray(values)
     _require(array.dtype == dtype, f"{name} is an array of {array.dtype}, not {np.dtype(dtype)}")
     fits = array.ndim == len(shape) and all(due in (None, there) for due, there in zip(shape, array.shape, strict=True))

@@ -1,6 +1,6 @@
-"""What `dlf doctor` finds out: what is installed and there, what would be used and why, and whether it computes what it should.
+"""The report of `dlf doctor`: what is installed, what would be used and why, and whether it computes correctly.
 
-Nothing here raises for what it finds: a missing backend or a broken bundle is a check that failed.
+A missing backend or a broken bundle raises no error here: it is a failed check of the report.
 """
 
 import os
@@ -25,7 +25,7 @@ from dlf.runtime.gpu.engines import Engine, EngineCache
 
 @dataclass
 class Report:
-    """All that was found.
+    """What `examine` found.
 
     Attributes:
         dlf, python, system: versions.
@@ -35,11 +35,11 @@ class Report:
         gpus: the NVIDIA GPUs.
         model: the path asked for; and if it could be opened, the bundle's folder, name, fingerprint and precision, and the reason
             of the choice.
-        backends: backend -> what it lacks, in words; None if it can be used.
+        backends: backend -> why it cannot be used; None if it can.
         backend: the one in use, its name, the reason of the choice, its device, precision and versions; None if there is none.
         engines: the cached TensorRT engines, each with its stage, precision, library, version, gpu, bytes and path.
-        engine_folder: where they are.
-        checks: the self-test, in its order.
+        engine_folder: the folder of the cached engines.
+        checks: the results of the self-test, in the order of its checks.
     """
 
     dlf: str
@@ -63,7 +63,7 @@ class Report:
 
 
 def examine(model: str | os.PathLike[str] | None = None, backend: str | None = None, threads: int | None = None) -> Report:
-    """Look at everything, and test a bundle on a backend; by default, as in `dlf.Codec`, the built-in model on the best.
+    """Examine the installation, and test a bundle on a backend; the defaults are those of `dlf.Codec`.
 
     Raises:
         InvalidArgumentError: there is no backend of that name, or `threads` is below 1.

@@ -1,4 +1,4 @@
-"""The doctor's report for people."""
+"""Print the doctor's report on a terminal."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,7 +8,7 @@ from dlf.runtime.doctor import Report
 
 
 def show(report: Report, console: Console) -> None:
-    """Print what is there, what would be used, and how the self-test went."""
+    """Print what is installed, what would be used, and the results of the self-test."""
     facts = Table.grid(padding=(0, 2))
     for name, fact in _facts(report):
         facts.add_row(f"[bold]{name}[/]", escape(fact))
