@@ -1,4 +1,4 @@
-"""Write a bundle: the stages' graphs, the entropy model, and the manifest that vouches for them."""
+"""Write a bundle: the stages' graphs, the entropy model, and the manifest with their hashes."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ MAX_PRIOR_COST = 0.01
 
 
 def prior_cost(model: DLF, entropy: EntropyModel, sample: Sample) -> dict[str, int]:
-    """Bytes of the detail streams of an analysis sample, coded with the authors' float prior and with the integer one."""
+    """Return the bytes of an analysis sample's detail streams with the authors' float prior, and with the integer prior."""
     _, y = sample.outputs
     quantised = model.hybrid_codec.quantize_feat.quantise(y)
     bytes_float = bytes_integer = 0
@@ -46,13 +46,13 @@ def prior_cost(model: DLF, entropy: EntropyModel, sample: Sample) -> dict[str, i
 def write_bundle(
     model: DLF, output: Path, name: str, *, half_weights: bool = False, progress: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Export a model to the bundle `output`, which appears whole or not at all; an older bundle there is replaced.
+    """Export a model to the bundle `output`, which is written whole or not at all; it replaces a bundle that is there.
 
-    With `half_weights` the model's weights are rounded to float16, and stored so: half the size on disk, while everything is
-    still computed in float32. `progress` is told of each step.
+    With `half_weights` the model's weights are rounded to float16 and stored in it, which halves the size on disk; the stages
+    still compute in float32. `progress` is called with the name of each step.
 
     Raises:
-        ExportError: a stage or the integer prior does not do what the model does, or a weight is too large for float16;
+        ExportError: a stage or the integer prior does not give what the model gives, or a weight is too large for float16;
             nothing is written.
     """
     if half_weights:
@@ -63,7 +63,7 @@ def write_bundle(
 
 @contextmanager
 def writing(output: Path) -> Iterator[Path]:
-    """An empty folder to fill; if that goes well it becomes `output`, in place of what is there, and else it disappears."""
+    """Give an empty folder to the block. It replaces `output` when the block ends, and is deleted if the block raises."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary) / "bundle"
@@ -132,10 +132,10 @@ def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Cal
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The versions of packages, as a manifest names them."""
+    """Return the versions of packages for the manifest."""
     return {package: version(package) for package in packages}
 
 
 def vouch(file: Path) -> dict[str, object]:
-    """A file's entry in the manifest."""
+    """Return a file's entry in the manifest: its size in bytes and its SHA-256."""
     return {"bytes": file.stat().st_size, "sha256": file_sha256(file)}

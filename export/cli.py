@@ -51,7 +51,7 @@ class Options:
     precision: Annotated[Precision, typer.Option(help="What the stages compute in.")] = "fp32"
     photographs: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Photographs to hold a lower precision against fp32 on. By default scikit-learn's."),
+        typer.Option(metavar="FOLDER", help="Photographs to compare a lower precision with fp32 on. By default scikit-learn's."),
     ] = None
     calibration: Annotated[
         Path | None,
@@ -86,8 +86,8 @@ class Options:
 def export(options: Options) -> None:
     """Export a DLF checkpoint to a bundle: one ONNX graph a stage, and the entropy model in integers.
 
-    Each stage is compared with PyTorch, and the integer prior with the float one; a bundle of lower precision is held against
-    the fp32 one on photographs. A bundle that fails is not written.
+    Each stage is compared with PyTorch, and the integer prior with the float one; a bundle of lower precision is compared
+    with the fp32 one on photographs. A bundle that fails is not written.
     """
     source, output = options.source, options.output
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
@@ -131,7 +131,7 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
     from dlf.export.bundle import write_bundle
     from dlf.export.checkpoint import load_checkpoint
 
-    # What the exporter warns of (axes that share a name, absent torchvision) concerns nobody here.
+    # The exporter's warnings (axes that share a name, absent torchvision) are of no use to the user.
     warnings.filterwarnings("ignore", module="torch|copyreg")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     source, output = options.source, options.output

@@ -1,12 +1,12 @@
-"""A stage's fp32 graph as a strongly typed fp16 graph: every tensor has its type, and every change of type is a Cast.
+"""Convert a stage's fp32 graph to a strongly typed fp16 graph, in which a Cast marks every change of type.
 
-TensorRT has no fp16 switch any more; it computes each node in the types that the graph gives it. They are chosen here:
+TensorRT no longer has an fp16 switch: it computes each node in the types that the graph declares. They are chosen here:
 
 - Convolutions and matrix products (linear layers, attention) are fp16, and their weights are stored in fp16.
-- Normalisation, softmax and other functions are fp32, and their parameters stay as they are.
-- Sums, products and simple activations are fp16 where all that is computed before them is fp16, else fp32. The residual sums of
-  a transformer are fp32: they outgrow what each block adds to them.
-- What only moves data (reshape, slice, ...) keeps the type it meets, or is fp16 where nothing but fp16 is made of it.
+- Normalisation, softmax and other functions are fp32, and their parameters are not changed.
+- Sums, products and simple activations are fp16 if all their computed inputs are fp16, else fp32. The residual sums of
+  a transformer are fp32: they grow much larger than what each block adds to them.
+- Operators that only move data (reshape, slice, ...) keep the type of their input, or are fp16 if only fp16 nodes read them.
 
 The inputs and outputs of a stage stay fp32.
 """
@@ -31,7 +31,7 @@ HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 
 LAYERS = {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"}
 POINTWISE = {"Abs", "Add", "Clip", "Div", "LeakyRelu", "Max", "Min", "Mul", "Neg", "Relu", "Sub"}
-# These give values that they are given, so that it is one whether they are rounded before or after.
+# These only copy values, so rounding before and after them gives the same.
 MOVEMENT = {
     *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherND", "Identity", "Pad", "Reshape", "Resize", "Slice"),
     *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
@@ -39,7 +39,7 @@ MOVEMENT = {
 
 
 def prepare(bundle: Path, photographs: Sequence[Pixels]) -> Converter:
-    """The converter to fp16; it needs neither the bundle nor photographs to prepare for."""
+    """Return the converter to fp16, which needs neither the bundle nor photographs."""
     return convert
 
 
@@ -56,7 +56,7 @@ def convert(source: Path, target: Path, keep: Collection[str]) -> None:
 
 
 def save(model: onnx.ModelProto, target: Path) -> None:
-    """Write a stage to `target`, in place of what is there, and its weights beside it in `<target>.data`."""
+    """Write a stage to `target`, replacing a file that is there, and its weights beside it in `<target>.data`."""
     data = target.with_name(f"{target.name}.data")
     data.unlink(missing_ok=True)  # onnx would append to it
     onnx.save(model, target, save_as_external_data=True, location=data.name, size_threshold=512)
@@ -81,7 +81,7 @@ def typed_inputs(node: NodeProto, opset: int) -> Iterator[int]:
 
 
 def to_half(model: onnx.ModelProto, types: Mapping[str, int], keep: Collection[str] = ()) -> None:
-    """Convert a model in place; all that it computes is fp32, while weights may be stored in fp16, each behind a Cast.
+    """Convert an fp32 model in place. Its weights may be stored in fp16, each followed by a Cast.
 
     Args:
         model: with its weights loaded.
@@ -100,7 +100,7 @@ def to_half(model: onnx.ModelProto, types: Mapping[str, int], keep: Collection[s
 
 
 def _take_weights(graph: GraphProto) -> dict[str, TensorProto]:
-    """Take the float weights out of a graph, by the names that fp32 nodes know them by; those stored in fp16 lose their Cast."""
+    """Remove the float weights from a graph and return them by the names that fp32 nodes use, without the Casts of fp16 ones."""
     weights = {weight.name: weight for weight in graph.initializer if weight.data_type in (FLOAT, HALF)}
     others = [weight for weight in graph.initializer if weight.name not in weights]
     casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in weights]
@@ -113,7 +113,7 @@ def _take_weights(graph: GraphProto) -> dict[str, TensorProto]:
 
 
 def _choose(graph: GraphProto, floats: Mapping[str, list[int]], weights: Collection[str], keep: Collection[str]) -> set[str]:
-    """Which nodes, by the name of their first output, are to be fp16."""
+    """Return which nodes, by the name of their first output, become fp16."""
     readers: dict[str, list[NodeProto]] = defaultdict(list)
     for node in graph.node:
         for i in floats.get(node.output[0], ()):
@@ -151,9 +151,9 @@ def _choose(graph: GraphProto, floats: Mapping[str, list[int]], weights: Collect
 def _rewrite(
     graph: GraphProto, floats: Mapping[str, list[int]], weights: Mapping[str, TensorProto], half: Collection[str]
 ) -> None:
-    """Give the chosen nodes fp16 inputs and outputs, and put a Cast where a tensor is wanted in a type that it is not there in.
+    """Give the chosen nodes fp16 inputs and outputs, and insert a Cast where a node needs a tensor in another type.
 
-    What is called x in the fp32 graph is called x.half in fp16.
+    The fp16 form of the tensor x is called x.half.
     """
     nodes: list[NodeProto] = []
     present: set[tuple[str, int]] = {(entry.name, FLOAT) for entry in graph.input}

@@ -1,8 +1,8 @@
 """The parity gate: how much a bundle of lower precision differs from the fp32 bundle that it is made from, on real photographs.
 
-The fp32 bundle runs once. Then each stage of the other is given what the fp32 stage was given, and all of them together encode
-the photographs and decode the fp32 bundle's files. They run as `dlf.export.emulation` makes them, so that every fp16 tensor is
-really rounded to fp16, on any machine.
+The fp32 bundle runs once. Then each stage of the other bundle gets the inputs of the fp32 stage, and all of them together
+encode the photographs and decode the fp32 bundle's files. They run in the form that `dlf.export.emulation` writes, which rounds
+every fp16 tensor to fp16 on any machine.
 """
 
 import math
@@ -35,7 +35,7 @@ LARGEST_HALF = 65504.0
 
 @dataclass(frozen=True)
 class Bars:
-    """What lower precision must keep to."""
+    """The limits that a bundle of lower precision must pass."""
 
     headroom: float = 4.0  # 65504 over the largest magnitude of each fp16 tensor, at least
     psnr: float = 45.0  # dB between what the two bundles decode the same file to, at least, for every photograph
@@ -57,7 +57,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class StageFigures:
-    """How a stage of lower precision differs when it is given what the fp32 stage was given; the worst of the photographs."""
+    """How far a stage of lower precision differs from fp32 on equal inputs; the worst of the photographs."""
 
     error: dict[str, float]  # of each output: largest deviation over largest magnitude
     noise: float  # RMS of the deviation over RMS, of the worst output
@@ -66,7 +66,7 @@ class StageFigures:
 
 @dataclass(frozen=True)
 class _Coded:
-    """What the entropy core makes of an analysis."""
+    """The result of the entropy core on an output of the analysis."""
 
     latents: Arrays  # z_hat and y_hat, as synthesis takes them
     tokens: NDArray[np.uint16]
@@ -76,7 +76,7 @@ class _Coded:
 
 @dataclass(frozen=True)
 class _Sample:
-    """A photograph, and what the fp32 bundle makes of it."""
+    """A photograph, and the results of the fp32 bundle on it."""
 
     pixels: Pixels
     inputs: dict[str, Arrays]  # of each stage
@@ -87,7 +87,7 @@ class _Sample:
 
 
 class Gate:
-    """The fp32 bundle's run over photographs, for others to be compared with.
+    """Runs the fp32 bundle on photographs, and compares bundles of lower precision with it.
 
     Args:
         reference: the fp32 bundle.
@@ -95,7 +95,7 @@ class Gate:
         threads: CPU threads.
 
     Raises:
-        ExportError: the weights of LPIPS cannot be had.
+        ExportError: the weights of LPIPS cannot be fetched.
     """
 
     def __init__(self, reference: Path, photographs: Sequence[Pixels], threads: int) -> None:
@@ -143,7 +143,7 @@ class Gate:
         return StageFigures(error, noise, headroom)
 
     def compare(self, emulated: Mapping[str, Path]) -> list[dict[str, float]]:
-        """Run all stages, as `emulate` wrote them, from photograph to file to picture.
+        """Encode and decode the photographs with all stages, as `emulate` wrote them.
 
         Returns for each photograph its `width` and `height`; the share of `tokens` and of `symbols` that change, and the
         relative change of the file's `bytes`; `psnr` (dB), between what both bundles decode the fp32 bundle's file to; and
@@ -212,13 +212,13 @@ class Gate:
 
 
 def psnr(a: Pixels, b: Pixels) -> float:
-    """In dB; infinite where they are equal."""
+    """Return the peak signal-to-noise ratio in dB; infinite for equal pictures."""
     error = np.mean((a.astype(np.float64) - b) ** 2)
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
 def load_photographs(folder: Path | None) -> list[Pixels]:
-    """The photographs of a folder, by default the two that scikit-learn ships.
+    """Load the photographs of a folder, by default the two that scikit-learn ships.
 
     Raises:
         ExportError: there are none, or scikit-learn is not installed.
@@ -236,5 +236,5 @@ def load_photographs(folder: Path | None) -> list[Pixels]:
 
 
 def _worst(a: float, b: float | np.floating) -> float:
-    """The larger of two, or NaN if one is NaN."""
+    """Return the larger of two numbers, or NaN if one is NaN."""
     return float(np.maximum(a, b))

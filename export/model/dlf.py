@@ -1,4 +1,4 @@
-"""The whole model, cut where the codec cuts it: analysis | VQ, SQ and their entropy coding | synthesis, adaptor, generator."""
+"""The whole model, divided as in the codec: analysis | VQ, SQ and their entropy coding | synthesis, adaptor, generator."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The encoder: a ViT over the patches of each tile, a detail branch over the whole map, and where they meet."""
+"""The encoder: a ViT over the patches of each tile, a detail branch over the whole map, and the transforms that join them."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The interactive transform (IT): where the semantic tokens and the detail map of a tile read each other."""
+"""The interactive transform (IT): joint attention of the semantic tokens and the detail map of a tile."""
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ class InteractiveTransform(nn.Module):
 
 
 class DetailBlocks(nn.Sequential):
-    """What the detail map goes through after each interactive transform: two Swin and two ConvNeXt blocks."""
+    """The blocks that process the detail map after each interactive transform: two Swin and two ConvNeXt blocks."""
 
     def __init__(self, width: int) -> None:
         super().__init__(SwinRun(width, 2, first=1), ConvNeXtBlock(width), ConvNeXtBlock(width))

@@ -1,1 +1,1 @@
-"""Perceptual distances and the networks that they take, for training, the parity gate and the benchmarks."""
+"""Perceptual distances and the networks that they use, for training, the parity gate and the benchmarks."""

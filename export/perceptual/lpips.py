@@ -1,7 +1,7 @@
 """LPIPS on AlexNet and VGG16 (Zhang et al., CVPR 2018, version 0.1), as a training loss and as a metric.
 
-For training, the same features also give a distance of texture: whether each channel has the mean and the spread that it should,
-wherever in the picture. LPIPS compares place by place, and what it cannot place it leaves blurred or fills with a pattern.
+For training, the same features also give a distance of texture, which compares each channel's mean and standard deviation over
+the picture. LPIPS alone compares position by position, and training with it blurs fine texture or replaces it by a pattern.
 """
 
 from typing import Literal, NamedTuple
@@ -75,7 +75,7 @@ class LPIPS(nn.Module):
         return self.compare(x, y).lpips
 
     def compare(self, x: Tensor, y: Tensor, texture: bool = False) -> "Distances":
-        """The distance of `forward`, and that of texture if it is asked for."""
+        """Return the distance of `forward`, and that of texture if it is asked for."""
         with torch.no_grad():
             reference = self.features((x - self.shift) / self.scale)
         lpips, textures = torch.zeros(len(x)), torch.zeros(len(x))
@@ -95,7 +95,7 @@ class Distances(NamedTuple):
 
 
 def _texture(a: Tensor, b: Tensor, steady: float = 1e-2) -> Tensor:
-    """1 less the likeness of means, plus 1 less that of standard deviations, of each channel; the mean over channels."""
+    """Return the mean over channels of (1 - similarity of means) + (1 - similarity of standard deviations)."""
     (variance_a, mean_a), (variance_b, mean_b) = (torch.var_mean(x, (2, 3), correction=0) for x in (a, b))
     means = (2 * mean_a * mean_b + steady) / (mean_a.square() + mean_b.square() + steady)
     variance_a, variance_b = variance_a + steady, variance_b + steady

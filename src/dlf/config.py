@@ -1,4 +1,4 @@
-"""Where the native library lies: `python -m dlf.config --cflags --libs` prints what a C build needs."""
+"""The paths of the native library: `python -m dlf.config --cflags --libs` prints what a C build needs."""
 
 import argparse
 from importlib.util import find_spec
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _openvino() -> str | None:
-    """Where the wheel from PyPI keeps libopenvino_c; None without it."""
+    """Return the path of libopenvino_c in the wheel from PyPI; None if the wheel is not installed."""
     package = find_spec("openvino")
     return str(Path(package.origin).parent / "libs") if package and package.origin else None
 
