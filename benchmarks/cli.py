@@ -225,7 +225,7 @@ def bench(options: Options) -> None:
 
 
 def _run(settings: "Settings", kept: "ProgressFile") -> "Outcome":
-    """Run, with a bar on a terminal; a refusal or an interruption ends the command."""
+    """Run the measurements, with a progress bar on a terminal; a DLFError or an interruption ends the command."""
     from dlf.benchmarks.run import Progress as Tell
     from dlf.benchmarks.run import run
 
@@ -271,7 +271,7 @@ def _split(names: str) -> list[str]:
 
 
 def _names(given: str, known: tuple[str, ...], option: str) -> list[str]:
-    """The names of a list, each known and given once."""
+    """Split a list of names and remove repeats. Raises typer.BadParameter for an unknown name."""
     found = list(dict.fromkeys(_split(given)))
     for name in found:
         if name not in known:
