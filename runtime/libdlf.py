@@ -1,16 +1,17 @@
-"""Python binding of the native entropy core (libdlf): the .dlf container, its tokens, and a bundle's entropy model.
+"""Python binding of libdlf: the .dlf file, the entropy model, and the reader of bundles.
 
-It calls the functions of `dlf.h`, the header that C programs use. Arrays are NumPy's. H and W are the height and width of the
-detail map: 8 for each tile of 256 pixels. Errors are raised as the classes of `dlf.runtime.errors`; their messages name no
-file, because the functions get bytes.
+It calls the functions of `dlf.h`, the header that C programs use; `libdlf_abi` declares them. Arrays are NumPy's. H and W are
+the height and width of the detail map: 8 for each tile of 256 pixels. Errors are raised as the classes of `dlf.runtime.errors`;
+messages about .dlf files and entropy models name no file, because the functions get bytes.
 """
 
 import ctypes
 import hashlib
+import json
 import math
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -20,8 +21,10 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.runtime import errors
-from dlf.runtime.formats import FILE_VERSION, TOKENS_PER_TILE, tiles
+from dlf.runtime import errors, libdlf_abi
+from dlf.runtime.formats import TOKENS_PER_TILE, tiles
+
+MESSAGE_BYTES = 512  # of a refusal of a .dlf file
 
 
 @dataclass(frozen=True)
@@ -49,33 +52,6 @@ class FileInfo:
     checksum_bytes: int
 
 
-class _Limits(ctypes.Structure):
-    _fields_ = (
-        ("struct_size", ctypes.c_size_t),
-        ("max_pixels", ctypes.c_uint64),
-        ("max_side", ctypes.c_uint32),
-    )
-
-
-class _FileInfo(ctypes.Structure):
-    _fields_ = (
-        ("struct_size", ctypes.c_size_t),
-        *(
-            (name, ctypes.c_uint32)
-            for name in ("width", "height", "version", "fingerprint", "token_bits", "has_checksum", "tiles")
-        ),
-        *((name, ctypes.c_size_t) for name in ("header_bytes", "token_bytes", "detail_bytes", "checksum_bytes")),
-    )
-
-
-class _EntropyInfo(ctypes.Structure):
-    _fields_ = (
-        ("struct_size", ctypes.c_size_t),
-        *((name, ctypes.c_uint32) for name in ("channels", "codebook_size", "codebook_dim", "token_bits", "cdfs")),
-        ("isa", ctypes.c_char_p),
-    )
-
-
 def library_path() -> Path:
     """Return the path of the installed libdlf.so. Raises FileNotFoundError if the package is not installed."""
     return _installed("lib/libdlf.so")
@@ -100,46 +76,19 @@ def _installed(name: str) -> Path:
 
 
 @cache
-def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(library_path()))
-    pointer, size, uint32 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32
-    out, out_size = ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_size_t)
-    signatures: dict[str, tuple[Any, Sequence[Any]]] = {
-        "dlf_version": (ctypes.c_char_p, ()),
-        "dlf_result_string": (ctypes.c_char_p, (ctypes.c_int,)),
-        "dlf_free": (None, (pointer,)),
-        "dlf_file_parse": (ctypes.c_int, (ctypes.c_char_p, size, ctypes.POINTER(_Limits), ctypes.POINTER(_FileInfo))),
-        "dlf_file_write": (ctypes.c_int, (ctypes.POINTER(_FileInfo), pointer, ctypes.c_char_p, size, out, out_size)),
-        "dlf_tokens_unpack": (ctypes.c_int, (ctypes.c_char_p, size, uint32, pointer)),
-        "dlf_entropy_open": (ctypes.c_int, (ctypes.c_char_p, size, out)),
-        "dlf_entropy_free": (None, (pointer,)),
-        "dlf_entropy_get_info": (None, (pointer, ctypes.POINTER(_EntropyInfo))),
-        "dlf_vq_lookup": (ctypes.c_int, (pointer, pointer, size, pointer)),
-        "dlf_vq_embed": (ctypes.c_int, (pointer, pointer, size, pointer)),
-        "dlf_detail_encode": (ctypes.c_int, (pointer, pointer, uint32, uint32, pointer, out, out_size)),
-        "dlf_detail_decode": (ctypes.c_int, (pointer, ctypes.c_char_p, size, uint32, uint32, pointer)),
-        "dlf_rans_encode": (ctypes.c_int, (pointer, pointer, pointer, size, out, out_size)),
-        "dlf_rans_decode": (ctypes.c_int, (pointer, ctypes.c_char_p, size, pointer, size, pointer)),
-        "dlf_rans_decoder_open": (ctypes.c_int, (pointer, ctypes.c_char_p, size, out)),
-        "dlf_rans_decoder_get": (ctypes.c_int, (pointer, pointer, size, pointer)),
-        "dlf_rans_decoder_finish": (ctypes.c_int, (pointer,)),
-        "dlf_rans_decoder_free": (None, (pointer,)),
-        "dlf_prior_step": (ctypes.c_int, (pointer, ctypes.c_int, pointer, uint32, uint32, pointer, pointer)),
-    }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
+def library() -> ctypes.CDLL:
+    """The opened libdlf, declared as in `libdlf_abi`."""
+    return libdlf_abi.declare(ctypes.CDLL(str(library_path())))
 
 
 def version() -> str:
     """Return the library's version."""
-    text: bytes = _library().dlf_version()
+    text: bytes = library().dlf_version()
     return text.decode()
 
 
 def _fail(result: int, message: str | None = None) -> NoReturn:
-    raise errors.BY_CODE[result](message or _library().dlf_result_string(result).decode())
+    raise errors.BY_CODE[result](message or library().dlf_result_string(result).decode())
 
 
 def _check(result: int, message: str | None = None) -> None:
@@ -152,7 +101,7 @@ def _take(out: ctypes.c_void_p, size: ctypes.c_size_t) -> bytes:
     try:
         return ctypes.string_at(out, size.value)
     finally:
-        _library().dlf_free(out)
+        library().dlf_free(out)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -171,40 +120,12 @@ def parse_file(data: bytes, limits: Limits | None = None) -> FileInfo:
     """
     _require(isinstance(data, bytes), f"a .dlf file is given as its bytes, not as {type(data).__name__}; read it first")
     limits = limits or Limits()
-    raw = _FileInfo(struct_size=ctypes.sizeof(_FileInfo))
+    raw, message = libdlf_abi.FileInfo(), ctypes.create_string_buffer(MESSAGE_BYTES)
     # Limits above the C types' range are no limits: the format's own largest image is below both.
-    native = _Limits(ctypes.sizeof(_Limits), min(limits.max_pixels, 2**64 - 1), min(limits.max_side, 2**32 - 1))
-    result = _library().dlf_file_parse(data, len(data), native, raw)
+    native = libdlf_abi.Limits(max_pixels=min(limits.max_pixels, 2**64 - 1), max_side=min(limits.max_side, 2**32 - 1))
+    _check(library().dlf_file_parse(data, len(data), native, raw, message, len(message)), message.value.decode())
     values = {name: getattr(raw, name) for name in FileInfo.__dataclass_fields__}
-    info = FileInfo(**{**values, "has_checksum": bool(raw.has_checksum)})
-    if result:
-        _fail(result, _refusal(errors.BY_CODE[result], data, info, limits))
-    return info
-
-
-def _refusal(kind: type[errors.DLFError], data: bytes, info: FileInfo, limits: Limits) -> str | None:
-    """Return the message for a refused file: what is wrong with it, and what to do."""
-    size = f"{info.width}x{info.height}"
-    incomplete = "it is incomplete, so copy or download it again"
-    if kind is errors.NotDLFError:
-        if not info.version:
-            return f"it starts with byte 0x{data[0]:02X}, not with 0xDF, so it is not a .dlf file"
-        return "its header does not spell an image size, so it is damaged or not a .dlf file"
-    if kind is errors.UnsupportedVersionError:
-        return f"it is of .dlf version {info.version} and this dlf reads version {FILE_VERSION}; it needs another version of dlf"
-    if kind is errors.TruncatedError:
-        return f"it ends inside its header, after {len(data)} bytes; {incomplete}"
-    if kind is errors.SizeLimitError:
-        if max(info.width, info.height) > limits.max_side:
-            return f"the image is {size} pixels, over the limit of {limits.max_side} a side; raise it with max_side"
-        return f"the image is {size} pixels, over the limit of {limits.max_pixels} in all; raise it with max_pixels"
-    if kind is errors.TokensMissingError:
-        present = len(data) - info.header_bytes
-        due = info.token_bytes + info.checksum_bytes
-        return f"a {size} image takes at least {due} bytes after the header and there are {present}; {incomplete}"
-    if kind is errors.ChecksumError:
-        return "its checksum does not match its bytes; it is damaged or cut short, so copy or download it again"
-    return None
+    return FileInfo(**{**values, "has_checksum": bool(raw.has_checksum)})
 
 
 def write_file(
@@ -231,8 +152,7 @@ def write_file(
     shape = (math.prod(tiles(height, width)), TOKENS_PER_TILE)
     values = _array(tokens, np.uint16, "tokens", shape)
     _require(int(values.max()) >> token_bits == 0, f"a token is {values.max()}, too large for {token_bits} bits")
-    info = _FileInfo(
-        struct_size=ctypes.sizeof(_FileInfo),
+    info = libdlf_abi.FileInfo(
         width=width,
         height=height,
         fingerprint=fingerprint,
@@ -240,7 +160,7 @@ def write_file(
         has_checksum=checksum,
     )
     out, size = ctypes.c_void_p(), ctypes.c_size_t()
-    _check(_library().dlf_file_write(info, values.ctypes.data, detail, len(detail), out, size))
+    _check(library().dlf_file_write(info, values.ctypes.data, detail, len(detail), out, size))
     return _take(out, size)
 
 
@@ -251,7 +171,7 @@ def unpack_tokens(data: bytes, info: FileInfo) -> NDArray[np.uint16]:
         len(packed) == info.token_bytes, f"{len(packed)} bytes of tokens, not {info.token_bytes}: not the file that was parsed"
     )
     tokens = np.empty((info.tiles, TOKENS_PER_TILE), np.uint16)
-    _check(_library().dlf_tokens_unpack(packed, tokens.size, info.token_bits, tokens.ctypes.data))
+    _check(library().dlf_tokens_unpack(packed, tokens.size, info.token_bits, tokens.ctypes.data))
     return tokens
 
 
@@ -279,6 +199,8 @@ class EntropyModel:
             `f"{fingerprint:04x}"`.
     """
 
+    _bundle: "BundleReader | None" = None
+
     def __init__(self, data: bytes) -> None:
         """Read the content of an `entropy.bin`.
 
@@ -286,23 +208,35 @@ class EntropyModel:
         DLF_ISA names.
         """
         self._handle = ctypes.c_void_p()
-        result = _library().dlf_entropy_open(data, len(data), self._handle)
+        result = library().dlf_entropy_open(data, len(data), self._handle)
         if result == errors.InvalidArgumentError.code:
             isa = os.environ.get("DLF_ISA")
             _fail(result, f"this processor cannot run DLF_ISA={isa}; unset it, or set it to scalar, avx2, avx512 or neon")
         if result == errors.BundleForeignError.code:
             _fail(result, "it is not an entropy.bin of a version that this dlf reads; export the bundle again")
         _check(result, "it breaks the rules of entropy.bin, so it is damaged; export or copy the bundle again")
-        weakref.finalize(self, _library().dlf_entropy_free, self._handle)
-        info = _EntropyInfo(struct_size=ctypes.sizeof(_EntropyInfo))
-        _library().dlf_entropy_get_info(self._handle, info)
+        weakref.finalize(self, library().dlf_entropy_free, self._handle)
+        self._describe(int.from_bytes(hashlib.sha256(data).digest()[:2], "big"))
+
+    @classmethod
+    def _of(cls, bundle: "BundleReader") -> "EntropyModel":
+        """The one of an open bundle."""
+        model = cls.__new__(cls)
+        model._bundle = bundle  # which it belongs to
+        model._handle = ctypes.c_void_p(library().dlf_bundle_entropy(bundle._handle))
+        model._describe(bundle.fingerprint)
+        return model
+
+    def _describe(self, fingerprint: int) -> None:
+        info = libdlf_abi.EntropyInfo()
+        library().dlf_entropy_get_info(self._handle, info)
         self.channels: int = info.channels
         self.codebook_size: int = info.codebook_size
         self.codebook_dim: int = info.codebook_dim
         self.token_bits: int = info.token_bits
         self.cdfs: int = info.cdfs
         self.isa: str = info.isa.decode()
-        self.fingerprint = int.from_bytes(hashlib.sha256(data).digest()[:2], "big")
+        self.fingerprint = fingerprint
 
     def vq_lookup(self, z: NDArray[np.float32]) -> NDArray[np.uint16]:
         """Return the tokens (tiles, 32) of a latent z (tiles, codebook_dim, 32).
@@ -313,7 +247,7 @@ class EntropyModel:
         """
         z = _array(z, np.float32, "z", (None, self.codebook_dim, TOKENS_PER_TILE))
         tokens = np.empty((len(z), TOKENS_PER_TILE), np.uint16)
-        result = _library().dlf_vq_lookup(self._handle, z.ctypes.data, len(z), tokens.ctypes.data)
+        result = library().dlf_vq_lookup(self._handle, z.ctypes.data, len(z), tokens.ctypes.data)
         _check(result, "z is not finite: the analysis stage gave NaN or infinity")
         return tokens
 
@@ -324,7 +258,7 @@ class EntropyModel:
         """
         tokens = _array(tokens, np.uint16, "tokens", (None, TOKENS_PER_TILE))
         z_hat = np.empty((len(tokens), self.codebook_dim, TOKENS_PER_TILE), np.float32)
-        result = _library().dlf_vq_embed(self._handle, tokens.ctypes.data, len(tokens), z_hat.ctypes.data)
+        result = library().dlf_vq_embed(self._handle, tokens.ctypes.data, len(tokens), z_hat.ctypes.data)
         _check(result, f"a token is outside the codebook of {self.codebook_size} entries; the file is damaged")
         return z_hat
 
@@ -358,7 +292,7 @@ class EntropyModel:
         _check_map(height, width)
         reconstruction = None if y_hat is None else y_hat.ctypes.data
         out, size = ctypes.c_void_p(), ctypes.c_size_t()
-        result = _library().dlf_detail_encode(self._handle, y.ctypes.data, height, width, reconstruction, out, size)
+        result = library().dlf_detail_encode(self._handle, y.ctypes.data, height, width, reconstruction, out, size)
         _check(result, "y is not finite: the analysis stage gave NaN or infinity" if result == 1 else None)
         return _take(out, size)
 
@@ -369,7 +303,7 @@ class EntropyModel:
         """
         _check_map(height, width)
         y_hat = np.empty((self.channels, height, width), np.float32)
-        result = _library().dlf_detail_decode(self._handle, data, len(data), height, width, y_hat.ctypes.data)
+        result = library().dlf_detail_decode(self._handle, data, len(data), height, width, y_hat.ctypes.data)
         _check(result, _stream_refusal(result))
         return y_hat
 
@@ -381,7 +315,7 @@ class EntropyModel:
         symbols = _array(symbols, np.int32, "symbols", (None,))
         indexes = _array(indexes, np.int16, "indexes", symbols.shape)
         out, size = ctypes.c_void_p(), ctypes.c_size_t()
-        result = _library().dlf_rans_encode(self._handle, symbols.ctypes.data, indexes.ctypes.data, symbols.size, out, size)
+        result = library().dlf_rans_encode(self._handle, symbols.ctypes.data, indexes.ctypes.data, symbols.size, out, size)
         _check(result, f"a symbol is over 2^20 in size or an index not in -1..{self.cdfs - 1}" if result == 1 else None)
         return _take(out, size)
 
@@ -392,7 +326,7 @@ class EntropyModel:
         """
         indexes = _array(indexes, np.int16, "indexes", (None,))
         symbols = np.empty(indexes.shape, np.int32)
-        result = _library().dlf_rans_decode(self._handle, data, len(data), indexes.ctypes.data, indexes.size, symbols.ctypes.data)
+        result = library().dlf_rans_decode(self._handle, data, len(data), indexes.ctypes.data, indexes.size, symbols.ctypes.data)
         _check(result, f"an index is not in -1..{self.cdfs - 1}" if result == 1 else _stream_refusal(result))
         return symbols
 
@@ -410,9 +344,7 @@ class EntropyModel:
         _, height, width = r.shape
         _check_map(height, width)
         indexes, means = np.empty(r.shape, np.int16), np.empty(r.shape, np.int16)
-        _check(
-            _library().dlf_prior_step(self._handle, step, r.ctypes.data, height, width, indexes.ctypes.data, means.ctypes.data)
-        )
+        _check(library().dlf_prior_step(self._handle, step, r.ctypes.data, height, width, indexes.ctypes.data, means.ctypes.data))
         return indexes, means
 
 
@@ -426,9 +358,9 @@ class RansDecoder:
         self._model = model  # the native decoder keeps both
         self._data = data
         self._handle = ctypes.c_void_p()
-        result = _library().dlf_rans_decoder_open(model._handle, data, len(data), self._handle)
+        result = library().dlf_rans_decoder_open(model._handle, data, len(data), self._handle)
         _check(result, _stream_refusal(result))
-        weakref.finalize(self, _library().dlf_rans_decoder_free, self._handle)
+        weakref.finalize(self, library().dlf_rans_decoder_free, self._handle)
 
     def get(self, indexes: NDArray[np.int16]) -> NDArray[np.int32]:
         """Return the next symbols, one for each CDF index; those of index -1 are 0.
@@ -437,13 +369,13 @@ class RansDecoder:
         """
         indexes = _array(indexes, np.int16, "indexes", (None,))
         symbols = np.empty(indexes.shape, np.int32)
-        result = _library().dlf_rans_decoder_get(self._handle, indexes.ctypes.data, indexes.size, symbols.ctypes.data)
+        result = library().dlf_rans_decoder_get(self._handle, indexes.ctypes.data, indexes.size, symbols.ctypes.data)
         _check(result, f"an index is not in -1..{self._model.cdfs - 1}" if result == 1 else _stream_refusal(result))
         return symbols
 
     def finish(self) -> None:
         """Check that the stream ends here. Raises TrailingBytesError, StreamCorruptError."""
-        result = _library().dlf_rans_decoder_finish(self._handle)
+        result = library().dlf_rans_decoder_finish(self._handle)
         _check(result, _stream_refusal(result))
 
 
@@ -453,6 +385,59 @@ def _stream_refusal(result: int) -> str | None:
         errors.TrailingBytesError.code: "the stream goes on after its last symbol; it is damaged or of another model",
         errors.StreamCorruptError.code: "the stream does not end as an encoder ends it; it is damaged or of another model",
     }.get(result)
+
+
+# ------------------------------------------------------------------------------------------------------------ bundle
+
+
+class BundleReader:
+    """libdlf's reader of a bundle; `dlf.runtime.bundles.bundle` has what Python makes of it. For one thread at a time.
+
+    Attributes:
+        name: of the model.
+        fingerprint: as `EntropyModel` has it.
+        precision: of the stages.
+        manifest: the content of manifest.json, which libdlf has checked.
+        entropy: the entropy model, which may be used from any thread.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Open the bundle in a folder. Raises BundleForeignError, BundleBrokenError, and InvalidArgumentError of DLF_ISA."""
+        path = os.fsencode(folder)
+        _require(b"\0" not in path, f"a folder's name has no byte 0, as {folder!r} has")
+        self._handle = ctypes.c_void_p()
+        result = library().dlf_bundle_open(path, self._handle)
+        weakref.finalize(self, library().dlf_bundle_free, self._handle)
+        self._check(result)
+        info = libdlf_abi.BundleInfo()
+        self._check(library().dlf_bundle_get_info(self._handle, info))
+        self.name: str = info.name.decode()
+        self.fingerprint: int = info.fingerprint
+        self.precision: str = info.precision.decode()
+        self.manifest: dict[str, Any] = json.loads(info.manifest)
+        self.entropy = EntropyModel._of(self)
+
+    def stage(self, name: str) -> Path:
+        """A stage's ONNX file, checked together with its external data. Raises BundleBrokenError."""
+        return Path(os.fsdecode(self._ask(library().dlf_bundle_stage, name)))
+
+    def stage_digest(self, name: str) -> str:
+        """The SHA-256 of what a stage computes, in hexadecimal; see `dlf_bundle_stage_digest`. Raises BundleBrokenError."""
+        return self._ask(library().dlf_bundle_stage_digest, name).decode()
+
+    def file(self, name: str) -> Path:
+        """A file that the manifest lists, checked. Raises BundleBrokenError."""
+        return Path(os.fsdecode(self._ask(library().dlf_bundle_file, name)))
+
+    def _ask(self, function: Callable[..., int], name: str) -> bytes:
+        answer = ctypes.c_char_p()
+        self._check(function(self._handle, name.encode(), answer))
+        assert answer.value is not None
+        return answer.value
+
+    def _check(self, result: int) -> None:
+        if result:
+            _fail(result, library().dlf_bundle_message(self._handle).decode())
 
 
 def _array(values: NDArray[Any], dtype: type[Any], name: str, shape: tuple[int | None, ...]) -> NDArray[Any]:

@@ -55,9 +55,10 @@ static GstFlowReturn parse(GstVideoDecoder *decoder, GstVideoCodecFrame *frame, 
 static GstFlowReturn decode(GstDlfDec *self, GstVideoCodecFrame *frame, const GstMapInfo *file) {
     GstVideoDecoder *decoder = GST_VIDEO_DECODER(self);
     dlf_file_info header = {.struct_size = sizeof header};
-    const dlf_result parsed = dlf_file_parse(file->data, file->size, NULL, &header);
+    char message[256];
+    const dlf_result parsed = dlf_file_parse(file->data, file->size, NULL, &header, message, sizeof message);
     if (parsed != DLF_OK) {
-        GST_ELEMENT_ERROR(self, STREAM, DECODE, ("%s", dlf_result_string(parsed)), (NULL));
+        GST_ELEMENT_ERROR(self, STREAM, DECODE, ("%s", message), (NULL));
         return GST_FLOW_ERROR;
     }
     GstVideoCodecState *state =

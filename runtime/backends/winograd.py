@@ -7,18 +7,17 @@ the levels are computed in float32 too, from its weights and without its quantis
 nearly all memory is maps, and cost much of what Winograd's method gains.
 """
 
-import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from dlf.runtime.libdlf import library_path
+from dlf.runtime.libdlf import library
+from dlf.runtime.libdlf_abi import WinogradStep
 
 Array = NDArray[np.float32]
 
@@ -28,15 +27,6 @@ FIRST, SECOND, SHORTCUT, UPSAMPLE, OUTPUT = range(5)  # as in runtime/native/src
 # What doubling a map makes of the kernel (a, b, c) along an axis: (a, a + b, b + c, c).
 DOUBLING = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
 ROUNDING = 1e-5  # of float32, relative to the largest weight
-
-
-class _Step(ctypes.Structure):
-    _fields_ = (
-        ("kind", ctypes.c_int32),
-        *((name, ctypes.c_uint32) for name in ("inputs", "outputs", "groups")),
-        ("epsilon", ctypes.c_float),
-        *((name, ctypes.c_void_p) for name in ("weight", "bias", "gamma", "beta")),
-    )
 
 
 @dataclass(frozen=True)
@@ -58,10 +48,10 @@ class Step:
     bias: Array
     norm: Norm | None = None
 
-    def describe(self) -> _Step:
+    def describe(self) -> WinogradStep:
         """For libdlf; points into the arrays of this object."""
         norm = self.norm
-        return _Step(
+        return WinogradStep(
             self.kind,
             self.weight.shape[1],
             self.weight.shape[0],
@@ -74,18 +64,9 @@ class Step:
         )
 
 
-@cache
-def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(library_path()))
-    size, pointer = ctypes.c_size_t, ctypes.c_void_p
-    library.dlf_winograd_isa.restype = ctypes.c_char_p
-    library.dlf_winograd_run.argtypes = (pointer, size, pointer, size, size, size, pointer, size)
-    return library
-
-
 def available() -> bool:
     """Whether libdlf has these kernels for this processor."""
-    return _library().dlf_winograd_isa() is not None
+    return library().dlf_winograd_isa() is not None
 
 
 def run(steps: Sequence[Step], x: Array, threads: int) -> Array:
@@ -102,8 +83,8 @@ def run(steps: Sequence[Step], x: Array, threads: int) -> Array:
     factor = 2 ** sum(step.kind == UPSAMPLE for step in steps)
     channels, height, width = x.shape
     out = np.empty((steps[-1].weight.shape[0], height * factor, width * factor), np.float32)
-    described = (_Step * len(steps))(*(step.describe() for step in steps))
-    if _library().dlf_winograd_run(described, len(steps), x.ctypes.data, channels, height, width, out.ctypes.data, threads):
+    described = (WinogradStep * len(steps))(*(step.describe() for step in steps))
+    if library().dlf_winograd_run(described, len(steps), x.ctypes.data, channels, height, width, out.ctypes.data, threads):
         raise MemoryError("The generator's upper levels")
     return out
 

@@ -140,6 +140,17 @@ def seal(folder: Path, **changes: object) -> None:
     (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
 
 
+def link_files(bundle: Path, folder: Path) -> Path:
+    """A bundle of links to copies of a bundle's files that have other names, below `folder`."""
+    linked, blobs = folder / "linked", folder / "blobs"
+    linked.mkdir()
+    blobs.mkdir()
+    for number, path in enumerate(sorted(bundle.iterdir())):
+        (blobs / f"blob-{number}").write_bytes(path.read_bytes())
+        (linked / path.name).symlink_to(f"../blobs/blob-{number}")
+    return linked
+
+
 def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
     return helper.make_node(kind, inputs, [output], **attributes)
 

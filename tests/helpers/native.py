@@ -4,7 +4,7 @@ import ctypes
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p, sizeof
+from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlf.runtime import errors, libdlf
+from dlf.runtime.libdlf_abi import Limits, Sized
 
 MAX_RANK, MAX_OUTPUTS = 8, 8
 
@@ -45,14 +46,7 @@ Allocate = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_size_t, c_size_t)
 Free = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_size_t)
 
 
-class _Sized(Structure):
-    """A struct that begins with its size."""
-
-    def __init__(self, **values: Any) -> None:
-        super().__init__(struct_size=sizeof(self), **values)
-
-
-class BackendTable(_Sized):
+class BackendTable(Sized):
     _fields_ = (
         ("struct_size", c_size_t),
         *((name, c_char_p) for name in ("name", "device", "version")),
@@ -64,7 +58,7 @@ class BackendTable(_Sized):
     )
 
 
-class ModelOptions(_Sized):
+class ModelOptions(Sized):
     _fields_ = (
         ("struct_size", c_size_t),
         ("threads", c_uint32),
@@ -75,7 +69,7 @@ class ModelOptions(_Sized):
     )
 
 
-class ModelInfo(_Sized):
+class ModelInfo(Sized):
     _fields_ = (
         ("struct_size", c_size_t),
         ("name", c_char_p),
@@ -84,15 +78,11 @@ class ModelInfo(_Sized):
     )
 
 
-class Limits(_Sized):
-    _fields_ = (("struct_size", c_size_t), ("max_pixels", c_uint64), ("max_side", c_uint32))
-
-
-class Allocator(_Sized):
+class Allocator(Sized):
     _fields_ = (("struct_size", c_size_t), ("user", c_void_p), ("allocate", Allocate), ("release", Free))
 
 
-class ContextOptions(_Sized):
+class ContextOptions(Sized):
     _fields_ = (
         ("struct_size", c_size_t),
         ("limits", POINTER(Limits)),
@@ -101,11 +91,11 @@ class ContextOptions(_Sized):
     )
 
 
-class EncodeOptions(_Sized):
+class EncodeOptions(Sized):
     _fields_ = (("struct_size", c_size_t), ("no_checksum", c_uint32))
 
 
-class Image(_Sized):
+class Image(Sized):
     _fields_ = (
         ("struct_size", c_size_t),
         *((name, c_uint32) for name in ("width", "height", "format")),

@@ -115,7 +115,7 @@ def test_largest_side():
 
 @pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n" + bytes(100), b"\xff\xd8\xff\xe0", b"\x00"])
 def test_another_format_is_refused(data):
-    with pytest.raises(errors.NotDLFError, match=f"0x{data[0]:02X}"):
+    with pytest.raises(errors.NotDLFError, match=f"0x{data[0]:02x}"):
         parse_file(data)
 
 

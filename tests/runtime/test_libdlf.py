@@ -36,7 +36,7 @@ def test_version_is_the_packages():
 
 
 def test_import_does_not_load_the_library():
-    code = "import dlf.runtime.libdlf as libdlf; print(libdlf._library.cache_info().currsize)"
+    code = "import dlf.runtime.libdlf as libdlf; print(libdlf.library.cache_info().currsize)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "0"
 
@@ -51,9 +51,9 @@ def test_result_codes_are_the_headers():
 
 
 def test_every_result_has_its_own_text():
-    texts = {libdlf._library().dlf_result_string(code) for code in (0, 3, *errors.BY_CODE)}
+    texts = {libdlf.library().dlf_result_string(code) for code in (0, 3, *errors.BY_CODE)}
     assert len(texts) == len(errors.BY_CODE) + 2
-    assert libdlf._library().dlf_result_string(12345) == b"an unknown result"
+    assert libdlf.library().dlf_result_string(12345) == b"an unknown result"
 
 
 def test_properties(model):

@@ -2,6 +2,8 @@
 #include "dlf.h"
 
 #include <cstdlib>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "api/api_guard.h"
@@ -73,15 +75,19 @@ const char *dlf_result_string(dlf_result result) noexcept {
 
 void dlf_free(void *buffer) noexcept { std::free(buffer); }
 
-dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info) noexcept {
-    return guarded([&] {
+dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info, char *message,
+                          size_t message_size) noexcept {
+    std::string reason;
+    const dlf_result result = guarded([&] {
         check((data != nullptr || size == 0) && info != nullptr && info->struct_size >= sizeof *info);
         check_struct(limits);
         const size_t struct_size = info->struct_size;
         *info = {};
         info->struct_size = struct_size;
         dlf::parse_file(static_cast<const uint8_t *>(data), size, limits == nullptr ? dlf::kDefaultLimits : *limits, *info);
-    });
+    }, &reason);
+    hand_over(std::move(reason), message, message_size);
+    return result;
 }
 
 dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, const void *detail, size_t detail_size,

@@ -9,7 +9,6 @@
 #include "codec/codec.h"
 #include "codec/container.h"
 #include "support/log.h"
-#include "codec/manifest.h"
 #include "codec/model.h"
 #include "codec/pixels.h"
 
@@ -105,22 +104,6 @@ dlf_result dlf_model_get_info(const dlf_model *model, dlf_model_info *info) noex
 
 const dlf_entropy *dlf_model_entropy(const dlf_model *model) noexcept {
     return model == nullptr || model->model == nullptr ? nullptr : &model->model->bundle().entropy();
-}
-
-dlf_result dlf_manifest_check(const void *data, size_t size, char *message, size_t message_size) noexcept {
-    std::string reason;
-    const dlf_result result = guarded(
-        [&] {
-            check(data != nullptr || size == 0);
-            dlf::parse_manifest({static_cast<const char *>(data), size});
-        },
-        &reason);
-    if (message != nullptr && message_size > 0) {
-        reason.resize(std::min(reason.size(), message_size - 1));
-        reason = dlf::printable(std::move(reason)); // a character may have been cut in two
-        std::copy_n(reason.c_str(), reason.size() + 1, message);
-    }
-    return result;
 }
 
 dlf_result dlf_context_create(const dlf_model *model, const dlf_context_options *options, dlf_context **out) noexcept {

@@ -40,6 +40,15 @@ template <class Body> dlf_result guarded(Body body, std::string *message = nullp
     return result;
 }
 
+// Hands a reason over to a caller's buffer, cut to `size` bytes with the 0 at its end. NULL is allowed.
+inline void hand_over(std::string reason, char *message, size_t size) {
+    if (message == nullptr || size == 0)
+        return;
+    reason.resize(std::min(reason.size(), size - 1));
+    reason = printable(std::move(reason)); // a character may have been cut in two
+    std::copy_n(reason.c_str(), reason.size() + 1, message);
+}
+
 inline void check(bool condition) { require(condition, DLF_ERROR_INVALID_ARGUMENT); }
 
 // Whether `options`, which may be NULL, are as large as this version knows them.

@@ -1,6 +1,8 @@
 #include "codec/bundle.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -73,9 +75,9 @@ std::string read_manifest(const std::filesystem::path &folder) {
 } // namespace
 
 Bundle::Bundle(std::filesystem::path folder) : folder_(std::move(folder)) {
-    const std::string text = read_manifest(folder_);
+    text_ = read_manifest(folder_);
     try {
-        manifest_ = parse_manifest(text);
+        manifest_ = parse_manifest(text_);
     } catch (const Failure &failure) {
         fail(failure.result, "Bundle " + folder_.string() + ": manifest.json " + failure.message +
                                  (failure.result == DLF_ERROR_BUNDLE_BROKEN ? kRemedy : "."));
@@ -84,11 +86,11 @@ Bundle::Bundle(std::filesystem::path folder) : folder_(std::move(folder)) {
 }
 
 void Bundle::read_entropy() {
-    const std::filesystem::path path = check(kEntropy);
+    const std::filesystem::path path = file(kEntropy);
     std::string content;
     try {
-        File file(path);
-        while (file.append_to(content, kPiece))
+        File found(path);
+        while (found.append_to(content, kPiece))
             ;
     } catch (const std::system_error &error) {
         broken(kEntropy, "cannot be read (" + error.code().message() + ")");
@@ -98,10 +100,10 @@ void Bundle::read_entropy() {
     } catch (const Failure &failure) {
         if (failure.result == DLF_ERROR_BUNDLE_FOREIGN)
             fail(failure.result,
-                 "Bundle " + folder_.string() + ": entropy.bin is of no version that this libdlf reads" + kRemedy);
+                 "Bundle " + folder_.string() + ": entropy.bin is not of a version that this dlf reads" + kRemedy);
         if (failure.result == DLF_ERROR_BUNDLE_BROKEN)
             broken(kEntropy, "breaks the rules of its format, so it is damaged");
-        fail(failure.result, "this processor cannot run what DLF_ISA asks for; unset it");
+        fail(failure.result, "this processor cannot run what DLF_ISA asks for; unset it, or set it to scalar, avx2, avx512 or neon");
     }
     Sha256 sha256;
     sha256.update(content.data(), content.size());
@@ -113,18 +115,43 @@ void Bundle::read_entropy() {
 }
 
 std::filesystem::path Bundle::stage(const std::string &name) {
-    for (const std::string &file : stage_files(name))
-        check(file);
-    return folder_ / manifest_.stages.at(name).file;
+    const std::set<std::string> names = stage_files(name);
+    for (const std::string &each : names)
+        file(each);
+    return beside_each_other(names) / manifest_.stages.at(name).file;
+}
+
+// Backends refuse external data outside the graph's folder, and so they do where a link leads there.
+std::filesystem::path Bundle::beside_each_other(const std::set<std::string> &names) {
+    namespace fs = std::filesystem;
+    try {
+        if (std::none_of(names.begin(), names.end(), [&](const std::string &name) { return fs::is_symlink(folder_ / name); }))
+            return folder_;
+        if (links_replaced_ == nullptr)
+            links_replaced_ = std::make_unique<TemporaryFolder>();
+        for (const std::string &name : names) {
+            const fs::path real = fs::canonical(folder_ / name), own = links_replaced_->path() / name;
+            if (fs::exists(own))
+                continue;
+            std::error_code other_file_system;
+            fs::create_hard_link(real, own, other_file_system);
+            if (other_file_system)
+                fs::copy_file(real, own);
+        }
+        return links_replaced_->path();
+    } catch (const std::system_error &error) {
+        fail(DLF_ERROR_BUNDLE_BROKEN, "Bundle " + folder_.string() + ": its files are links, and cannot be put into a temporary folder (" +
+                                           error.code().message() + "); put the files themselves into the bundle, or set TMPDIR.");
+    }
 }
 
 std::string Bundle::stage_digest(const std::string &name) {
     Sha256 sha256;
-    for (const std::string &file : stage_files(name)) {
-        const auto listed = manifest_.files.find(file);
+    for (const std::string &each : stage_files(name)) {
+        const auto listed = manifest_.files.find(each);
         if (listed == manifest_.files.end())
-            broken(file, "is not listed in manifest.json");
-        const std::string line = listed->second.sha256 + " " + file + "\n";
+            broken(each, "is not listed in manifest.json");
+        const std::string line = listed->second.sha256 + " " + each + "\n";
         sha256.update(line.data(), line.size());
     }
     const Sha256::Digest digest = sha256.finish();
@@ -138,8 +165,8 @@ std::set<std::string> Bundle::stage_files(const std::string &name) {
     const std::string &graph = stage->second.file;
     std::set<std::string> names;
     try {
-        File file(check(graph));
-        names = external_data(file);
+        File onnx(file(graph));
+        names = external_data(onnx);
     } catch (const std::system_error &error) {
         broken(graph, "cannot be read (" + error.code().message() + ")");
     }
@@ -147,7 +174,7 @@ std::set<std::string> Bundle::stage_files(const std::string &name) {
     return names;
 }
 
-std::filesystem::path Bundle::check(const std::string &name) {
+std::filesystem::path Bundle::file(const std::string &name) {
     const std::filesystem::path path = folder_ / name;
     if (checked_.count(name) > 0)
         return path;
@@ -158,13 +185,10 @@ std::filesystem::path Bundle::check(const std::string &name) {
         broken(name, "is not a plain file name");
     const auto &[size, sha256] = listed->second;
     try {
-        const std::filesystem::path place = std::filesystem::weakly_canonical(path);
-        if (place.parent_path() != std::filesystem::canonical(folder_))
-            broken(name, "leads out of the folder, to " + place.string());
-        File file(place);
-        if (file.size() != size)
-            broken(name, "has " + std::to_string(file.size()) + " bytes, not " + std::to_string(size));
-        if (sha256_of(file) != sha256)
+        File found(path);
+        if (found.size() != size)
+            broken(name, "has " + std::to_string(found.size()) + " bytes, not " + std::to_string(size));
+        if (sha256_of(found) != sha256)
             broken(name, "is not what its SHA-256 in manifest.json says");
     } catch (const std::system_error &error) {
         broken(name, "cannot be read (" + error.code().message() + ")");

@@ -7,8 +7,9 @@
 #include <set>
 #include <string>
 
-#include "entropy/entropy.h"
 #include "codec/manifest.h"
+#include "entropy/entropy.h"
+#include "support/temporary_folder.h"
 
 namespace dlf {
 
@@ -17,12 +18,19 @@ public:
     // Reads and checks the manifest and the entropy model. Throws a Failure.
     explicit Bundle(std::filesystem::path folder);
 
-    // A stage's ONNX file, after checking it and the external data files that it refers to. For one thread at a time.
+    // The next three are for one thread at a time. They check a file when it is first asked for.
+
+    // A stage's ONNX file, after checking it and the external data files that it refers to. These lie beside it under their own
+    // names, and neither is a link: where the bundle's are, the files are linked or copied into a folder that goes with this object.
     std::filesystem::path stage(const std::string &name);
+
+    // Any file that the manifest lists.
+    std::filesystem::path file(const std::string &name);
 
     // SHA-256, in hexadecimal, of a stage's graph and weights; the weights count as the manifest has them, unread.
     std::string stage_digest(const std::string &name);
 
+    const std::string &manifest_text() const { return text_; }
     const Manifest::Stage &manifest_of(const std::string &stage) const { return manifest_.stages.at(stage); }
     const std::filesystem::path &folder() const { return folder_; }
     const std::string &name() const { return manifest_.name; }
@@ -31,12 +39,15 @@ public:
     uint32_t fingerprint() const { return fingerprint_; } // as .dlf files carry it
 
 private:
-    std::filesystem::path check(const std::string &name); // a file's path, after checking its name, place, size and hash (once)
     std::set<std::string> stage_files(const std::string &name);    // the graph, which is checked, and its external data
     void read_entropy();
     [[noreturn]] void broken(const std::string &name, const std::string &fact) const;
 
+    std::filesystem::path beside_each_other(const std::set<std::string> &names); // the folder in which these files are no links
+
     std::filesystem::path folder_;
+    std::unique_ptr<TemporaryFolder> links_replaced_;
+    std::string text_;
     Manifest manifest_;
     std::set<std::string> checked_;
     std::unique_ptr<const dlf_entropy> entropy_;

@@ -44,35 +44,6 @@ std::string fingerprint_text(uint32_t fingerprint) {
     return hexadecimal(bytes, 2);
 }
 
-void check_size(uint32_t width, uint32_t height, const dlf_limits &limits) {
-    if (std::max(width, height) > limits.max_side || uint64_t{width} * height > limits.max_pixels)
-        fail(DLF_ERROR_SIZE_LIMIT, "the image is " + to_text(width, height) + " pixels, over the limit of " +
-                                       std::to_string(limits.max_pixels) + " in all and " + std::to_string(limits.max_side) +
-                                       " a side; raise max_pixels or max_side");
-}
-
-// What was found in a file that the container refused, and what to do.
-std::string refusal(dlf_result result, const uint8_t *data, size_t size, const dlf_file_info &info) {
-    const std::string incomplete = "it is incomplete, so copy or download it again";
-    switch (result) {
-    case DLF_ERROR_NOT_DLF:
-        if (info.version == 0)
-            return "it starts with byte 0x" + hexadecimal(data, 1) + ", not with 0xdf, so it is not a .dlf file";
-        return "its header does not spell an image size, so it is damaged or not a .dlf file";
-    case DLF_ERROR_UNSUPPORTED_VERSION:
-        return "it is of .dlf version " + std::to_string(info.version) +
-               ", which this libdlf does not read; it needs another version";
-    case DLF_ERROR_TRUNCATED: return "it ends inside its header, after " + std::to_string(size) + " bytes; " + incomplete;
-    case DLF_ERROR_TOKENS_MISSING:
-        return "a " + to_text(info.width, info.height) + " image takes at least " +
-               std::to_string(info.token_bytes + info.checksum_bytes) + " bytes after the header and there are " +
-               std::to_string(size - info.header_bytes) + "; " + incomplete;
-    case DLF_ERROR_CHECKSUM:
-        return "its checksum does not match its bytes; it is damaged or cut short, so copy or download it again";
-    default: return "";
-    }
-}
-
 std::string stream_refusal(dlf_result result) {
     switch (result) {
     case DLF_ERROR_TRUNCATED: return "the stream ends before its last symbol; it is incomplete";
@@ -138,15 +109,8 @@ const std::pmr::vector<uint8_t> &Codec::encode(const dlf_image &image, bool chec
 }
 
 dlf_file_info Codec::parse(const void *data, size_t size) const {
-    const auto *bytes = static_cast<const uint8_t *>(data);
     dlf_file_info info = {};
-    try {
-        parse_file(bytes, size, limits_, info);
-    } catch (const Failure &failure) {
-        if (failure.result == DLF_ERROR_SIZE_LIMIT)
-            check_size(info.width, info.height, limits_);
-        fail(failure.result, refusal(failure.result, bytes, size, info));
-    }
+    parse_file(static_cast<const uint8_t *>(data), size, limits_, info);
     return info;
 }
 

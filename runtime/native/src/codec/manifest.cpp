@@ -3,20 +3,27 @@
 #include <nlohmann/json.hpp>
 
 #include "support/failure.h"
+#include "support/formats.h"
 
 namespace dlf {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr const char *kFormat = "dlf-bundle";
-constexpr int kFormatVersion = 1;
+constexpr int kMaxDepth = 16; // of nested values; readers that call themselves for each are safe then
 
 Json parse(std::string_view text) {
     if (text.size() > kMaxManifestBytes)
         fail(DLF_ERROR_BUNDLE_BROKEN, "is larger than " + std::to_string(kMaxManifestBytes) + " bytes");
+    if (text.find('\0') != std::string_view::npos) // where the parser would stop reading
+        fail(DLF_ERROR_BUNDLE_BROKEN, "is not JSON (it has a byte 0)");
+    const auto check_depth = [](int depth, Json::parse_event_t, Json &) {
+        if (depth > kMaxDepth)
+            fail(DLF_ERROR_BUNDLE_BROKEN, "nests values deeper than " + std::to_string(kMaxDepth) + " levels");
+        return true;
+    };
     try {
-        return Json::parse(text);
+        return Json::parse(text, check_depth);
     } catch (const Json::exception &error) {
         fail(DLF_ERROR_BUNDLE_BROKEN, std::string("is not JSON (") + error.what() + ")");
     }
@@ -44,14 +51,13 @@ Manifest::Stage stage_from(const Json &entry) {
 
 Manifest parse_manifest(std::string_view text) {
     const Json json = parse(text);
-    if (!json.is_object() || !json.contains("format") || json.at("format") != kFormat)
-        fail(DLF_ERROR_BUNDLE_FOREIGN, "has another format; make one with dlf-export");
-    // Arrays may be nested as deep as the text is long: what copies or prints a value calls itself as often.
+    if (!json.is_object() || !json.contains("format") || json.at("format") != kBundleFormat)
+        fail(DLF_ERROR_BUNDLE_FOREIGN, "has another format, so this is not a bundle; make one with dlf-export");
     const auto version = json.find("format_version");
-    if (version == json.end() || *version != kFormatVersion)
+    if (version == json.end() || *version != kBundleVersion)
         fail(DLF_ERROR_BUNDLE_FOREIGN,
              "has format version " + (version != json.end() && version->is_number() ? version->dump() : "unknown") +
-                 ", and this libdlf reads version " + std::to_string(kFormatVersion) + ": update it, or export the bundle again");
+                 ", and this dlf reads version " + std::to_string(kBundleVersion) + ": update dlf, or export the bundle again");
     try {
         Manifest manifest;
         manifest.name = json.at("model").at("name").get<std::string>();

@@ -7,6 +7,10 @@
 
 namespace dlf {
 
+constexpr uint32_t kFileVersion = 1; // of the .dlf format
+constexpr const char *kBundleFormat = "dlf-bundle";
+constexpr int kBundleVersion = 1;
+
 constexpr size_t kTileSide = 256; // pixels; images are padded to whole tiles
 constexpr size_t kTokensPerTile = 32;
 constexpr size_t kDetailPerTile = 8; // positions a side of the detail latent that one tile has

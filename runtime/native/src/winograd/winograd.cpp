@@ -15,14 +15,7 @@
 #include <sys/mman.h>
 
 #include "support/aligned.h"
-
-// One step, as Python hands it over. `kind`: what is computed from x, the map that goes through, and h, the one inside a block.
-struct dlf_level_step {
-    int32_t kind;
-    uint32_t inputs, outputs, groups; // groups: of the GroupNorm before the convolution; 0 for none
-    float epsilon;
-    const float *weight, *bias, *gamma, *beta; // weight (outputs, inputs, 3, 3); (outputs, inputs) for SHORTCUT
-};
+#include "winograd/winograd_api.h"
 
 namespace dlf {
 namespace {
@@ -240,19 +233,13 @@ private:
 } // namespace
 } // namespace dlf
 
-extern "C" {
-
-// The instruction set that dlf_winograd_run would use; NULL: this processor has none that it is written for.
-__attribute__((visibility("default"))) const char *dlf_winograd_isa() {
+const char *dlf_winograd_isa(void) noexcept {
     const dlf::LevelKernels *kernels = dlf::kernels();
     return kernels == nullptr ? nullptr : kernels->isa;
 }
 
-// x (channels, height, width) through the steps to out (outputs of the last, its height, its width). All channels but the last
-// step's outputs are multiples of 32, height and width multiples of 4. Returns 0, or 1 when memory runs out.
-__attribute__((visibility("default"))) int dlf_winograd_run(const dlf_level_step *steps, size_t count, const float *x,
-                                                                size_t channels, size_t height, size_t width, float *out,
-                                                                size_t threads) {
+int dlf_winograd_run(const dlf_level_step *steps, size_t count, const float *x, size_t channels, size_t height, size_t width,
+                     float *out, size_t threads) noexcept {
     try {
         const dlf::LevelKernels &kernels = *dlf::kernels();
         size_t largest = channels * height * width, positions = height * width;
@@ -268,5 +255,4 @@ __attribute__((visibility("default"))) int dlf_winograd_run(const dlf_level_step
     } catch (const std::bad_alloc &) {
         return 1;
     }
-}
 }
