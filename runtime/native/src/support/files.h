@@ -10,7 +10,7 @@ namespace dlf {
 
 class File {
 public:
-    // All functions throw std::system_error. What is no regular file, such as a folder or a pipe, is refused.
+    // All functions throw std::system_error. Anything but a regular file, such as a folder or a pipe, is refused.
     explicit File(const std::filesystem::path &path);
     ~File();
     File(const File &) = delete;

@@ -16,7 +16,7 @@
 
 #include "support/aligned.h"
 
-// One step, as Python hands it over. `kind`: what is computed from x, the map that goes through, and h, the one inside a block.
+// One step, as Python passes it. `kind` says what is computed from x, the map between blocks, and h, the map inside a block.
 struct dlf_level_step {
     int32_t kind;
     uint32_t inputs, outputs, groups; // groups: of the GroupNorm before the convolution; 0 for none
@@ -37,7 +37,7 @@ enum Kind : int32_t {
 
 using Floats = AlignedVector<float>;
 
-// Those for this processor, and for DLF_ISA if that is set: without any, the levels stay with the caller.
+// Returns the kernels for this processor and, if it is set, DLF_ISA. NULL if there are none; then the caller computes the levels.
 const LevelKernels *kernels() {
 #if defined(__x86_64__)
     const char *const isa = std::getenv("DLF_ISA");
@@ -50,7 +50,7 @@ const LevelKernels *kernels() {
     return nullptr;
 }
 
-// Runs job(index, thread) for all indices below `count`; as many threads take part as can be started.
+// Runs job(index, thread) for all indices below `count`; in as many threads as can be started.
 template <class Job> void in_parallel(size_t count, size_t threads, const Job &job) {
     std::atomic<size_t> next{0};
     const auto work = [&](size_t thread) {
@@ -62,7 +62,7 @@ template <class Job> void in_parallel(size_t count, size_t threads, const Job &j
     try {
         for (size_t thread = 1; thread < std::min(threads, count); ++thread)
             others.emplace_back(work, thread);
-    } catch (const std::system_error &) { // the work is done by those that there are
+    } catch (const std::system_error &) { // the threads that were started do the work
     }
     work(0);
     for (std::thread &other : others)
@@ -71,8 +71,8 @@ template <class Job> void in_parallel(size_t count, size_t threads, const Job &j
 
 size_t rounded_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Three pieces of memory that the maps of all steps share: x, h, and what is made from x. Each could hold the largest map, and
-// pages that no map reaches are never touched.
+// Three pieces of memory that the maps of all steps share: x, h, and what is made from x. Each is as large as the largest map;
+// pages that no map uses are never touched.
 class Pieces {
 public:
     explicit Pieces(size_t floats) {
@@ -81,7 +81,7 @@ public:
             piece.reset(static_cast<float *>(std::aligned_alloc(kHugePage, bytes)));
             if (piece == nullptr)
                 throw std::bad_alloc();
-            madvise(piece.get(), bytes, MADV_HUGEPAGE); // else a third of the time is spent on page faults
+            madvise(piece.get(), bytes, MADV_HUGEPAGE); // without it a third of the time is spent on page faults
         }
     }
     Map x(size_t channels, size_t height, size_t width) const { return {pieces_[0].get(), channels, height, width}; }
@@ -187,8 +187,8 @@ private:
         }
     }
 
-    // G g G^T of each kernel. Made anew for each run: it costs a hundredth of the convolution, and to keep it four times the
-    // memory of the weights.
+    // G g G^T of each kernel. Computed in each run: it takes a hundredth of the convolution's time, and keeping it would take
+    // four times the memory of the weights.
     Floats point_weights(const dlf_level_step &step) const {
         static constexpr double kG[kPatch][3] = {{1.0 / 4, 0, 0},
                                                  {-1.0 / 6, -1.0 / 6, -1.0 / 6},
@@ -242,14 +242,15 @@ private:
 
 extern "C" {
 
-// The instruction set that dlf_winograd_run would use; NULL: this processor has none that it is written for.
+// Returns the instruction set that dlf_winograd_run uses; NULL if the processor has none of those it needs.
 __attribute__((visibility("default"))) const char *dlf_winograd_isa() {
     const dlf::LevelKernels *kernels = dlf::kernels();
     return kernels == nullptr ? nullptr : kernels->isa;
 }
 
-// x (channels, height, width) through the steps to out (outputs of the last, its height, its width). All channels but the last
-// step's outputs are multiples of 32, height and width multiples of 4. Returns 0, or 1 when memory runs out.
+// Computes out (outputs of the last step, its height, its width) from x (channels, height, width) by the steps. The channels, and
+// the outputs of all steps but the last, are multiples of 32; height and width are multiples of 4. Returns 0, or 1 if memory runs
+// out.
 __attribute__((visibility("default"))) int dlf_winograd_run(const dlf_level_step *steps, size_t count, const float *x,
                                                                 size_t channels, size_t height, size_t width, float *out,
                                                                 size_t threads) {
