@@ -1,4 +1,4 @@
-"""Costs of graphs, against counts by hand and against PyTorch's counter."""
+"""Costs of graphs, compared with counts by hand and with PyTorch's counter."""
 
 from pathlib import Path
 
