@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from dlf.benchmarks.run import Outcome, Settings
 
 NOTES = [
-    "Rate: whole .dlf files, header and checksum included. Quality: on whole images at full size, of what the files decode to.",
-    "Speed: each peer, direction and size of batch in a process of its own, from files to files; cold is a new process, with its "
+    "Rate: whole .dlf files, header and checksum included. Quality: of the decoded pixels, on whole images at full size.",
+    "Speed: each peer, direction and size of batch in its own process, from files to files; cold is a new process, with its "
     "files perhaps in the system's cache; p50 and p95 are over the repeats that follow in it. Peak memory is that process's.",
     "Several images at once are that many copies of the one; images/s and MP/s are by p50.",
     "PyTorch decodes with the float prior replayed on the encoder's latents, and with this runtime's rANS coder.",
-    "A rival is the file nearest to ours in bytes; one marked 'at its minimum' cannot be as small, and is better off for it.",
-    "BD-rates, from four models on: against each rival's own curve, of means at fixed qualities.",
-    "Patch FID is left out: its network has no source that dlf can check.",
+    "A rival is the file nearest to ours in bytes; one marked 'at its minimum' cannot be as small, which favours it.",
+    "BD-rates, with four models or more: against each rival's curve, of means at fixed qualities.",
+    "Patch FID is not measured: its network has no source that dlf can check.",
 ]
 METRICS = ("psnr", "ms-ssim", "lpips", "lpips-vgg", "dists")  # in the order of metrics.NAMES; lpips is that on AlexNet
 
@@ -113,7 +113,7 @@ class Options:
         typer.Option(
             "--json",
             metavar="FILE",
-            help="Write every figure. While it runs, FILE.partial keeps what is done: an interrupted run goes on from it.",
+            help="Write every figure. While it runs, FILE.partial keeps what is done: an interrupted run continues from it.",
         ),
     ] = None
     csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a row for every image and codec.")] = None
@@ -122,9 +122,7 @@ class Options:
     ] = None
     sheet_file: Annotated[
         Path | None,
-        typer.Option(
-            "--contact-sheet", metavar="FILE", help="Write one picture: each original beside what the codecs make of it."
-        ),
+        typer.Option("--contact-sheet", metavar="FILE", help="Write one picture: each original beside the codecs' pictures."),
     ] = None
     max_bpp: Annotated[float | None, typer.Option(metavar="X", help="Gate: the mean bits per pixel.")] = None
     max_lpips: Annotated[float | None, typer.Option(metavar="X", help="Gate: the mean LPIPS (AlexNet).")] = None
@@ -245,7 +243,7 @@ def _run(settings: "Settings", kept: "ProgressFile") -> "Outcome":
             stderr.print(f"dlf-bench: {error}")
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
-            resume = f" {kept.path} keeps what is done, and the same command goes on." if kept.path else ""
+            resume = f" {kept.path} has the finished results; run the same command to continue." if kept.path else ""
             stderr.print(f"dlf-bench: interrupted.{resume}")
             raise typer.Exit(130) from None
 

@@ -107,7 +107,7 @@ def _weights_as_inputs(graph: GraphProto) -> None:
 def _shape(value: ValueInfoProto) -> Shape:
     dims = value.type.tensor_type.shape.dim
     if not all(dim.HasField("dim_value") for dim in dims):
-        raise ValueError(f"the shape of {value.name} cannot be told")
+        raise ValueError(f"the shape of {value.name} is unknown")
     return tuple(dim.dim_value for dim in dims)
 
 

@@ -62,7 +62,7 @@ def run(settings: Settings, kept: progress_file.ProgressFile, progress: Progress
     for path, name in zip(settings.models, names, strict=True):
         with dlf.Codec(path, settings.backend, settings.threads) as codec:
             if codec.backend.name in settings.baselines:
-                raise InvalidArgumentError(f"{codec.backend.name} is the backend under test, and no --baseline of its own.")
+                raise InvalidArgumentError(f"{codec.backend.name} is the backend under test; it cannot also be a --baseline.")
             found = ModelResult(
                 model=name,
                 bundle=str(path),

@@ -143,7 +143,7 @@ class _Stage:
             producer = producers[tensor]
             self.kept.update(readers(tensor) if producer.op_type == "Cast" else [producer.name])
         if len(self.kept) == before:
-            raise ExportError(f"stage {self.name}: {', '.join(tensors)} leave fp16's range, and nothing else can go back to fp32")
+            raise ExportError(f"stage {self.name}: {', '.join(tensors)} leave fp16's range, no other node can return to fp32")
 
     def _noise(self, run: Collection[str], gate: Gate) -> float:
         self._convert(self.kept.union(self._layers).difference(run))
@@ -183,7 +183,7 @@ def _reach_bars(stages: dict[str, _Stage], gate: Gate, bars: Bars, progress: Cal
                 f"the bars {', '.join(failed)} are not reached, even with the stages that matter in fp32: {figures}"
             )
         stage = stages[gate.noisiest(emulated, blamed)]
-        progress(f"{', '.join(failed)} not reached; layers of {stage.name} go back to fp32")
+        progress(f"{', '.join(failed)} not reached; layers of {stage.name} are returned to fp32")
         stage.keep_noisiest(gate)
         log.warning("%s not reached: of stage %s %d layers are left", ", ".join(failed), stage.name, len(stage.layers))
 

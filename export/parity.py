@@ -106,7 +106,7 @@ class Gate:
         try:
             self._lpips = LPIPS("alexnet").eval()
         except CalledProcessError as error:
-            raise ExportError("the parity gate measures LPIPS, whose weights cannot be fetched; go online once") from error
+            raise ExportError("the parity gate measures LPIPS, whose weights cannot be fetched; run it online once") from error
         self._stages = {name: bundle.stage(name) for name in STAGES}
         backend = open_backend("onnxruntime", threads)
         inputs = {"analysis": [{"image": images.pad_to_tiles(pixels)} for pixels in photographs]}

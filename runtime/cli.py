@@ -61,7 +61,7 @@ MaxPixels = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images 
 MaxSide = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images that are wider or higher.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a file, each on a line, to standard output.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell what is in use, and how long each step takes.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show what is in use, and the seconds of each step.")]
 
 _LIMITS = Limits()
 

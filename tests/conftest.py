@@ -20,7 +20,7 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bundle_copy(toy_bundle: Path, tmp_path: Path) -> Path:
-    """A copy of the small bundle, to be spoilt."""
+    """A copy of the small bundle that a test may change."""
     return Path(shutil.copytree(toy_bundle, tmp_path / "copy"))
 
 

@@ -90,7 +90,7 @@ def test_goes_on_where_it_was_interrupted(photos, monkeypatch):
     monkeypatch.setattr(measure, "image", interrupted)
     stopped = run("--dataset", "photos", "--json", "r.json", *QUICK)
     assert stopped.exit_code == 130
-    assert "r.json.partial keeps what is done" in stopped.stderr
+    assert "r.json.partial has the finished results" in stopped.stderr
     assert not Path("r.json").exists()
 
     monkeypatch.setattr(measure, "image", lambda path, *rest, **options: done.append(path.name) or whole(path, *rest, **options))
@@ -213,7 +213,7 @@ def test_four_models_have_bd_rates(tmp_path, monkeypatch):
         (["--batch", "two"], "is not a list of batch sizes"),
         (["--batch", "2,0"], "is not a list of batch sizes"),
         (["--min-speedup", "1"], "no --baseline"),
-        (["--backend", "openvino", "--baseline", "openvino", "--metrics", "psnr"], "no --baseline of its own"),
+        (["--backend", "openvino", "--baseline", "openvino", "--metrics", "psnr"], "cannot also be a --baseline"),
         (["--max-lpips", "1", "--metrics", "psnr"], "lpips is not among"),
         (["--backend", "none"], "no backend 'none'"),
         (["--dataset", "none"], "no such folder"),

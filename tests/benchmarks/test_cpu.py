@@ -1,4 +1,4 @@
-"""The figures of the CPU: every peer in both directions, rates from what the graphs compute."""
+"""The CPU's figures: every peer in both directions, with rates from the graphs' operations."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The metrics against published values, a second implementation and their properties."""
+"""The metrics, compared with published values and a second implementation; their properties."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Floors against arithmetic by hand; the command."""
+"""Lower bounds, compared with arithmetic by hand; the command."""
 
 import itertools
 import json
@@ -69,7 +69,7 @@ def test_bandwidth_is_bytes_over_the_shortest_time(monkeypatch):
 
 @pytest.fixture
 def bundle(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The toy bundle's folder, with a CPU and costs that are not measured."""
+    """The toy bundle's folder; the CPU's rates and the costs are fixed."""
     monkeypatch.setattr(roofline, "this_cpu", lambda threads: Device("this CPU", {"fp32": 1e9}, 1e9, "made up"))
     monkeypatch.setattr(roofline, "count_stages", lambda bundle, width, height: COSTS)
     return str(toy_bundle)

@@ -1,7 +1,7 @@
 """Makes the conformance vectors again: python tests/conformance/make_vectors.py (with tests/ on PYTHONPATH).
 
 They are written by the independent implementations (NumPy's prior, the coder and the container in plain Python), never by the
-C++ core that is held against them.
+C++ core that is compared with them.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The examples in C do what Python does: the same files, and the same pixels with the same backend."""
+"""The examples in C write the same files as Python, and decode the same pixels with the same backend."""
 
 import subprocess
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Writing bundles: what the runtime will find, and that a refused export leaves nothing."""
+"""Writing bundles: their content, and that a refused export leaves no files."""
 
 import hashlib
 import json

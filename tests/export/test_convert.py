@@ -1,4 +1,4 @@
-"""Converting bundles: what is written, what goes back to fp32 and is named, what is refused."""
+"""Converting bundles: what is written, what is returned to fp32 and named, what is refused."""
 
 import json
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_what_leaves_the_range_of_fp16_goes_back_to_fp32(source: Path, tmp_path:
 def test_the_stage_that_spoils_the_picture_goes_back_to_fp32(
     source: Path, tmp_path: Path, photographs: list[images.Pixels]
 ) -> None:
-    """The tint is made by subtracting large numbers, and is noise in fp16: the adaptor is to blame, nothing else."""
+    """The tint is made by subtracting large numbers, and is noise in fp16: the adaptor alone is the cause."""
     model = onnx.load(source / "adaptor.onnx")
     nodes = list(model.graph.node)
     nodes[0].output[0] = "small"

@@ -1,4 +1,4 @@
-"""TensorRT engines, built for real by TensorRT-RTX, which needs no GPU for it."""
+"""TensorRT engines, built by TensorRT-RTX itself, which needs no GPU for that."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""The modules of exported graphs compute what those of the model as written compute."""
+"""The replaced modules of exported graphs compute the same as the model's original ones."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""int8 graphs: what is quantised and what is not, against NumPy, and that runtimes take them."""
+"""int8 graphs: what is quantised and what is not, compared with NumPy, and that runtimes run them."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From the float prior to the integer one: the tables say what the float network says, and nothing can overflow."""
+"""The integer prior: its tables agree with the float network, and nothing can overflow."""
 
 from typing import Any
 

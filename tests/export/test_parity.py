@@ -1,4 +1,4 @@
-"""The parity gate's figures, against codecs that run both bundles and against the formulas."""
+"""The parity gate's figures, compared with codecs that run both bundles and with the formulas."""
 
 import shutil
 from pathlib import Path

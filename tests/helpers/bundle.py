@@ -1,6 +1,6 @@
 """A toy bundle: hand-made ONNX stages of a few nodes around a random entropy model.
 
-Its picture can be told without it: every 32x32 block becomes its mean (as far as quantisation lets it), and every tile is
+Its picture can be computed without it: every 32x32 block becomes its mean (as far as quantisation lets it), and every tile is
 tinted by its tokens. `toy_picture` does so in NumPy.
 """
 

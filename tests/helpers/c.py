@@ -1,4 +1,4 @@
-"""Compiles and runs the examples in C, against the installed libdlf or one that is built for the purpose."""
+"""Compiles and runs the examples in C, with the installed libdlf or one that is built for the test."""
 
 import os
 import shutil
@@ -47,7 +47,7 @@ def cmake() -> str:
 
 
 def config(*questions: str) -> list[str]:
-    """What `python -m dlf.config` answers."""
+    """The output of `python -m dlf.config`."""
     return output(sys.executable, "-m", "dlf.config", *questions).split()
 
 

@@ -1,4 +1,4 @@
-"""For tests of the doctor: reference outputs for hand-made bundles, and a backend that can be made to go wrong."""
+"""For tests of the doctor: reference outputs for hand-made bundles, and a backend whose outputs can be changed."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ Spoil = Callable[[Arrays], Arrays]
 
 
 def add_references(folder: Path) -> Path:
-    """Store what ONNX Runtime makes of the stages of a toy bundle."""
+    """Store the outputs of a toy bundle's stages in ONNX Runtime."""
     bundle, backend = Bundle(folder), open_backend("onnxruntime", 1)
     content = references.make(bundle.entropy, lambda stage, inputs: backend.load(bundle.stage(stage))(inputs))
     (folder / references.NAME).write_bytes(content)
@@ -23,7 +23,7 @@ def add_references(folder: Path) -> Path:
 
 
 class FakeBackend:
-    """ONNX Runtime, but what a stage gives goes through `spoil[stage]`."""
+    """ONNX Runtime, with the outputs of a stage changed by `spoil[stage]`."""
 
     name = "fake"
     device = "CPU"

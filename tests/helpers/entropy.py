@@ -59,7 +59,7 @@ def random_tables(
 
 
 def extreme_tables(rng: np.random.Generator, channels: int) -> EntropyTables:
-    """A valid entropy model at the format's limits: the largest weights, multipliers and biases, so that all saturates."""
+    """A valid entropy model at the format's limits: the largest weights, multipliers and biases, so that everything saturates."""
 
     def layer(outputs: int, inputs: int) -> Layer:
         w = rng.choice([-128, -127, 127], (outputs, inputs))

@@ -1,4 +1,4 @@
-"""A GPU that is not there: pycuda's interface over host memory, with the kernels' NumPy references for their code.
+"""A simulated GPU: pycuda's interface over host memory, with the kernels' NumPy references in place of their code.
 
 Work is done as it is put on the stream, or recorded where a graph is captured, with the addresses that it had then, as on a
 GPU. What dlf makes of the interface can be tested so; that a GPU does the same cannot.
@@ -264,7 +264,7 @@ class FakeGPU:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, gpu: FakeGPU) -> ModuleType:
-    """dlf.runtime.gpu.device with this GPU in place of pycuda's; until the test ends."""
+    """Replace pycuda by this GPU in dlf.runtime.gpu.device until the test ends."""
     package, driver = ModuleType("pycuda"), gpu.module()
     package.VERSION_TEXT, package.driver, package.__spec__ = "0", driver, ModuleSpec("pycuda", None)
     monkeypatch.setitem(sys.modules, "pycuda", package)

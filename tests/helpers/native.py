@@ -1,4 +1,4 @@
-"""The C functions of models and contexts (`dlf.h`) from Python, as thin as ctypes allows."""
+"""The C functions of models and contexts (`dlf.h`), called from Python by ctypes."""
 
 import ctypes
 import itertools
@@ -260,7 +260,7 @@ def _refuse(error: errors.DLFError, message: int, size: int) -> int:
 
 @contextmanager
 def logged() -> Iterator[list[tuple[int, str]]]:
-    """What the library logs meanwhile, as (level, line)."""
+    """What the library logs while the block runs, as (level, line)."""
     lines: list[tuple[int, str]] = []
     function = Log(lambda user, level, line: lines.append((level, line.decode())))
     LIB.dlf_set_log(function, None)

@@ -1,4 +1,4 @@
-"""For tests of the parity gate and of conversion: a stand-in for LPIPS, and the toy bundle with named nodes."""
+"""For tests of the parity gate and of conversion: a substitute for LPIPS, and the toy bundle with named nodes."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Difference:
-    """Stands for LPIPS, whose weights a test must not fetch: the mean absolute difference."""
+    """Replaces LPIPS, whose weights a test must not fetch: the mean absolute difference."""
 
     def __init__(self, network: str) -> None:
         assert network == "alexnet"

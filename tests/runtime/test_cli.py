@@ -275,7 +275,7 @@ def test_info_calls_no_other_model_builtin(work):
 
 
 def test_installed_command_keeps_streams_apart(work, toy_bundle):
-    """As a process of its own: bytes on stdout, words on stderr."""
+    """In its own process: bytes on stdout, text on stderr."""
     command = [sys.executable, "-c", "from dlf.runtime.cli import main; main()"]
     with open("a.png", "rb") as image:
         done = subprocess.run([*command, "encode", "-"], stdin=image, capture_output=True, check=True, env=os.environ)

@@ -1,4 +1,4 @@
-"""The .dlf file, against a writer made from docs/format.md and binascii's CRC."""
+"""The .dlf file, compared with a writer made from docs/format.md and binascii's CRC."""
 
 import binascii
 import struct

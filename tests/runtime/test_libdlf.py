@@ -108,7 +108,7 @@ def test_a_refused_model_says_what_to_do(data, kind):
 
 
 def test_no_memory_is_an_error_of_its_own():
-    """In a process of its own, which is left 2 bytes a value; the core needs 4."""
+    """In its own process, with 2 bytes of memory left for each value; the core needs 4."""
     code = """
 import resource
 import numpy as np

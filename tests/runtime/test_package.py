@@ -1,4 +1,4 @@
-"""What users of the installed package see: what `import dlf` brings and costs, and the flags for C programs."""
+"""The installed package: what `import dlf` imports, and the flags for C programs."""
 
 import shutil
 import subprocess

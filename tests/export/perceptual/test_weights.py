@@ -1,4 +1,4 @@
-"""Reading what package archives hold: arrays yes, anything else no."""
+"""Reading package archives: arrays are read, anything else is refused."""
 
 import io
 import pickle

@@ -40,7 +40,7 @@ TINY = Config(
 
 
 class Judge:
-    """Stands for the perceptual networks, which a test must not fetch."""
+    """Replaces the perceptual networks, which a test must not fetch."""
 
     def __call__(
         self, stage: Stage, image: torch.Tensor, output: torch.Tensor, rng: torch.Generator

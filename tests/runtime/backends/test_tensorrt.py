@@ -1,5 +1,5 @@
-"""The TensorRT backend: its use of TensorRT's interface, held against the real module with an engine of ours behind it; what it
-says where something is missing; and, where there is a GPU, the real thing."""
+"""The TensorRT backend: its use of TensorRT's interface, compared with the real module's, over a simulated engine; its messages
+where something is missing; and, on a machine with a GPU, real engines."""
 
 import ast
 import importlib
@@ -482,7 +482,7 @@ class TestOnAGPU:
             assert np.abs(got.astype(int) - codecs[0].decode(data)).max() <= 2
 
     def test_repeats_and_changes_of_shape(self, codecs):
-        """Through graphs: recorded, replayed, recorded anew."""
+        """Through graphs: recorded, replayed, recorded again."""
         for size in [(256, 256)] * 4 + [(256, 512)] * 3 + [(256, 256)] * 3:
             data = codecs[0].encode(photograph(*size))
             difference = codecs[1].decode(data).astype(int) - codecs[0].decode(data)

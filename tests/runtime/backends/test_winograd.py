@@ -1,4 +1,4 @@
-"""The generator's upper levels by Winograd's method, against PyTorch's convolutions in double and against OpenVINO's own."""
+"""The generator's upper levels by Winograd's method, compared with PyTorch's convolutions in float64 and with OpenVINO's."""
 
 from collections import Counter
 from pathlib import Path

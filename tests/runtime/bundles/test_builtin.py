@@ -1,4 +1,4 @@
-"""The model in the package: found without being told, small, and good enough to recognise a photograph."""
+"""The model in the package: found without a path, small, and good enough to recognise a photograph."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The reference file: what it stores, what it makes of it, and what it refuses."""
+"""The reference file: what it stores, the errors computed with it, and what is refused."""
 
 import io
 from pathlib import Path
@@ -24,7 +24,7 @@ SHAPES = {
 
 
 class MadeUpStages:
-    """Stages that give random numbers; remembers what they were given and gave."""
+    """Stages that give random numbers; records their inputs and outputs."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, Arrays] = {}

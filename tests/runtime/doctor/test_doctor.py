@@ -1,4 +1,4 @@
-"""`dlf doctor` as a whole: what it tells, and its exit codes."""
+"""`dlf doctor` as a whole: its report and its exit codes."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The self-test passes what is right and fails each thing that can be wrong, and that alone."""
+"""The self-test passes a correct installation, and each fault fails its own check alone."""
 
 import json
 

@@ -209,7 +209,7 @@ def test_tokens_are_the_cores(device):
 
 
 def test_graphs_follow_shapes_and_addresses(device):
-    """The same work on the same arrays is recorded and replayed; on others it is recorded anew."""
+    """The same work on the same arrays is recorded and replayed; on others it is recorded again."""
     values = np.arange(64, dtype=np.float32)
     with device:
         source, one, other = device.upload(values), device.empty((64,), np.float32), device.empty((64,), np.float32)

@@ -1,4 +1,4 @@
-"""C and Python give the same answer: the same files, and from each other's files the same pixels, on the same backend."""
+"""C and Python write the same files and decode each other's files to the same pixels, on the same backend."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Contexts: buffers, memory, limits and refusals, over stages of a few lines that take no backend's library."""
+"""Contexts: buffers, memory, limits and refusals, with stages of a few lines that need no backend's library."""
 
 import ctypes
 from ctypes import byref, c_size_t, c_uint32, c_void_p
@@ -19,7 +19,7 @@ IMAGE = RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8)
 
 
 def stages(name: str, file: Path) -> object:
-    """Stages that carry an image's upper left 8x8 blocks of 32 pixels in the latent, and nothing else."""
+    """Stages whose latent holds only an image's upper left 8x8 blocks of 32 pixels."""
 
     def analysis(inputs: Arrays) -> Arrays:
         _, _, height, width = inputs["image"].shape

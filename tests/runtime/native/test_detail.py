@@ -1,4 +1,4 @@
-"""The whole detail latent, against the steps written out in Python."""
+"""Coding of a whole detail latent, compared with the steps written in Python."""
 
 import dataclasses
 

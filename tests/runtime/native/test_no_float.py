@@ -1,4 +1,4 @@
-"""The coder's path computes with integers alone, as its machine code says."""
+"""The coder computes with integers only, according to its machine code."""
 
 import platform
 import re

@@ -1,4 +1,4 @@
-"""The coder, against the reference coder's streams and a second implementation."""
+"""The rANS coder, compared with the reference coder's streams and a second implementation."""
 
 import numpy as np
 import pytest

@@ -23,7 +23,7 @@ def test_lookup_is_the_nearest_unit_vector(seed, tiles, entries, dim):
     unit = z / np.linalg.norm(z.astype(np.float64), axis=1, keepdims=True)
     distances = np.linalg.norm(unit[:, None] - tables.codebook.astype(np.float64)[None, :, :, None], axis=2)
     chosen = np.take_along_axis(distances, tokens[:, None].astype(np.int64), 1)[:, 0]
-    # The codebook's vectors are units but for float32's rounding, by which angle and distance may differ.
+    # The codebook's vectors have length 1 up to float32's rounding, so the nearest by angle and by distance may differ.
     assert (chosen <= distances.min(1) + 1e-6).all()
 
 

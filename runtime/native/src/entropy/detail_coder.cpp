@@ -43,7 +43,7 @@ public:
         }
     }
 
-    // visit(entry of the step's arrays, entry of [C][height][width], entry of [C][5][5]), in the stream's order.
+    // Calls visit(index in the step's arrays, index in [C][height][width], index in [C][5][5]) in the stream's order.
     template <class Visit> void for_each(size_t step, Visit visit) const {
         for (size_t c = 0, at = 0; c < group_size_; ++c) {
             for (size_t row = 0; row < height_; ++row) {
@@ -101,9 +101,9 @@ private:
     size_t height_, width_, positions_, group_size_;
 };
 
-// To the nearest, ties to even, whatever the floating-point environment's rounding; clamped to what a stream can hold.
+// Rounds to the nearest integer, ties to even, in any rounding mode, and clamps to what a stream can hold.
 int32_t quantise(float x) {
-    if (!(x > -kMaxSymbol)) // or NaN, which 0/q is where subnormal numbers are flushed to zero
+    if (!(x > -kMaxSymbol)) // or NaN: 0/q is NaN if subnormal numbers are flushed to zero
         return -kMaxSymbol;
     if (x >= kMaxSymbol)
         return kMaxSymbol;
@@ -130,7 +130,7 @@ size_t encode_detail(const EntropyModel &model, const float *y, size_t height, s
 }
 
 size_t detail_bound(const EntropyModel &model, size_t height, size_t width) {
-    // An escape takes at most 16 bits, the groups that say how many follow 8 and those 22: 46, and rounding less than 0.1.
+    // An escape takes at most 16 bits, the groups of the count 8 and the groups of the value 22: 46, and rounding less than 0.1.
     constexpr size_t kStateBytes = 4, kMaxSymbolBytes = 6;
     return kStateBytes + kMaxSymbolBytes * model.channels * height * width;
 }

@@ -11,7 +11,7 @@
 
 namespace dlf {
 
-// The memory of one image's coding, kept for the next.
+// The memory for coding one image, reused for the next.
 struct DetailScratch {
     explicit DetailScratch(std::pmr::memory_resource *memory = std::pmr::new_delete_resource())
         : prior(memory), symbols(memory), indexes(memory), means(memory), stream(memory) {}
@@ -23,15 +23,15 @@ struct DetailScratch {
     std::pmr::vector<uint8_t> stream;
 };
 
-// Quantises and codes y, [channels][height][width]; y_hat (may be NULL) receives what the decoder will see.
-// The stream is the last bytes of scratch.stream, as many as are returned. Throws a Failure where y is not finite.
+// Quantises and codes y, [channels][height][width]; y_hat (may be NULL) receives the decoder's reconstruction.
+// Returns the stream's size; the stream is the last bytes of scratch.stream. Throws a Failure if y is not finite.
 size_t encode_detail(const EntropyModel &model, const float *y, size_t height, size_t width, float *y_hat,
                      DetailScratch &scratch);
 
-// The most bytes that the stream of a map can have.
+// Returns the largest size in bytes that the stream of a map can have.
 size_t detail_bound(const EntropyModel &model, size_t height, size_t width);
 
-// The inverse, from untrusted bytes.
+// Decodes untrusted bytes to y_hat.
 void decode_detail(const EntropyModel &model, const void *data, size_t size, size_t height, size_t width, float *y_hat,
                    DetailScratch &scratch);
 

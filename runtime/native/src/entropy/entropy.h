@@ -7,5 +7,5 @@
 
 struct dlf_entropy {
     dlf::EntropyModel model;
-    mutable dlf::ScratchPool<dlf::DetailScratch> pool{}; // safe to share: it is what its own lock guards
+    mutable dlf::ScratchPool<dlf::DetailScratch> pool{}; // safe to share: it has its own lock
 };

@@ -43,7 +43,7 @@ CdfTables read_cdfs(ByteReader &reader, size_t count) {
     return cdfs;
 }
 
-// The CDF index of every scale: the number of thresholds up to it, less one.
+// Returns the CDF index of every scale: the number of thresholds <= it, minus one.
 std::vector<int16_t> read_scale_indexes(ByteReader &reader, size_t cdf_count) {
     const auto thresholds = reader.values<int16_t>(cdf_count);
     check(std::is_sorted(thresholds.begin(), thresholds.end()));

@@ -11,15 +11,15 @@
 namespace dlf {
 
 struct EntropyModel {
-    // Throws a Failure for data that are no entropy model.
+    // Throws a Failure if the data are not an entropy model.
     EntropyModel(const void *data, size_t size, const PriorKernels &kernels);
 
-    // The entry of a [C][5][5] table.
+    // Returns an index into a [C][5][5] table.
     size_t table_index(size_t channel, size_t row, size_t col, size_t height, size_t width) const {
         return (channel * kClasses + position_class(row, height)) * kClasses + position_class(col, width);
     }
 
-    // The CDF index of a scale, -1 where it is below the first threshold.
+    // Returns the CDF index of a scale, -1 if it is below the first threshold.
     int16_t index_of_scale(int16_t scale) const { return scale_indexes[static_cast<size_t>(scale - INT16_MIN)]; }
 
     size_t channels;

@@ -14,7 +14,7 @@ int16_t sat16(int32_t x) { return static_cast<int16_t>(std::clamp<int32_t>(x, IN
 void PriorRunner::begin(const EntropyModel &model, size_t height, size_t width) {
     const size_t d = 2 * model.channels;
     if (tables_ != &model.prior || height_ != height || width_ != width) {
-        tables_ = nullptr; // until all is there: an allocation may fail
+        tables_ = nullptr; // until all memory is allocated, which may fail
         channels_ = model.channels;
         height_ = height;
         width_ = width;
@@ -68,7 +68,7 @@ void PriorRunner::run(size_t step, size_t begin_outputs, size_t end_outputs) {
     }
 }
 
-// conv1 of the whole map, into t_.
+// Computes conv1 on the whole map, into t_.
 void PriorRunner::first_layer(const PackedBlock &block, const int16_t *x, const AlignedVector<int32_t> *base) {
     const LayerView layer = block.conv1.view();
     for (size_t row = 0; row < height_; ++row) {
@@ -83,7 +83,7 @@ void PriorRunner::first_layer(const PackedBlock &block, const int16_t *x, const 
     }
 }
 
-// From conv1's result to the input of conv_out, for a row; x is the block's input.
+// Computes the input of conv_out from conv1's result, for a row; x is the block's input.
 void PriorRunner::gated_row(const PackedBlock &block, size_t row, const int16_t *x) {
     const PriorKernels &kernels = *tables_->kernels;
     const size_t t_row = (width_ + 2) * stride_;
@@ -93,7 +93,7 @@ void PriorRunner::gated_row(const PackedBlock &block, size_t row, const int16_t 
     kernels.gate(block.conv_a.view(), block.conv_b.view(), {u_.data(), stride_}, width_, {gated_.data(), gated_stride_});
 }
 
-// conv_out of the last block. The positions of one column in two code the same group.
+// Computes conv_out of the last block. In a row, every second position codes the same group.
 void PriorRunner::last_row(const PackedBlock &block, size_t row, size_t outputs_of) {
     const size_t size = channels_ / kGroups;
     int16_t *out = &params_[(outputs_of * height_ + row) * width_ * params_stride_];

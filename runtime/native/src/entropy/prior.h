@@ -14,22 +14,22 @@ namespace dlf {
 constexpr size_t kGroupSwap[kSteps] = {0, 3, 2, 1};
 constexpr size_t coded_group(size_t step, size_t row, size_t col) { return (2 * (row % 2) + col % 2) ^ kGroupSwap[step]; }
 
-// Runs the steps that have a network, 1 to 3, for one image after another; its memory is kept from one to the next.
+// Runs the steps that have a network, 1 to 3. Its memory is reused from one image to the next.
 class PriorRunner {
 public:
     explicit PriorRunner(std::pmr::memory_resource *memory)
         : context_(memory), x_(memory), t_(memory), mixed_(memory), u_(memory), gated_(memory), residual_(memory),
           params_(memory), base_row_(memory) {}
 
-    // Begins an image, of which nothing is coded yet.
+    // Begins an image; nothing of it is coded yet.
     void begin(const EntropyModel &model, size_t height, size_t width);
 
     // The reconstruction in 1/256, saturated, [height * width][context_stride()].
     int16_t *context() { return context_.data(); }
     size_t context_stride() const { return stride_; }
 
-    // Runs a step and computes, at each position, what the group that is coded there at step `outputs_of` needs.
-    // Any step may be asked for: with all four every channel of every position is there.
+    // Runs a step and computes, at each position, the parameters of the group that step `outputs_of` codes there.
+    // Calls with all four values of `outputs_of` give every channel of every position.
     void run(size_t step) { run(step, step, step + 1); }
     void run_all_groups(size_t step) { run(step, 0, kSteps); }
 

@@ -34,7 +34,7 @@ struct Avx2 {
     static DLF_INLINE void dot(Int32 &a, Int32 &b, const Weights &w, Int16 x) {
         a = dot(a, w.a, x);
         b = dot(b, w.b, x);
-        __asm__ volatile("" : "+x"(a), "+x"(b)); // one position after another: GCC 12 would run out of registers
+        __asm__ volatile("" : "+x"(a), "+x"(b)); // computes positions one after another: GCC 12 would run out of registers
     }
 
     // 64-bit products of the even and of the odd lanes; the upper halves of the sums are the results.
@@ -51,7 +51,7 @@ struct Avx2 {
 
     static DLF_INLINE Int16 pack(Int32 a, Int32 b) { return _mm256_packs_epi32(a, b); }
 
-    // Clamped well outside the range of int16, values keep their sum with an int16 in int32.
+    // Clamped outside the range of int16, so that the sum with an int16 fits int32.
     static DLF_INLINE Int32 clamp(Int32 value) {
         const Int32 limit = _mm256_set1_epi32(1 << 24);
         return _mm256_max_epi32(_mm256_min_epi32(value, limit), _mm256_sub_epi32(zero(), limit));

@@ -28,7 +28,7 @@ struct Avx512 {
     static DLF_INLINE void dot(Int32 &a, Int32 &b, const Weights &w, Int16 x) {
         a = _mm512_dpwssd_epi32(a, w.a, x);
         b = _mm512_dpwssd_epi32(b, w.b, x);
-        __asm__ volatile("" : "+v"(a), "+v"(b)); // one position after another: GCC 12 would run out of registers
+        __asm__ volatile("" : "+v"(a), "+v"(b)); // computes positions one after another: GCC 12 would run out of registers
     }
 
     // 64-bit products of the even and of the odd lanes; the upper halves of the sums are the results.
@@ -46,7 +46,7 @@ struct Avx512 {
 
     static DLF_INLINE Int16 pack(Int32 a, Int32 b) { return _mm512_packs_epi32(a, b); }
 
-    // Clamped well outside the range of int16, values keep their sum with an int16 in int32.
+    // Clamped outside the range of int16, so that the sum with an int16 fits int32.
     static DLF_INLINE Int32 clamp(Int32 value) {
         const Int32 limit = _mm512_set1_epi32(1 << 24);
         return _mm512_max_epi32(_mm512_min_epi32(value, limit), _mm512_sub_epi32(zero(), limit));

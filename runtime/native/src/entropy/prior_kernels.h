@@ -1,7 +1,7 @@
 // The integer prior's inner loops: one table of functions for each instruction set. prior_scalar.cpp defines them
-// (section 3 of docs/format.md); every other table equals it bit by bit, which tests/runtime/native/check_kernels.cpp checks.
+// (section 3 of docs/format.md); every other table gives the same bits, which tests/runtime/native/check_kernels.cpp checks.
 //
-// Only plain types pass here: files compiled for one instruction set must not share inline code with the others.
+// Only plain types are used here: files compiled for one instruction set must not share inline code with the others.
 #pragma once
 
 #include <cstddef>
@@ -9,18 +9,18 @@
 
 namespace dlf {
 
-// How a table wants its layers. Outputs go in panels, two vectors of int32 accumulators at a time, and inputs in groups that
-// one instruction multiplies and adds. A layer's outputs are padded to whole panels, its inputs to whole groups, with zeros.
+// The layout of a table's layers. Outputs are in panels of two vectors of int32 accumulators, and inputs in groups that one
+// instruction multiplies and adds. A layer's outputs are padded to whole panels, its inputs to whole groups, with zeros.
 //
-// The outputs of a panel are not in their order: blocks of eight give four to each of the two vectors, because that
-// is what packing two vectors of int32 into one of int16 undoes on x86 (and it is the plain order for vectors of four).
+// The outputs of a panel are permuted: each block of eight has four in either vector, because packing two vectors of int32
+// into one of int16 on x86 reverses this permutation (with vectors of four it is the plain order).
 struct Layout {
     size_t panel; // outputs of a panel; 1 for no vectors
     size_t group; // inputs of a group
     bool interleaved_bias; // b's two halves hold a vector's even and odd lanes; otherwise its lower and upper ones
 };
 
-// Activations and what pads them have a number of channels that every panel divides.
+// The number of channels of activations, with padding, is a multiple of every panel.
 constexpr size_t kMaxPanel = 32;
 
 // requant(acc; m, b) = (acc * m + b) >> 32 of w x, as a Layout says:
@@ -31,7 +31,7 @@ struct LayerView {
     size_t outputs, inputs; // padded
 };
 
-// A run of positions: their first channel, and the distance from one position to the next.
+// Consecutive positions: the first one's channels, and the distance from one position to the next.
 template <class T> struct Run {
     T *first;
     size_t stride;
@@ -68,10 +68,10 @@ extern const PriorKernels kAvx512Kernels; // AVX-512 with BW and VNNI
 extern const PriorKernels kNeonKernels;
 #endif
 
-// The tables that this processor can run, the fastest first; ends with NULL.
+// Returns the tables that this processor can run, the fastest first, with NULL at the end.
 const PriorKernels *const *available_kernels();
 
-// The fastest, or the one that the environment variable DLF_ISA names. Throws a Failure for a name that is not available.
+// Returns the fastest, or the one that the environment variable DLF_ISA names. Throws a Failure if that is not available.
 const PriorKernels &choose_kernels();
 
 } // namespace dlf

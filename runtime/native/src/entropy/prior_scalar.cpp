@@ -4,7 +4,7 @@
 namespace dlf {
 namespace {
 
-// Positions that go through a layer together, so that a weight is loaded once for all of them.
+// Positions that a layer computes together, so that a weight is loaded once for all of them.
 constexpr size_t kTile = 4;
 
 int16_t sat16(int64_t x) { return static_cast<int16_t>(x < INT16_MIN ? INT16_MIN : x > INT16_MAX ? INT16_MAX : x); }
@@ -15,13 +15,13 @@ int64_t requant(const LayerView &layer, size_t output, int32_t acc) {
     return (int64_t{acc} * layer.m[output] + layer.b[output]) >> 32;
 }
 
-// use(position, output, value) for every value of a layer.
+// Calls use(position, output, value) for every value of a layer.
 template <class Use>
 void pointwise(const LayerView &layer, Run<const int16_t> x, const int32_t *const *base, size_t positions, Use use) {
     for (size_t begin = 0; begin < positions; begin += kTile) {
         const size_t count = positions - begin < kTile ? positions - begin : kTile;
         const int16_t *rows[kTile];
-        for (size_t p = 0; p < kTile; ++p) // a short tile repeats its first position, whose further results are not used
+        for (size_t p = 0; p < kTile; ++p) // a short tile repeats its first position, and these results are not used
             rows[p] = x.first + (begin + (p < count ? p : 0)) * x.stride;
         for (size_t o = 0; o < layer.outputs; ++o) {
             const int16_t *w = layer.w + o * layer.inputs;

@@ -1,5 +1,5 @@
-// The integer prior's inner loops for vectors of any kind: a file an instruction set includes this with its `Vectors`, in an
-// unnamed namespace, so that no code is shared between files that are compiled for different processors.
+// The integer prior's inner loops for vectors of any kind. Each instruction set's file includes this with its `Vectors`, in an
+// unnamed namespace, so that files compiled for different processors share no code.
 //
 // Vectors has the types Int32 and Int16 (as many bytes), and
 //   kLanes, kGroup           int32 lanes; inputs that `dot` multiplies and adds (1 or 2)
@@ -46,7 +46,7 @@ template <class Vectors> struct Simd {
         DLF_INLINE Sums(const LayerView &layer, size_t output, Run<const int16_t> x, const Tile &tile,
                         const int32_t *const *base = nullptr) {
             const int16_t *rows[kTile];
-            Int32 sum_a[kTile], sum_b[kTile]; // not the members: a compiler keeps these in registers
+            Int32 sum_a[kTile], sum_b[kTile]; // local, so that a compiler keeps them in registers
 #pragma GCC unroll 8
             for (size_t p = 0; p < kTile; ++p) {
                 rows[p] = x.first + tile.at[p] * x.stride;
@@ -76,7 +76,7 @@ template <class Vectors> struct Simd {
         Requant a, b;
     };
 
-    // visit(first output of a panel, tile), panel by panel, so that a panel's weights stay in the nearest cache.
+    // Calls visit(first output of a panel, tile), panel by panel, so that a panel's weights stay in the first-level cache.
     template <class Visit> static DLF_INLINE void for_each(const LayerView &layer, size_t positions, Visit visit) {
         for (size_t output = 0; output < layer.outputs; output += kPanel)
             for (size_t begin = 0; begin < positions; begin += kTile)

@@ -7,14 +7,14 @@ namespace {
 
 size_t round_up(size_t count, size_t to) { return (count + to - 1) / to * to; }
 
-// Where a layout puts an output among the m of its layer: see Layout.
+// Returns the index of an output among the m of its layer: see Layout.
 size_t place_of(const Layout &layout, size_t output) {
     const size_t within = output % layout.panel;
     const size_t vector = within % 8 / 4, lane = within / 8 * 4 + within % 4;
     return output - within + vector * (layout.panel / 2) + lane;
 }
 
-// ... and its bias: each vector's are in two halves.
+// Returns the index of its bias: each vector's are in two halves.
 size_t bias_place(const Layout &layout, size_t place) {
     const size_t lanes = layout.panel / 2;
     if (lanes == 0)
@@ -31,7 +31,7 @@ std::vector<size_t> range(size_t begin, size_t count) {
     return values;
 }
 
-// A group's scales and means among the D outputs of the last block.
+// Returns a group's scales and means among the D outputs of the last block.
 std::vector<size_t> outputs_of_group(size_t group, size_t d) {
     const size_t channels = d / 2, size = channels / kGroups;
     std::vector<size_t> outputs = range(group * size, size);

@@ -1,4 +1,4 @@
-// The integer prior's layers as a set of kernels wants them, with all that does not depend on the image worked out.
+// The integer prior's layers in the layout of a set of kernels, with everything precomputed that does not depend on the image.
 #pragma once
 
 #include <array>
@@ -68,7 +68,7 @@ struct PriorTables {
                 const std::array<DepthBlock, kSharedBlocks> &shared, const std::vector<int16_t> &common);
 
     const PriorKernels *kernels = nullptr;
-    // conv1 of an adaptor has r alone as its input: what `common` adds depends on the position's class alone.
+    // conv1 of an adaptor has only r as its input: the sum over `common` depends only on the position's class.
     std::vector<PackedBlock> adaptors, shared;
     std::array<AlignedVector<int32_t>, kSteps - 1> base; // [5][5][conv1's outputs], in the order of its m
 };

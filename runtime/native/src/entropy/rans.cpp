@@ -18,8 +18,8 @@ constexpr uint32_t kMaxGroups = 11; // of 2 bits: raw < 2^21 for values up to kM
 // Bytes that one value can take: a symbol renormalises by two at most, and each group by one.
 constexpr size_t kMaxBytes = 2 + kMaxGroups + kMaxGroups / kMore + 1;
 
-// Buckets of a CDF for each of its symbols, at least: a search seldom leaves the bucket's first symbol, and the tables of the
-// CDFs that an image uses stay in the nearest caches.
+// The fewest buckets of a CDF for each of its symbols: few searches leave the bucket's first symbol, and the tables of the CDFs
+// that an image uses stay in the caches.
 constexpr size_t kBucketsPerSymbol = 2;
 
 uint32_t bit_width(uint32_t x) {
@@ -43,8 +43,8 @@ uint32_t divide(uint32_t x, const CdfTables::Symbol &symbol) {
     return static_cast<uint32_t>(uint64_t{x} * symbol.reciprocal >> shift);
 }
 
-// Takes values last to first, since the decoder reads forwards what was written last. A value: a loop that encodes many
-// symbols keeps it in registers.
+// Encodes values last to first, because the decoder reads first what is written last. Copied by value, so that a loop that
+// encodes many symbols keeps it in registers.
 struct Encoder {
     uint32_t state;
     uint8_t *next; // one past the byte that is written next
@@ -87,7 +87,7 @@ struct Encoder {
     }
 };
 
-// Room before `next`, which is in `memory`; where it then is.
+// Makes room before `next`, which points into `memory`; returns its new position.
 uint8_t *grow(std::pmr::vector<uint8_t> &memory, const uint8_t *next) {
     const auto left = static_cast<size_t>(next - memory.data());
     const size_t added = memory.size();
@@ -95,7 +95,7 @@ uint8_t *grow(std::pmr::vector<uint8_t> &memory, const uint8_t *next) {
     return memory.data() + left + added;
 }
 
-// Where a decoder stands, in registers while it decodes many symbols.
+// A decoder's state, in registers while it decodes many symbols.
 struct Position {
     uint32_t state;
     const uint8_t *next;
@@ -108,7 +108,7 @@ struct Position {
 
     int32_t symbol(const CdfTables &cdfs, const CdfTables::Cdf &cdf) {
         const uint32_t slot = state & kSlotMask;
-        // Most values are 0, and where they are, a processor foresees it: nothing waits for a table that the state selects.
+        // Most values are 0, and the processor predicts this branch: it need not wait for the table look-up.
         CdfTables::Bucket found = cdf.zero;
         if (slot - found.start >= found.frequency) {
             found = cdfs.buckets(cdf)[slot >> cdf.slot_shift];
@@ -142,7 +142,7 @@ struct Position {
         uint32_t raw = 0;
         for (uint32_t i = 0; i < groups; ++i)
             raw |= group() << (2 * i);
-        // A count with a zero group at the end would be a second spelling of the same value.
+        // A zero group at the end would be a second code of the same value.
         require(groups == 0 || raw >> (2 * (groups - 1)) != 0, DLF_ERROR_STREAM_CORRUPT);
         const int64_t half = raw >> 1;
         const int64_t value = (raw & 1 ? -half - 1 : half + cdf.escape()) - cdf.bound;

@@ -11,10 +11,10 @@ namespace dlf {
 constexpr uint32_t kProbabilityOne = 1u << 16;
 constexpr int32_t kMaxSymbol = 1 << 20; // in size; what a stream can hold
 
-// CDFs, laid out for coding. Symbols 0..2*bound stand for the values -bound..bound, symbol 2*bound+1 is the escape.
+// CDFs in the layout for coding. Symbols 0..2*bound are the values -bound..bound, symbol 2*bound+1 is the escape.
 class CdfTables {
 public:
-    // Adds a CDF; false, and nothing is added, unless there are 2*bound+2 frequencies >= 1 with a sum of 65536.
+    // Adds a CDF; returns false, and adds nothing, unless there are 2*bound+2 frequencies >= 1 with a sum of 65536.
     bool add(const std::vector<uint16_t> &frequencies);
     size_t size() const { return cdfs_.size(); }
 
@@ -23,7 +23,7 @@ public:
         uint16_t start;      // first slot
         uint16_t frequency;  // slots
     };
-    // A run of slots, and the symbol of the first of them: a search goes on from there.
+    // Consecutive slots, and the symbol of the first: a search starts there.
     struct Bucket {
         uint16_t start, frequency; // of that symbol
         uint32_t symbol;
@@ -47,12 +47,12 @@ private:
     std::vector<Bucket> buckets_;
 };
 
-// The stream of the symbols whose index is not -1, each with the CDF of its index. Symbols are at most kMaxSymbol in size.
-// `stream` is used as memory, from its end; the result is its last bytes, as many as are returned.
+// Encodes the symbols whose index is not -1, each with the CDF of its index. Symbols are in -kMaxSymbol..kMaxSymbol.
+// Returns the stream's size; the stream is the last bytes of `stream`.
 size_t rans_encode(const CdfTables &cdfs, const int32_t *symbols, const int16_t *indexes, size_t count,
                    std::pmr::vector<uint8_t> &stream);
 
-// Reads untrusted bytes; throws a Failure for a stream that the encoder does not write.
+// Reads untrusted bytes; throws a Failure for a stream that no encoder writes.
 class RansDecoder {
 public:
     RansDecoder(const void *data, size_t size);

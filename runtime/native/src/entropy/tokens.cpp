@@ -3,7 +3,7 @@
 namespace dlf {
 
 void pack_tokens(const uint16_t *tokens, size_t count, uint32_t bits, uint8_t *packed) {
-    uint32_t pending = 0; // its low `held` bits wait to be written; what is above them has been
+    uint32_t pending = 0; // its low `held` bits are not written yet; those above them are
     uint32_t held = 0;
     for (size_t i = 0; i < count; ++i) {
         pending = (pending << bits) | tokens[i];

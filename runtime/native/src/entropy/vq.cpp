@@ -12,8 +12,8 @@ void vq_lookup(const EntropyModel &model, const float *z, size_t tiles, uint16_t
     const size_t dim = model.codebook_dim;
     require(std::all_of(z, z + tiles * dim * kTokensPerTile, [](float value) { return std::isfinite(value); }),
             DLF_ERROR_INVALID_ARGUMENT);
-    // Between unit vectors the smallest distance is the largest dot product, |a - b|^2 = 2 - 2ab, and z's length scales all
-    // of its dot products alike: z is used as it is. A tile's 32 tokens go together, so that the sums vectorise.
+    // For unit vectors the smallest distance is the largest dot product, |a - b|^2 = 2 - 2ab. The length of z scales all its dot
+    // products equally, so z is not normalised. A tile's 32 tokens are computed together, so that the sums vectorise.
     for (size_t tile = 0; tile < tiles; ++tile, z += dim * kTokensPerTile, tokens += kTokensPerTile) {
         double best[kTokensPerTile];
         for (size_t entry = 0; entry < model.codebook_size; ++entry) {

@@ -5,7 +5,7 @@
 
 namespace dlf {
 
-// z (tiles, codebook_dim, 32) -> tokens (tiles, 32). Throws a Failure where z is not finite.
+// z (tiles, codebook_dim, 32) -> tokens (tiles, 32). Throws a Failure if z is not finite.
 void vq_lookup(const EntropyModel &model, const float *z, size_t tiles, uint16_t *tokens);
 
 // tokens (tiles, 32), untrusted -> z_hat (tiles, codebook_dim, 32).

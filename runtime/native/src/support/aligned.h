@@ -7,7 +7,7 @@
 
 namespace dlf {
 
-// Takes its memory from a resource, which outlives the vector.
+// Allocates from a memory resource, which must outlive the vector.
 template <class T> class CacheLineAllocator {
 public:
     using value_type = T;

@@ -1,4 +1,4 @@
-// A position in untrusted bytes that knows where they end.
+// Reads untrusted bytes, and never past their end.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +26,7 @@ public:
         return *next_++;
     }
 
-    // `count` bytes, which stay where they are.
+    // Returns `count` bytes without copying them.
     const uint8_t *bytes(size_t count) {
         require(count <= left(), at_end_);
         const uint8_t *taken = next_;
@@ -37,7 +37,7 @@ public:
     // A little-endian integer or float.
     template <class T> T value() { return load<T>(bytes(sizeof(T))); }
 
-    // `count` of them; memory is asked for only once the bytes are known to be there.
+    // `count` of them. Memory is allocated only after the number of bytes was checked.
     template <class T> std::vector<T> values(size_t count) {
         require(count <= left() / sizeof(T), at_end_);
         const uint8_t *raw = bytes(count * sizeof(T));

@@ -1,4 +1,5 @@
-// The one exception of the library: a dlf_result on its way to the C border, where api.cpp catches it.
+// The exception for what the library refuses: a dlf_result and its message. api_guard.h catches it in every function of dlf.h, and
+// also what the standard library throws, such as std::bad_alloc.
 #pragma once
 
 #include <string>
@@ -10,7 +11,7 @@ namespace dlf {
 
 struct Failure {
     dlf_result result;
-    std::string message{}; // the fact and the remedy, where more is known than the result's own text
+    std::string message{}; // what is wrong and the remedy; empty if dlf_result_string says all
 };
 
 inline void require(bool condition, dlf_result otherwise) {

@@ -1,4 +1,4 @@
-// Facts of the formats that several files share; see docs/format.md. runtime/formats.py is the same for Python.
+// Constants of the formats that several files use, see docs/format.md. runtime/formats.py has the same for Python.
 #pragma once
 
 #include <array>

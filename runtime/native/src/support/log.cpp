@@ -7,7 +7,7 @@
 namespace dlf {
 namespace {
 
-std::shared_mutex mutex; // shared by calls of the function, which may run at the same time; exclusive where it is set
+std::shared_mutex mutex; // shared while the function is called, by several threads at a time; exclusive while it is set
 dlf_log_function function_ = nullptr;
 void *user_ = nullptr;
 

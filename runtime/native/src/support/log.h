@@ -1,4 +1,4 @@
-// What the library does, told to the application's function: the one global state.
+// Messages to the application's log function, which is the library's only global state.
 #pragma once
 
 #include <chrono>
@@ -11,7 +11,7 @@ void set_log(dlf_log_function function, void *user) noexcept;
 
 void log(dlf_log_level level, const char *message) noexcept;
 
-// Logs how long it lived.
+// Logs the time from its construction to its destruction.
 class StepTimer {
 public:
     explicit StepTimer(const char *step) : step_(step) {}

@@ -1,4 +1,4 @@
-// Memory that calls on one model take and give back, so that coding images of one size allocates once.
+// Memory that calls on one model reuse, so that coding images of one size allocates only once.
 #pragma once
 
 #include <memory>
@@ -9,10 +9,10 @@ namespace dlf {
 
 template <class Scratch> class ScratchPool {
 public:
-    // Runs use(scratch). As many are made as calls run at the same time.
+    // Calls use(scratch). There are as many scratches as calls that run at the same time.
     template <class Use> void with(Use use) {
         std::unique_ptr<Scratch> scratch = take();
-        use(*scratch); // where it throws, the scratch is dropped: an allocation may have failed half way
+        use(*scratch); // if it throws, the scratch is deleted: an allocation may have left it incomplete
         const std::lock_guard<std::mutex> lock(mutex_);
         free_.push_back(std::move(scratch));
     }

@@ -24,7 +24,7 @@ private:
 
 extern const uint32_t kSha256Round[64];
 
-// Takes `count` blocks of 64 bytes into the state: the definition, and the same in x86's own instructions.
+// Updates the state with `count` blocks of 64 bytes: by the definition, and by x86's SHA instructions.
 void sha256_blocks_portable(uint32_t *state, const uint8_t *data, size_t count);
 #if defined(__x86_64__)
 bool has_sha256_instructions();

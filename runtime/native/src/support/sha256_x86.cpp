@@ -1,4 +1,4 @@
-// SHA-256 in the instructions that x86 has for it, which are several times as fast. This file alone is compiled for them.
+// SHA-256 by x86's SHA instructions, which are several times as fast. Only this file is compiled for them.
 #include "support/sha256.h"
 
 #include <cpuid.h>
@@ -18,7 +18,7 @@ bool has_sha256_instructions() {
     return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (ebx & bit_SHA) != 0 && __builtin_cpu_supports("sse4.1");
 }
 
-// Lanes are named from the highest down: the instructions want the state as ABEF and CDGH, memory has it as DCBA and HGFE.
+// Lanes are named from the highest down: the instructions need the state as ABEF and CDGH; in memory it is DCBA and HGFE.
 void sha256_blocks_x86(uint32_t *state, const uint8_t *data, size_t count) {
     const __m128i big_endian = _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3);
     const __m128i cdab = _mm_shuffle_epi32(load(state), 0xB1), efgh = _mm_shuffle_epi32(load(state + 4), 0x1B);

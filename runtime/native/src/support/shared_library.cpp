@@ -9,7 +9,7 @@
 
 namespace dlf {
 
-// (PyPI's wheels have but versioned names, such as "libopenvino_c.so.2641".)
+// (PyPI's wheels have only versioned names, such as "libopenvino_c.so.2641".)
 std::string library_file(const std::string &place, const std::string &name) {
     std::error_code ignored;
     std::string file = place;

@@ -5,14 +5,14 @@
 
 namespace dlf {
 
-// The file that a user's word for a library means: itself, or in a folder the first whose name begins with `name`.
+// Returns the library that a user's path means: the file itself or, in a folder, the first file whose name begins with `name`.
 std::string library_file(const std::string &place, const std::string &name);
 
-// An open library. It is never closed: it may have started threads, which outlive what has started them.
+// An open library. It is never closed, because threads that it started may still run.
 class SharedLibrary {
 public:
     // Opens `file`; a name without a slash is looked for by the dynamic linker. Throws a Failure, BACKEND_MISSING.
-    //  what, remedy   for its message: what the library is to the user, and how to get it
+    //  what, remedy   for the error's message: the library's purpose, and how to install it
     SharedLibrary(std::string what, std::string file, std::string remedy);
 
     // Sets `function` to the exported function `name`. Throws a Failure, BACKEND_MISSING.

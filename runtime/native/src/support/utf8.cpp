@@ -7,7 +7,7 @@
 namespace dlf {
 namespace {
 
-// Bytes of the character that begins at `at`, 0 if none does; section 4 of RFC 3629.
+// Returns how many bytes the character at `at` has, 0 if it is invalid; section 4 of RFC 3629.
 size_t character_bytes(const std::string &text, size_t at) {
     const auto byte = [&](size_t i) { return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0}; };
     const uint8_t first = byte(at), second = byte(at + 1);

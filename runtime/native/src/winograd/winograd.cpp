@@ -30,7 +30,7 @@ enum Kind : int32_t {
 
 using Floats = AlignedVector<float>;
 
-// Those for this processor, and for DLF_ISA if that is set: without any, the levels stay with the caller.
+// Returns the kernels for this processor and, if it is set, DLF_ISA. NULL if there are none; then the caller computes the levels.
 const LevelKernels *kernels() {
 #if defined(__x86_64__)
     const char *const isa = std::getenv("DLF_ISA");
@@ -43,7 +43,7 @@ const LevelKernels *kernels() {
     return nullptr;
 }
 
-// Runs job(index, thread) for all indices below `count`; as many threads take part as can be started.
+// Runs job(index, thread) for all indices below `count`; in as many threads as can be started.
 template <class Job> void in_parallel(size_t count, size_t threads, const Job &job) {
     std::atomic<size_t> next{0};
     const auto work = [&](size_t thread) {
@@ -55,7 +55,7 @@ template <class Job> void in_parallel(size_t count, size_t threads, const Job &j
     try {
         for (size_t thread = 1; thread < std::min(threads, count); ++thread)
             others.emplace_back(work, thread);
-    } catch (const std::system_error &) { // the work is done by those that there are
+    } catch (const std::system_error &) { // the threads that were started do the work
     }
     work(0);
     for (std::thread &other : others)
@@ -64,8 +64,8 @@ template <class Job> void in_parallel(size_t count, size_t threads, const Job &j
 
 size_t rounded_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Three pieces of memory that the maps of all steps share: x, h, and what is made from x. Each could hold the largest map, and
-// pages that no map reaches are never touched.
+// Three pieces of memory that the maps of all steps share: x, h, and what is made from x. Each is as large as the largest map;
+// pages that no map uses are never touched.
 class Pieces {
 public:
     explicit Pieces(size_t floats) {
@@ -74,7 +74,7 @@ public:
             piece.reset(static_cast<float *>(std::aligned_alloc(kHugePage, bytes)));
             if (piece == nullptr)
                 throw std::bad_alloc();
-            madvise(piece.get(), bytes, MADV_HUGEPAGE); // else a third of the time is spent on page faults
+            madvise(piece.get(), bytes, MADV_HUGEPAGE); // without it a third of the time is spent on page faults
         }
     }
     Map x(size_t channels, size_t height, size_t width) const { return {pieces_[0].get(), channels, height, width}; }
@@ -180,8 +180,8 @@ private:
         }
     }
 
-    // G g G^T of each kernel. Made anew for each run: it costs a hundredth of the convolution, and to keep it four times the
-    // memory of the weights.
+    // G g G^T of each kernel. Computed in each run: it takes a hundredth of the convolution's time, and keeping it would take
+    // four times the memory of the weights.
     Floats point_weights(const dlf_level_step &step) const {
         static constexpr double kG[kPatch][3] = {{1.0 / 4, 0, 0},
                                                  {-1.0 / 6, -1.0 / 6, -1.0 / 6},

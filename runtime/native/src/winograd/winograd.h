@@ -1,8 +1,8 @@
 // The upper levels of the pixel generator in float32 for the CPU: 3x3 convolutions by Winograd's F(4x4, 3x3), which takes 2.25
 // products an output where the direct method takes 9, with the GroupNorm and SiLU before each and the residual after it.
 //
-// For dlf.runtime.backends.winograd, which makes it an operation of OpenVINO's; not part of the C API. No coder sees what it
-// computes, so that it may be in floats.
+// For dlf.runtime.backends.winograd, which makes it an operation in OpenVINO; not part of the C API. The coder does not depend
+// on it, so it may compute in floats.
 #pragma once
 
 #include <cstddef>
@@ -28,9 +28,9 @@ struct Convolution {
 };
 
 constexpr size_t kTile = 4, kPatch = 6, kPoints = kPatch * kPatch;
-constexpr size_t kTiles = 24; // of an item of work, in a row: its points stay in the second cache
+constexpr size_t kTiles = 24; // of an item of work, in a row: its points stay in the second-level cache
 
-// The functions of one instruction set. Files compiled for one share no inline code with the others.
+// The functions of one instruction set. Files compiled for different ones share no inline code.
 struct LevelKernels {
     const char *isa;
     size_t panel; // outputs of a panel of weights
@@ -41,13 +41,14 @@ struct LevelKernels {
     // out = weights x + bias at the positions of a row; weights are [outputs / panel][inputs][panel].
     void (*pointwise)(const Map &x, const float *weights, const float *bias, const Map &out, size_t row);
 
-    // Of 16 channels of a map: their sums of values, and of squared distances from each row's mean plus what brings
-    // these to the mean of all, as mean and variance.
+    // Computes the mean and the variance of 16 channels of a map: squared distances are from each row's mean, with the
+    // correction from the row's mean to that of all rows.
     void (*moments)(const Map &x, size_t block, double *mean, double *variance);
 };
 
 constexpr size_t kActivated = kPatch * (kTile * kTiles + 2) * kBlock;
-// From a point to the next: a line more than it takes, or all points of a tile would share one set of the first cache.
+// The distance from a point to the next: a cache line more than a point's size, because otherwise all points of a tile would share
+// one set of the first-level cache.
 constexpr size_t point_stride(size_t inputs) { return kTiles * inputs + kBlock; }
 constexpr size_t convolution_scratch(size_t inputs, size_t panel) {
     return kActivated + kPoints * (point_stride(inputs) + kTiles * panel);

@@ -1,4 +1,4 @@
-// The kernels of winograd.h for vectors of `kLanes` floats; a file an instruction set includes this, in an unnamed namespace,
+// The kernels of winograd.h for vectors of `kLanes` floats. Each instruction set's file includes this, in an unnamed namespace,
 // after defining kLanes and kRows (rows of a matrix product whose accumulators, two vectors each, fit the registers).
 #pragma once
 
@@ -111,7 +111,7 @@ DLF_INLINE float *at(const Map &map, size_t block, size_t y, size_t x) {
     return map.values + ((block * map.height + y) * map.width + x) * kBlock;
 }
 
-// The six rows of 16 channels that an item's tiles see, activated, with zeros beyond the borders.
+// Computes the activated six input rows of 16 channels of an item's tiles, with zeros outside the map.
 DLF_INLINE void activate(const Convolution &work, size_t block, size_t top, size_t left, size_t columns, float *out) {
     for (size_t r = 0; r < kPatch; ++r, out += columns * kBlock) {
         const size_t y = top + r - 1; // wraps above the map
@@ -207,7 +207,7 @@ void pointwise(const Map &x, const float *weights, const float *bias, const Map 
                 });
 }
 
-// Row by row with each row's own mean, so that no square is much larger than the variance; the rows are then merged in doubles.
+// Row by row with each row's own mean, so that no square is much larger than the variance; the rows are merged in double precision.
 void moments(const Map &x, size_t block, double *mean, double *variance) {
     const float count = static_cast<float>(x.width);
     double squares[kBlock] = {};
