@@ -1,6 +1,5 @@
 """Facts of the formats that several modules share: see docs/format.md. `formats.h` is the same for libdlf."""
 
-FILE_VERSION = 1  # of the .dlf format
 BUNDLE_FORMAT = "dlf-bundle"
 BUNDLE_VERSION = 1
 
