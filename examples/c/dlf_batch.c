@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "support/files.h"
+#include "files.h"
 
 #define THREADS 8
 

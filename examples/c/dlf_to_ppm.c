@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "support/files.h"
+#include "files.h"
 
 static int decode(dlf_context *context, const uint8_t *data, size_t size, const dlf_file_info *info) {
     const size_t capacity = (size_t)3 * info->width * info->height;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "support/files.h"
+#include "files.h"
 
 static int encode(dlf_context *context, const char *png, const char *dlf) {
     const png_color white = {255, 255, 255}; /* under what is transparent */
