@@ -6,7 +6,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
 from dlf.export.model import DLF
 from dlf.export.stages import PARITY_SIZES, Sample, check_stage, export_stage, run_codec, stages
-from dlf.runtime.backends.choice import open_backend
+from dlf.runtime.backends.onnxruntime import ONNXRuntimeBackend
 from dlf.runtime.bundles import references
 from dlf.runtime.bundles.bundle import file_sha256
 from dlf.runtime.errors import ExportError
@@ -81,6 +81,16 @@ def _round_to_half(model: DLF) -> None:
             raise ExportError(f"{name} has values too large for float16; export without half weights")
 
 
+@dataclass(frozen=True)
+class _Graphs:
+    """The stages of a bundle that has no manifest yet."""
+
+    files: dict[str, Path]
+
+    def stage(self, name: str) -> Path:
+        return self.files[name]
+
+
 def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Callable[[str], None]) -> None:
     progress("integer prior")
     data = entropy_tables(model).to_bytes()
@@ -111,8 +121,9 @@ def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Cal
         }
 
     progress("reference outputs")
-    backend = open_backend("onnxruntime", torch.get_num_threads())
-    reference = references.make(entropy, lambda stage, inputs: backend.load(folder / described[stage]["file"])(inputs))
+    backend = ONNXRuntimeBackend(torch.get_num_threads())
+    graphs = _Graphs({name: folder / stage["file"] for name, stage in described.items()})
+    reference = references.make(entropy, lambda stage, inputs: backend.load(graphs, stage)(inputs))
     (folder / references.NAME).write_bytes(reference)
 
     progress("manifest")

@@ -112,7 +112,7 @@ class Gate:
         inputs = {"analysis": [{"image": images.pad_to_tiles(pixels)} for pixels in photographs]}
         outputs = {}
         for name, following in zip(STAGES, (*DECODER_STAGES, None), strict=True):
-            stage = backend.load(self._stages[name])
+            stage = backend.load(bundle, name)
             outputs[name] = [stage(arrays) for arrays in inputs[name]]
             if name == "analysis":
                 coded = [self._code(*pair) for pair in zip(photographs, outputs[name], strict=True)]

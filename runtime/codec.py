@@ -225,7 +225,7 @@ class Codec:
 
     def _run(self, name: str, inputs: Arrays) -> Arrays:
         with self._timed("load"), self._failures(name, "load"):
-            stage = self._stages.get(name) or self.backend.load(self.bundle.stage(name))
+            stage = self._stages.get(name) or self.backend.load(self.bundle, name)
         if not self._low_memory:
             self._stages[name] = stage
         with self._timed(name), self._failures(name, "run"):

@@ -1,6 +1,5 @@
 """Constants of the formats that several modules use, see docs/format.md. `formats.h` has the same for libdlf."""
 
-FILE_VERSION = 1  # of the .dlf format
 BUNDLE_FORMAT = "dlf-bundle"
 BUNDLE_VERSION = 1
 

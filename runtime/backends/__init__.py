@@ -5,10 +5,13 @@ A backend's library is imported when the backend is opened, never before.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from dlf.runtime.bundles.bundle import Bundle
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
 
@@ -21,6 +24,14 @@ class Stage(Protocol):
         ...
 
 
+class HasStages(Protocol):
+    """What a backend on the CPU needs of a bundle."""
+
+    def stage(self, name: str) -> Path:
+        """The ONNX file of a stage, with its external data beside it."""
+        ...
+
+
 class Backend(Protocol):
     """A library that runs stages. A module `dlf.runtime.backends.NAME` holds one, as its `open_backend(threads)`."""
 
@@ -29,6 +40,9 @@ class Backend(Protocol):
     precision: str  # of the arithmetic, such as "fp32"
     versions: Mapping[str, str]  # library -> version
 
-    def load(self, file: Path) -> Stage:
-        """Load an ONNX file, with the external data beside it. Fails with whatever the library raises."""
+    def load(self, bundle: "Bundle", stage: str) -> Stage:
+        """Load a stage of a bundle, whose files are checked first.
+
+        Raises BundleBrokenError; fails with whatever the library raises.
+        """
         ...

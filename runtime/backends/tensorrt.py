@@ -10,7 +10,6 @@ import logging
 import subprocess
 import weakref
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,10 +51,8 @@ class TensorRTBackend:
         # Scratch memory of the engines, which run one after the other; its graphs are recorded anew where it moves.
         self._scratch: DeviceArray | None = None
 
-    def load(self, file: Path) -> "TensorRTStage":
-        """A stage of the bundle that the ONNX file lies in. Engines are loaded when a batch's size is known."""
-        bundle = Bundle(file.parent)
-        (stage,) = (name for name, entry in bundle.manifest["stages"].items() if entry["file"] == file.name)
+    def load(self, bundle: Bundle, stage: str) -> "TensorRTStage":
+        """See `dlf.runtime.backends.Backend`. An engine is loaded once a batch's size is known."""
         return TensorRTStage(self, bundle, stage)
 
     def steps(self, bundle: Bundle, timed: Timed) -> GPUSteps:

@@ -113,7 +113,7 @@ def _stored_file(entropy: EntropyModel, stored: References) -> str:
 
 
 def _stage(bundle: Bundle, backend: Backend, stored: References, stage: str) -> str:
-    outputs = backend.load(bundle.stage(stage))(stored.inputs(stage, bundle.entropy))
+    outputs = backend.load(bundle, stage)(stored.inputs(stage, bundle.entropy))
     found = stored.errors(stage, outputs)
     precision = bundle.manifest["stages"][stage]["precision"]
     if precision not in TOLERANCE:
@@ -129,7 +129,7 @@ def _stage(bundle: Bundle, backend: Backend, stored: References, stage: str) -> 
 def _encoding(bundle: Bundle, backend: Backend, steps: Steps) -> str:
     """Encode a picture with the backend's steps and with those on the CPU, and compare tokens and detail latents."""
     entropy, pixels = bundle.entropy, references.picture()[:-6, :-12]  # not of whole tiles
-    analysis = backend.load(bundle.stage("analysis"))
+    analysis = backend.load(bundle, "analysis")
     coded = []
     for way in (steps, HostSteps(entropy, _untimed)):
         latents = analysis({"image": way.pad([pixels])})
@@ -152,7 +152,7 @@ def _decoding(bundle: Bundle, backend: Backend, steps: Steps, stored: References
     ways = (steps, HostSteps(bundle.entropy, _untimed))
     arrays = [way.decode([tokens], [detail], references.DOWN, references.ACROSS) for way in ways]
     for stage in STAGES[1:]:
-        loaded = backend.load(bundle.stage(stage))
+        loaded = backend.load(bundle, stage)
         arrays = [loaded(each) for each in arrays]
     size = file.height - 6, file.width - 12
     pictures = [way.crop(each["image"], [size], False)[0].astype(int) for way, each in zip(ways, arrays, strict=True)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from helpers.bundle import save_stage
+from helpers.bundle import LoneStage, save_stage
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -43,7 +43,7 @@ def stage_inputs(path: Path) -> Arrays:
 
 
 def run(path: Path, inputs: Arrays, backend: str = "onnxruntime") -> Arrays:
-    return open_backend(backend, threads=1).load(path)(inputs)
+    return open_backend(backend, threads=1).load(LoneStage(path), "")(inputs)
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers.bundle import save_stage
+from helpers.bundle import LoneStage, save_stage
 from helpers.export import in_int8
 from helpers.parity import Difference
 from hypothesis import given
@@ -66,7 +66,7 @@ def converted_by_hand(source: Path, target: Path, a: Array, keep: tuple[str, ...
 
 
 def run(path: Path, inputs: Arrays, backend: str = "onnxruntime") -> Arrays:
-    return open_backend(backend, threads=1).load(path)(inputs)
+    return open_backend(backend, threads=1).load(LoneStage(path), "")(inputs)
 
 
 def relative(actual: Array, expected: Array) -> float:

@@ -88,7 +88,7 @@ def test_figures_are_those_of_two_codecs(toy_bundle: Path, spoilt: Path, photogr
 
         tokens, symbols = [], []
         for bundle in (toy_bundle, spoilt):
-            stage = open_backend("onnxruntime", 1).load(bundle / "analysis.onnx")
+            stage = open_backend("onnxruntime", 1).load(Bundle(bundle), "analysis")
             latents = stage({"image": images.pad_to_tiles(pixels)})
             tokens.append(Bundle(bundle).entropy.vq_lookup(latents["z"].reshape(-1, *latents["z"].shape[3:])))
             symbols.append(np.concatenate([step.symbols for step in python_detail_steps(tables, latents["y"][0])]))

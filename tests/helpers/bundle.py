@@ -6,7 +6,7 @@ tinted by its tokens. `toy_picture` does so in NumPy.
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,16 @@ def seal(folder: Path, **changes: object) -> None:
         "files": {name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for name, path in files.items()},
     }
     (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+
+
+@dataclass(frozen=True)
+class LoneStage:
+    """An ONNX file that is in no bundle, for a backend to load under any name."""
+
+    file: Path
+
+    def stage(self, name: str) -> Path:
+        return self.file
 
 
 def link_files(bundle: Path, folder: Path) -> Path:

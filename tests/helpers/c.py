@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 SIZES = [(1, 1), (37, 300), (257, 255), (256, 256), (300, 520)]  # height, width
 # {sizeof x}, with the rest 0, is how the examples begin a struct.

@@ -16,7 +16,7 @@ Spoil = Callable[[Arrays], Arrays]
 def add_references(folder: Path) -> Path:
     """Store the outputs of a toy bundle's stages in ONNX Runtime."""
     bundle, backend = Bundle(folder), open_backend("onnxruntime", 1)
-    content = references.make(bundle.entropy, lambda stage, inputs: backend.load(bundle.stage(stage))(inputs))
+    content = references.make(bundle.entropy, lambda stage, inputs: backend.load(bundle, stage)(inputs))
     (folder / references.NAME).write_bytes(content)
     seal(folder)
     return folder
@@ -34,6 +34,6 @@ class FakeBackend:
         self._spoil = spoil
         self._real = open_backend("onnxruntime", 1)
 
-    def load(self, file: Path) -> Stage:
-        stage, spoil = self._real.load(file), self._spoil.get(file.stem, lambda outputs: outputs)
-        return lambda inputs: spoil(stage(inputs))
+    def load(self, bundle: Bundle, stage: str) -> Stage:
+        loaded, spoil = self._real.load(bundle, stage), self._spoil.get(stage, lambda outputs: outputs)
+        return lambda inputs: spoil(loaded(inputs))

@@ -100,12 +100,12 @@ def stage_runs(codec, monkeypatch) -> list[tuple[str, int]]:
     runs: list[tuple[str, int]] = []
     load = codec.backend.load
 
-    def load_spied(file: Path) -> Stage:
-        stage = load(file)
+    def load_spied(bundle: object, name: str) -> Stage:
+        stage = load(bundle, name)
 
         def run(inputs: Arrays) -> Arrays:
             count = len(next(iter(inputs.values())))
-            runs.append((file.stem, count))
+            runs.append((name, count))
             alone = [
                 {k: np.copy(v) for k, v in stage({k: v[i : i + 1] for k, v in inputs.items()}).items()} for i in range(count)
             ]

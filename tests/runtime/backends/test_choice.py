@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from helpers.bundle import save_stage
+from helpers.bundle import LoneStage, save_stage
 from onnx import helper
 
 import dlf
@@ -23,7 +23,7 @@ def linear_stage(tmp_path: Path) -> tuple[Path, np.ndarray]:
 
 def test_stage_runs_named_arrays_of_any_size(backend, linear_stage):
     path, w = linear_stage
-    stage = open_backend(backend, 1).load(path)
+    stage = open_backend(backend, 1).load(LoneStage(path), "")
     for n in (3, 1, 40):
         x = np.random.default_rng(n).normal(size=(n, 1024)).astype(np.float32)
         outputs = stage({"x": x})
@@ -34,7 +34,7 @@ def test_stage_runs_named_arrays_of_any_size(backend, linear_stage):
 
 def test_outputs_stay_when_the_stage_runs_again(backend, linear_stage):
     path, _ = linear_stage
-    stage = open_backend(backend, 1).load(path)
+    stage = open_backend(backend, 1).load(LoneStage(path), "")
     first = stage({"x": np.ones((2, 1024), np.float32)})["y"]
     before = first.copy()
     stage({"x": np.zeros((2, 1024), np.float32)})
@@ -44,13 +44,30 @@ def test_outputs_stay_when_the_stage_runs_again(backend, linear_stage):
 def test_openvino_keeps_no_second_copy_of_the_weights_resident(linear_stage):
     pytest.importorskip("openvino")
     path, _ = linear_stage
-    stage = open_backend("openvino", 1).load(path)
+    stage = open_backend("openvino", 1).load(LoneStage(path), "")
     for _ in range(2):
         stage({"x": np.ones((2, 1024), np.float32)})
         entries = Path("/proc/self/smaps").read_text().split(str(path))[1:]  # each mapping of the model's files
         resident = [int(entry.partition("\nRss:")[2].split()[0]) for entry in entries]
         assert resident
         assert sum(resident) < 100  # kB
+
+
+def test_openvino_runs_where_there_is_no_proc(linear_stage, monkeypatch, recwarn, capfd):
+    pytest.importorskip("openvino")
+    path, w = linear_stage
+    read = Path.read_text
+
+    def read_text(self: Path, *arguments: object, **options: object) -> str:
+        if self.is_relative_to("/proc"):
+            raise FileNotFoundError(self)
+        return read(self, *arguments, **options)
+
+    stage_of = open_backend("openvino", 1)
+    monkeypatch.setattr(Path, "read_text", read_text)
+    x = np.ones((2, 1024), np.float32)
+    assert np.allclose(stage_of.load(LoneStage(path), "")({"x": x})["y"], x @ w, atol=1e-2)
+    assert (list(recwarn), capfd.readouterr().err) == ([], "")
 
 
 @pytest.mark.parametrize(

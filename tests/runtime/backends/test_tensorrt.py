@@ -224,7 +224,7 @@ def backend(tensorrt, engines):
 
 @pytest.fixture
 def stage(backend, bundle):
-    return backend.load(bundle / "analysis.onnx")
+    return backend.load(Bundle(bundle), "analysis")
 
 
 def image(n: int = 1, h: int = 1, w: int = 1, seed: int = 0) -> np.ndarray:
@@ -298,7 +298,7 @@ def test_what_cannot_be_recorded_yet_runs_all_the_same(stage, engines, gpu):
 
 def test_graphs_go_with_their_stage(backend, bundle, gpu):
     for _ in range(2):
-        stage = backend.load(bundle / "analysis.onnx")
+        stage = backend.load(Bundle(bundle), "analysis")
         for _ in range(3):
             stage({"image": image()})
         del stage
@@ -320,7 +320,7 @@ def test_the_contexts_used_last_are_kept(stage, engines, tensorrt):
 def test_the_cache_is_asked_for_what_no_loaded_engine_takes(backend, bundle, engines):
     static = Profile.static(Size(1, 1, 3))
     backend._cache = Cache(Profile.static(Size(1, 1, 1)), static)
-    stage = backend.load(bundle / "analysis.onnx")
+    stage = backend.load(Bundle(bundle), "analysis")
     for w in (1, 3, 1):
         stage({"image": image(w=w)})
     ((key, size),) = backend._cache.asked
@@ -340,7 +340,7 @@ def test_a_missing_engine_is_built_once(backend, bundle, monkeypatch, caplog):
         return SimpleNamespace(stderr="")
 
     monkeypatch.setattr("subprocess.run", build)
-    stage = backend.load(bundle / "analysis.onnx")
+    stage = backend.load(Bundle(bundle), "analysis")
     for n in (1, 2):
         np.testing.assert_array_equal(stage({"image": image(n)})["y"], 2 * image(n))
     assert commands == [engine_cache.build_command(Bundle(bundle), "sm_89", Size(1, 1, 1), "analysis")]
@@ -353,7 +353,7 @@ def test_an_engine_that_cannot_be_built_is_an_error(backend, bundle, monkeypatch
     monkeypatch.setattr("subprocess.run", lambda command, **_: SimpleNamespace(stderr=stderr))
     reason = "No module named 'polygraphy'" if stderr else "There is none"
     with pytest.raises(dlf.BackendFailedError, match=rf"dlf\.export\.engine.*gave none: .*{reason}"):
-        backend.load(bundle / "analysis.onnx")({"image": image()})
+        backend.load(Bundle(bundle), "analysis")({"image": image()})
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_an_engine_that_cannot_be_built_is_an_error(backend, bundle, monkeypatch
 def test_engines_of_no_use_are_refused(backend, bundle, plan, message):
     backend._cache = Cache(ANY_SIZE, plan=plan)
     with pytest.raises(dlf.BackendFailedError, match=message):
-        backend.load(bundle / "analysis.onnx")({"image": image()})
+        backend.load(Bundle(bundle), "analysis")({"image": image()})
 
 
 def test_shapes_that_are_no_batch_are_refused(stage):
@@ -383,7 +383,7 @@ def test_a_refusal_of_tensorrts_is_an_error(backend, bundle, engines, monkeypatc
 
     engines._context = refusing
     with pytest.raises(dlf.BackendFailedError, match="TensorRT could not"):
-        backend.load(bundle / "analysis.onnx")({"image": image()})
+        backend.load(Bundle(bundle), "analysis")({"image": image()})
 
 
 def test_tensorrt_itself_is_asked_in_its_own_way(backend, monkeypatch, tensorrt):

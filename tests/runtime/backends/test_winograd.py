@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.bundle import LoneStage
 from helpers.export import in_int8
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -172,7 +173,7 @@ def by_openvino(path: Path, x: np.ndarray) -> np.ndarray:
 
 def test_takes_the_place_of_a_graphs_end(tmp_path: Path, maps: list[tuple[int, ...]]):
     path, x = graph(tmp_path, 32), np.random.default_rng(2).standard_normal((2, 32, 8, 12)).astype(np.float32)
-    image = backend.open_backend(2).load(path)({"x": x})["image"]
+    image = backend.open_backend(2).load(LoneStage(path), "")({"x": x})["image"]
     expected = by_openvino(path, x)
     assert maps == [(32, 8, 12)] * 2
     assert np.abs(image - expected).max() <= CLOSE * np.abs(expected).max()
@@ -181,7 +182,7 @@ def test_takes_the_place_of_a_graphs_end(tmp_path: Path, maps: list[tuple[int, .
 def test_takes_the_place_of_an_int8_graphs_end(tmp_path: Path, maps: list[tuple[int, ...]]):
     path, x = graph(tmp_path, 32), np.random.default_rng(2).standard_normal((1, 32, 8, 12)).astype(np.float32)
     quantised = converted(path, x)
-    image, exact = backend.open_backend(2).load(quantised)({"x": x})["image"], by_openvino(path, x)
+    image, exact = backend.open_backend(2).load(LoneStage(quantised), "")({"x": x})["image"], by_openvino(path, x)
     assert maps == [(32, 8, 12)]
     error, int8_error = (np.linalg.norm(each - exact) / np.linalg.norm(exact) for each in (image, by_openvino(quantised, x)))
     assert 1e-3 < error < 0.03  # the weights' alone
@@ -205,7 +206,7 @@ def test_leaves_another_transposed_convolution_and_what_is_below(tmp_path: Path,
     x = rng.standard_normal((1, 32, 8, 8)).astype(np.float32)
     expected = by_openvino(path, x)
     for file, close in ((path, CLOSE), (converted(path, x), 0.1)):
-        image = backend.open_backend(2).load(file)({"x": x})["image"]
+        image = backend.open_backend(2).load(LoneStage(file), "")({"x": x})["image"]
         assert np.abs(image - expected).max() <= close * np.abs(expected).max()
     assert maps == [(32, 16, 16)] * 2
 
@@ -213,6 +214,6 @@ def test_leaves_another_transposed_convolution_and_what_is_below(tmp_path: Path,
 def test_leaves_another_width(tmp_path: Path, maps: list[tuple[int, ...]]):
     path, x = graph(tmp_path, 24), np.random.default_rng(2).standard_normal((1, 24, 8, 8)).astype(np.float32)
     for file in (path, converted(path, x)):
-        image, expected = backend.open_backend(2).load(file)({"x": x})["image"], by_openvino(file, x)
+        image, expected = backend.open_backend(2).load(LoneStage(file), "")({"x": x})["image"], by_openvino(file, x)
         np.testing.assert_allclose(image, expected, rtol=1e-4, atol=1e-4)
     assert maps == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from helpers.bundle import link_files, save_stage, seal
+from helpers.bundle import LoneStage, link_files, save_stage, seal
 from onnx import helper
 
 import dlf
@@ -229,7 +229,7 @@ def test_backends_refuse_external_data_outside_the_folder_themselves(bundle_copy
     location = location.replace("ABSOLUTE", str(bundle_copy.parent / "outside.data"))
     move_external_data(bundle_copy, location)
     with pytest.raises(Exception, match=r"External data|outside"):
-        open_backend(backend, 1).load(bundle_copy / "analysis.onnx")
+        open_backend(backend, 1).load(LoneStage(bundle_copy / "analysis.onnx"), "")
 
 
 def test_stage_that_is_not_onnx_is_refused(bundle_copy, backend):

@@ -59,7 +59,7 @@ def test_wrong_backend_exits_with_1(referenced, monkeypatch):
     from dlf.runtime.backends.openvino import OpenVINOBackend
 
     load = OpenVINOBackend.load
-    halved = lambda self, file: lambda inputs: {k: v / 2 for k, v in load(self, file)(inputs).items()}  # noqa: E731
+    halved = lambda self, *stage: lambda inputs: {k: v / 2 for k, v in load(self, *stage)(inputs).items()}  # noqa: E731
     monkeypatch.setattr(OpenVINOBackend, "load", halved)
     result = doctor("--model", str(referenced), "--backend", "openvino")
     assert result.exit_code == 1

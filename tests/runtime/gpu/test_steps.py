@@ -3,7 +3,6 @@
 import importlib
 from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -230,8 +229,8 @@ class StagesOnTheHost(host_backend.ONNXRuntimeBackend):
         super().__init__(1)
         self.gpu = device
 
-    def load(self, file: Path):
-        stage = super().load(file)
+    def load(self, bundle, name):
+        stage = super().load(bundle, name)
 
         def run(inputs):
             with self.gpu:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.bundle import LoneStage
 from helpers.native import Backend, Context, Model, logged, openvino_library
 from numpy.typing import NDArray
 from PIL import Image
@@ -31,7 +32,8 @@ def native_codec(bundle: Path, backend: str = "openvino", **options: object) -> 
         pytest.importorskip("openvino")
         return Context(Model(bundle, threads=1, openvino=str(openvino_library()).encode(), **options))
     python = open_backend(backend, 1)
-    context = Context(Model(bundle, backend=(own := Backend(lambda name, file: python.load(file))).pointer(), **options))
+    own = Backend(lambda name, file: python.load(LoneStage(file), name))
+    context = Context(Model(bundle, backend=own.pointer(), **options))
     context.own = own  # type: ignore[attr-defined]  # lives as long
     return context
 
