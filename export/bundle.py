@@ -44,12 +44,19 @@ def prior_cost(model: DLF, entropy: EntropyModel, sample: Sample) -> dict[str, i
 
 
 def write_bundle(
-    model: DLF, output: Path, name: str, *, half_weights: bool = False, progress: Callable[[str], None] = lambda _: None
+    model: DLF,
+    output: Path,
+    name: str,
+    *,
+    license: str | None = None,
+    half_weights: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Export a model to the bundle `output`, which appears whole or not at all; an older bundle there is replaced.
 
     With `half_weights` the model's weights are rounded to float16, and stored so: half the size on disk, while everything is
-    still computed in float32. `progress` is told of each step.
+    still computed in float32. `license` is the model's, in the manifest's words; None if it is unknown. `progress` is told of
+    each step.
 
     Raises:
         ExportError: a stage or the integer prior does not do what the model does, or a weight is too large for float16;
@@ -58,7 +65,7 @@ def write_bundle(
     if half_weights:
         _round_to_half(model)
     with writing(output) as folder:
-        _fill(model, folder, name, half_weights, progress)
+        _fill(model, folder, name, license, half_weights, progress)
 
 
 @contextmanager
@@ -81,7 +88,7 @@ def _round_to_half(model: DLF) -> None:
             raise ExportError(f"{name} has values too large for float16; export without half weights")
 
 
-def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Callable[[str], None]) -> None:
+def _fill(model: DLF, folder: Path, name: str, license: str | None, half_weights: bool, progress: Callable[[str], None]) -> None:
     progress("integer prior")
     data = entropy_tables(model).to_bytes()
     (folder / "entropy.bin").write_bytes(data)
@@ -119,7 +126,7 @@ def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Cal
     manifest = {
         "format": BUNDLE_FORMAT,
         "format_version": BUNDLE_VERSION,
-        "model": {"name": name, "config": asdict(model.config)},
+        "model": {"name": name, **({"license": license} if license else {}), "config": asdict(model.config)},
         "fingerprint": f"{entropy.fingerprint:04x}",
         "precision": "fp32",
         "weights": "fp16" if half_weights else "fp32",

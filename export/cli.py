@@ -54,6 +54,9 @@ def export(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The folder to write.")],
     name: Annotated[str | None, typer.Option(help="The model's name. By default the checkpoint's.")] = None,
+    license: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The model's licence, for dlf doctor to tell. By default unknown.")
+    ] = None,
     precision: Annotated[Precision, typer.Option(help="What the stages compute in.")] = "fp32",
     photographs: Annotated[
         Path | None,
@@ -94,8 +97,10 @@ def export(
         stderr.print(f"dlf-export: {output} exists; {remedy}")
         raise typer.Exit(1)
     from_bundle = (source / "manifest.json").is_file()
-    if from_bundle and (precision == "fp32" or half_weights or name):
-        raise typer.BadParameter("a bundle can only be converted to another --precision, without --half-weights or --name")
+    if from_bundle and (precision == "fp32" or half_weights or name or license):
+        raise typer.BadParameter(
+            "a bundle can only be converted to another --precision, without --half-weights, --name or --license"
+        )
     if calibration and precision != "int8":
         raise typer.BadParameter("it is for --precision int8 alone", param_hint="--calibration")
     if gpu and not engine:
@@ -103,7 +108,7 @@ def export(
     try:
         gpus = target_gpus(gpu or ()) if engine else []
         with stderr.status("loading") as status:
-            _run(source, output, name, half_weights, precision, photographs, calibration, threads, status.update)
+            _run(source, output, name, license, half_weights, precision, photographs, calibration, threads, status.update)
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     except DLFError as error:
@@ -124,6 +129,7 @@ def _run(
     source: Path,
     output: Path,
     name: str | None,
+    license: str | None,
     half_weights: bool,
     precision: Precision,
     photographs: Path | None,
@@ -143,7 +149,8 @@ def _run(
         torch.set_num_threads(threads)
 
     def export(target: Path) -> None:
-        write_bundle(load_checkpoint(source), target, name or source.stem, half_weights=half_weights, progress=progress)
+        model = load_checkpoint(source)
+        write_bundle(model, target, name or source.stem, license=license, half_weights=half_weights, progress=progress)
 
     if precision == "fp32":
         export(output)

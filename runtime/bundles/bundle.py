@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Bundle:
         path: the folder.
         manifest: the content of manifest.json.
         name: of the model.
+        license: of the model, as its manifest words it; None where it has none.
         precision: of its stages: "fp32", or a lower one that its graphs spell out.
         fingerprint: of the model, as `.dlf` files carry it: four hexadecimal digits.
         entropy: its entropy model.
@@ -43,6 +45,7 @@ class Bundle:
         self._checked: set[str] = set()
         try:
             self.name = str(self.manifest["model"]["name"])
+            self.license = _license(self.manifest["model"])
             self._files = {
                 str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in self.manifest["files"].items()
             }
@@ -136,6 +139,14 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             "update dlf, or export the bundle again."
         )
     return manifest
+
+
+def _license(model: Mapping[str, Any]) -> str | None:
+    if "license" not in model:
+        return None
+    if not isinstance(model["license"], str):
+        raise TypeError("the model's license is no text")
+    return model["license"]
 
 
 def _external_data(path: Path) -> set[str]:
