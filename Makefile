@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 
-.PHONY: demo test coverage lint clean
+.PHONY: demo test coverage lint sanitize fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py $(IMAGE)
@@ -16,6 +16,12 @@ test: $(VENV)/installed lint
 coverage: $(VENV)/installed
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report
+
+sanitize: $(VENV)/installed
+	$(BIN)/python -m pytest tests/examples/test_c_sanitized.py
+
+fuzz: $(VENV)/installed
+	$(BIN)/python -m pytest tests/fuzz
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check
