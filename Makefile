@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 
-.PHONY: demo test coverage lint sanitize fuzz clean
+.PHONY: demo test test-slow coverage lint sanitize fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py $(IMAGE)
 
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
 coverage: $(VENV)/installed
 	$(BIN)/coverage run -m pytest
