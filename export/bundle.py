@@ -44,12 +44,19 @@ def prior_cost(model: DLF, entropy: EntropyModel, sample: Sample) -> dict[str, i
 
 
 def write_bundle(
-    model: DLF, output: Path, name: str, *, half_weights: bool = False, progress: Callable[[str], None] = lambda _: None
+    model: DLF,
+    output: Path,
+    name: str,
+    *,
+    license: str | None = None,
+    half_weights: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Export a model to the bundle `output`, which is written whole or not at all; it replaces a bundle that is there.
 
     With `half_weights` the model's weights are rounded to float16 and stored in it, which halves the size on disk; the stages
     still compute in float32. `progress` is called with the name of each step.
+    `license` is the model's licence, as the manifest states it; None if it is unknown.
 
     Raises:
         ExportError: a stage or the integer prior does not give what the model gives, or a weight is too large for float16;
@@ -58,7 +65,7 @@ def write_bundle(
     if half_weights:
         _round_to_half(model)
     with writing(output) as folder:
-        _fill(model, folder, name, half_weights, progress)
+        _fill(model, folder, name, license, half_weights, progress)
 
 
 @contextmanager
@@ -91,7 +98,7 @@ class _Graphs:
         return self.files[name]
 
 
-def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Callable[[str], None]) -> None:
+def _fill(model: DLF, folder: Path, name: str, license: str | None, half_weights: bool, progress: Callable[[str], None]) -> None:
     progress("integer prior")
     data = entropy_tables(model).to_bytes()
     (folder / "entropy.bin").write_bytes(data)
@@ -130,7 +137,7 @@ def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Cal
     manifest = {
         "format": BUNDLE_FORMAT,
         "format_version": BUNDLE_VERSION,
-        "model": {"name": name, "config": asdict(model.config)},
+        "model": {"name": name, **({"license": license} if license else {}), "config": asdict(model.config)},
         "fingerprint": f"{entropy.fingerprint:04x}",
         "precision": "fp32",
         "weights": "fp16" if half_weights else "fp32",

@@ -48,6 +48,9 @@ class Options:
     ]
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The folder to write.")]
     name: Annotated[str | None, typer.Option(help="The model's name. By default the checkpoint's.")] = None
+    license: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The model's licence, which dlf doctor shows. By default unknown.")
+    ] = None
     precision: Annotated[Precision, typer.Option(help="What the stages compute in.")] = "fp32"
     photographs: Annotated[
         Path | None,
@@ -99,8 +102,10 @@ def export(options: Options) -> None:
         stderr.print(f"dlf-export: {output} exists; {remedy}")
         raise typer.Exit(1)
     from_bundle = (source / "manifest.json").is_file()
-    if from_bundle and (options.precision == "fp32" or options.half_weights or options.name):
-        raise typer.BadParameter("a bundle can only be converted to another --precision, without --half-weights or --name")
+    if from_bundle and (options.precision == "fp32" or options.half_weights or options.name or options.license):
+        raise typer.BadParameter(
+            "a bundle can only be converted to another --precision, without --half-weights, --name or --license"
+        )
     if options.calibration and options.precision != "int8":
         raise typer.BadParameter("it is for --precision int8 alone", param_hint="--calibration")
     if options.gpu and not options.engine:
@@ -139,9 +144,9 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
         torch.set_num_threads(options.threads)
 
     def export(target: Path) -> None:
-        write_bundle(
-            load_checkpoint(source), target, options.name or source.stem, half_weights=options.half_weights, progress=progress
-        )
+        model = load_checkpoint(source)
+        name = options.name or source.stem
+        write_bundle(model, target, name, license=options.license, half_weights=options.half_weights, progress=progress)
 
     if options.precision == "fp32":
         export(output)

@@ -187,7 +187,7 @@ def info(
             print(json.dumps({"file": name, **found.to_dict()}))
             return
         size = found.bytes
-        ours = " (built-in)" if found.fingerprint == builtin.fingerprint() else ""
+        ours = f" (built-in, licence: {builtin.license()})" if found.fingerprint == builtin.fingerprint() else ""
         print(
             f"{name}: {found.width}x{found.height}, {size.total} bytes ({size.header} header, {size.tokens} tokens, "
             f"{size.detail} detail, {size.checksum} checksum), {found.bpp:.4f} bpp, {found.tiles} tiles "

@@ -55,7 +55,7 @@ class Codec:
             results.
 
     Attributes:
-        bundle: the open bundle.
+        bundle: the open bundle, with the model's name, fingerprint, precision and licence.
         backend: the backend in use, with its name, device, precision and library versions.
         timings: seconds that each step of the last call took; "load" is the loading of stages.
 
@@ -88,9 +88,10 @@ class Codec:
         self._steps = steps_of(self.backend, self.bundle, self._timed)
         versions = ", ".join(f"{library} {version}" for library, version in self.backend.versions.items())
         _log.info(
-            "Model %s (%s) in %s (%s) on %s (%s, %s, %s).",
+            "Model %s (%s, licence: %s) in %s (%s) on %s (%s, %s, %s).",
             self.bundle.name,
             self.bundle.fingerprint,
+            self.bundle.license or "unknown",
             self.bundle.precision,
             reason,
             self.backend.name,

@@ -3,6 +3,7 @@
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 
 def path() -> Path:
@@ -10,7 +11,17 @@ def path() -> Path:
     return Path(__file__).parents[1] / "models" / "builtin"
 
 
-@cache
 def fingerprint() -> str:
     """The fingerprint of files that it wrote: four hexadecimal digits."""
-    return str(json.loads((path() / "manifest.json").read_text(encoding="utf-8"))["fingerprint"])
+    return str(_manifest()["fingerprint"])
+
+
+def license() -> str:
+    """The licence of its weights, which is not dlf's own."""
+    return str(_manifest()["model"]["license"])
+
+
+@cache
+def _manifest() -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((path() / "manifest.json").read_text(encoding="utf-8"))
+    return manifest

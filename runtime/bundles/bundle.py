@@ -18,6 +18,7 @@ class Bundle:
         path: the folder.
         manifest: the content of manifest.json.
         name: of the model.
+        license: of the model, as its manifest words it; None where it has none.
         precision: of its stages: "fp32", or a lower one that its graphs spell out.
         fingerprint: of the model, as `.dlf` files carry it: four hexadecimal digits.
         entropy: its entropy model.
@@ -33,6 +34,7 @@ class Bundle:
         self._reader = BundleReader(self.path)
         self.manifest = self._reader.manifest
         self.name = self._reader.name
+        self.license: str | None = self.manifest["model"].get("license")
         self.precision = self._reader.precision
         self.fingerprint = f"{self._reader.fingerprint:04x}"
         self.entropy = self._reader.entropy

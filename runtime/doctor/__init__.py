@@ -33,8 +33,8 @@ class Report:
         processor: the CPU's name.
         isa: the instructions that the entropy core's prior runs on; None if no bundle could be opened.
         gpus: the NVIDIA GPUs.
-        model: the path asked for; and if it could be opened, the bundle's folder, name, fingerprint and precision, and the reason
-            of the choice.
+        model: the path asked for; and if it could be opened, the bundle's folder, name, license (None if unknown), fingerprint
+            and precision, and the reason of the choice.
         backends: backend -> why it cannot be used; None if it can.
         backend: the one in use, its name, the reason of the choice, its device, precision and versions; None if there is none.
         engines: the cached TensorRT engines, each with its stage, precision, library, version, gpu, bytes and path.
@@ -49,7 +49,7 @@ class Report:
     processor: str
     isa: str | None
     gpus: list[GPU]
-    model: dict[str, str]
+    model: dict[str, str | None]
     backends: dict[str, str | None]
     backend: dict[str, Any] | None
     engine_folder: str
@@ -128,6 +128,7 @@ def _choose_bundle(report: Report, found: Mapping[str, Bundle], backend: Backend
     report.model |= {
         "folder": str(bundle.path),
         "name": bundle.name,
+        "license": bundle.license,
         "fingerprint": bundle.fingerprint,
         "precision": bundle.precision,
         "reason": reason,

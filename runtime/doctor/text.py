@@ -47,9 +47,10 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     model = report.model
     if "name" in model:
         rows.append(("model", f"{model['name']} ({model['fingerprint']}), {model['folder']}"))
+        rows.append(("licence", model["license"] or "unknown"))
         rows.append(("precision", f"{model['precision']}: {model['reason']}"))
     else:
-        rows.append(("model", model["path"]))
+        rows.append(("model", str(model["path"])))
     if used := report.backend:
         versions = ", ".join(f"{library} {version}" for library, version in used["versions"].items())
         rows.append(("backend", f"{used['name']}: {used['reason']}"))

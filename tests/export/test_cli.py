@@ -30,16 +30,16 @@ def test_exports_and_replaces_only_when_told(checkpoint: Path, tmp_path: Path, m
     output = tmp_path / "deep" / "bundle"
     result = runner.invoke(app, [str(checkpoint), "-o", str(output)])
     assert result.exit_code == 0, result.output
-    assert Bundle(output).name == "tiny"
+    assert (Bundle(output).name, Bundle(output).license) == ("tiny", None)
 
     again = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "second"])
     assert again.exit_code == 1
     assert "--overwrite" in again.output
     assert Bundle(output).name == "tiny"
 
-    replaced = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "second", "--overwrite"])
+    replaced = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "second", "--license", "MIT", "--overwrite"])
     assert replaced.exit_code == 0, replaced.output
-    assert Bundle(output).name == "second"
+    assert (Bundle(output).name, Bundle(output).license) == ("second", "MIT")
     assert [entry.name for entry in output.parent.iterdir()] == ["bundle"]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("triton")
 
+import triton
 from triton import knobs
 
 from dlf.kernels import compile as compiler
@@ -74,6 +75,20 @@ def test_all_gpus(tmp_path):
     )
     assert run.stdout.count("prior_between") == len(launches.WIDTHS) * (len(compiler.GPUS) - 1)
     check_folder(tmp_path, list(compiler.GPUS), launches.WIDTHS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpu", compiler.GPUS)
+def test_shipped_cubins_are_what_their_sources_compile_to(gpu):
+    folder = Path(compiler.__file__).parent / "cubins"
+    index = json.loads((folder / compiler.INDEX).read_text())
+    if index["triton"] != triton.__version__:
+        pytest.skip(f"the cubins are of Triton {index['triton']}, and {triton.__version__} is installed")
+    shipped = [cubin for cubin in index["kernels"] if cubin["gpu"] == gpu]
+    assert shipped
+    for cubin in shipped:
+        _, data = compiler.compile_kernel(cubin["kernel"], cubin["constants"].get("d", 0), gpu)
+        assert data == (folder / cubin["file"]).read_bytes(), f"{cubin['file']}: compile the kernels again"
 
 
 def test_products_are_tensor_core_instructions(tmp_path):

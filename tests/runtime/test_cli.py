@@ -266,12 +266,12 @@ def test_wrong_usage_is_told(work, arguments, fact):
 def test_without_a_model_the_builtin_one_is_used_and_named(work, monkeypatch):
     monkeypatch.delenv("DLF_MODEL")
     assert run("encode", "a.png").exit_code == 0
-    assert f"model {builtin.fingerprint()} (built-in)" in run("info", "a.dlf").stdout
+    assert f"model {builtin.fingerprint()} (built-in, licence: {builtin.license()})" in run("info", "a.dlf").stdout
 
 
 def test_info_calls_no_other_model_builtin(work):
     assert run("encode", "a.png").exit_code == 0
-    assert "(built-in)" not in run("info", "a.dlf").stdout
+    assert "built-in" not in run("info", "a.dlf").stdout
 
 
 def test_installed_command_keeps_streams_apart(work, toy_bundle):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.bundle import make_toy_bundle, toy_picture, toy_tokens
+from helpers.bundle import make_toy_bundle, seal, toy_picture, toy_tokens
 from numpy.typing import NDArray
 
 import dlf
@@ -200,6 +200,14 @@ def test_backend_tells_what_is_in_use(codec, caplog):
         dlf.Codec(codec.bundle.path, codec.backend.name).encode(photograph(10, 10))
     for fact in (codec.backend.name, codec.backend.device, *codec.backend.versions.values(), "fp32", "analysis"):
         assert fact in caplog.text
+
+
+@pytest.mark.parametrize(("model", "told"), [({"name": "m", "license": "CC0-1.0"}, "CC0-1.0"), ({"name": "m"}, "unknown")])
+def test_log_tells_the_models_licence(bundle_copy, caplog, model, told):
+    seal(bundle_copy, model=model)
+    with caplog.at_level("INFO", "dlf"), dlf.Codec(bundle_copy) as codec:
+        assert codec.bundle.license == model.get("license")
+    assert f"licence: {told})" in caplog.text
 
 
 def test_timings_are_those_of_the_last_call(codec):

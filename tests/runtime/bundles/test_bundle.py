@@ -84,6 +84,8 @@ def test_manifest_that_is_not_json_is_broken(tmp_path, content):
         {"stages": None},
         {"stages": {"analysis": {}}},
         {"model": "toy"},
+        {"model": {"name": "toy", "license": 3}},
+        {"model": {"name": "toy", "license": None}},
     ],
 )
 def test_manifest_with_a_bad_field_is_broken(bundle_copy, changes):

@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 import dlf
 from dlf.runtime import doctor as doctor_module
 from dlf.runtime.backends import choice
+from dlf.runtime.bundles import builtin
 from dlf.runtime.cli import app
 from dlf.runtime.doctor import examine
 from dlf.runtime.gpu.engines import EngineCache, EngineKey, Profile, Size
@@ -43,8 +44,13 @@ def test_report_for_people_says_the_same(referenced):
     result = doctor("--model", str(referenced))
     assert result.exit_code == 0
     assert "All 7 checks passed." in result.stdout
+    assert re.search(r"licence +unknown", result.stdout)
     for stage in ("analysis", "synthesis", "adaptor", "generator"):
         assert f"pass  stage: {stage}" in result.stdout
+
+
+def test_tells_the_licence_of_the_builtin_model():
+    assert examine().model["license"] == builtin.license()
 
 
 def test_bundle_without_references_exits_with_1(toy_bundle):

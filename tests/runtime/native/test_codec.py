@@ -146,6 +146,7 @@ def test_the_log_tells_model_backend_and_steps(toy_bundle):
         context.decode(context.encode(photograph(10, 10)))
     levels, texts = zip(*lines, strict=True)
     assert texts[0].startswith("Model toy (")
+    assert "licence: unknown" in texts[0]
     for fact in ("openvino", "fp32", openvino.get_version()):
         assert fact in texts[0]
     assert levels == (1, *[2] * (len(lines) - 1))

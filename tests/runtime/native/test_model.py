@@ -98,6 +98,8 @@ def test_manifest_that_is_a_pipe_is_broken(tmp_path):
         {"stages": {"analysis": {}}},
         {"stages": {"analysis": 3}},
         {"model": "toy"},
+        {"model": {"name": "toy", "license": 3}},
+        {"model": {"name": "toy", "license": None}},
         {"fingerprint": "0000"},
     ],
     ids=str,

@@ -34,6 +34,7 @@ public:
     const Manifest::Stage &manifest_of(const std::string &stage) const { return manifest_.stages.at(stage); }
     const std::filesystem::path &folder() const { return folder_; }
     const std::string &name() const { return manifest_.name; }
+    const std::string &license() const { return manifest_.license; }
     const std::string &precision() const { return manifest_.precision; }
     const dlf_entropy &entropy() const { return *entropy_; }
     uint32_t fingerprint() const { return fingerprint_; } // as .dlf files carry it

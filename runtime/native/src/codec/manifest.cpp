@@ -61,6 +61,7 @@ Manifest parse_manifest(std::string_view text) {
     try {
         Manifest manifest;
         manifest.name = json.at("model").at("name").get<std::string>();
+        manifest.license = json.at("model").value("license", "");
         manifest.fingerprint = json.at("fingerprint").get<std::string>();
         manifest.precision = json.at("precision").get<std::string>();
         for (const auto &[name, entry] : json.at("files").get_ref<const Json::object_t &>())

@@ -25,6 +25,7 @@ struct Manifest {
     };
 
     std::string name;        // of the model
+    std::string license;     // of the model, in words; "" where it is not told
     std::string fingerprint; // four hexadecimal digits
     std::string precision;   // what the stages compute in, such as "fp32"
     std::map<std::string, File> files;

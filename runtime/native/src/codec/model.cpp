@@ -22,7 +22,8 @@ Model::Model(const char *folder, const dlf_model_options &options)
     : bundle_(folder), backend_(open_backend(options, bundle_)),
       low_memory_(options.low_memory != 0) {
     const uint8_t fingerprint[] = {static_cast<uint8_t>(bundle_.fingerprint() >> 8), static_cast<uint8_t>(bundle_.fingerprint())};
-    log(DLF_LOG_INFO, ("Model " + bundle_.name() + " (" + hexadecimal(fingerprint, 2) + ") on " + backend_->name() + " (" +
+    const std::string license = bundle_.license().empty() ? "unknown" : bundle_.license();
+    log(DLF_LOG_INFO, ("Model " + bundle_.name() + " (" + hexadecimal(fingerprint, 2) + ", licence: " + license + ") on " + backend_->name() + " (" +
                        backend_->device() + ", " + bundle_.precision() + ", " + backend_->version() + ").")
                           .c_str());
 }
