@@ -72,7 +72,7 @@ def _build(
     try:
         import polygraphy.config
     except ImportError as error:
-        raise BackendMissingError(f"Polygraphy cannot be imported ({error}); run: pip install 'dlf[export]'.") from error
+        raise BackendMissingError(f"Polygraphy cannot be imported ({error}); run: pip install polygraphy onnx.") from error
     # Read when the modules below are first imported.
     polygraphy.config.USE_TENSORRT_RTX = tensorrt_library.is_rtx(library)
     from polygraphy.backend import trt as poly

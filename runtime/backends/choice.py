@@ -15,7 +15,7 @@ GPU = "tensorrt"
 INSTALL = {
     "openvino": "pip install 'dlf[cpu]'",
     "onnxruntime": "pip install 'dlf[onnxruntime]'",
-    GPU: "pip install 'dlf[gpu]'",
+    GPU: "pip install 'dlf[tensorrt]'",
 }
 
 # Backends with the precisions of bundles, the fastest first for a model of the released size (docs/bench.md has the figures): on
@@ -51,9 +51,10 @@ def missing(name: str) -> str | None:
     if name != GPU:
         return None if find_spec(name) else f"{name} is not installed; run: {INSTALL[name]}"
     if not any(find_spec(library) for library in tensorrt_library.LIBRARIES):
-        return f"neither TensorRT nor TensorRT-RTX is installed; run: {INSTALL[name]}"
+        here = driver.first_gpu()
+        return f"neither TensorRT nor TensorRT-RTX is installed; run: {tensorrt_library.install(here and here[0])}"
     if not find_spec("pycuda"):
-        return f"pycuda is not installed; run: {INSTALL[name]}"
+        return "pycuda is not installed; run: pip install pycuda"
     no_gpu = driver.missing()
     return no_gpu and f"{no_gpu}; install the driver, or use another backend"
 

@@ -94,7 +94,22 @@ class DeviceArray:
         description = {"shape": self.shape, "typestr": self.dtype.str, "data": (self.address, False), "strides": None}
         return {**description, "stream": self.stream, "version": 3}
 
-    def __dlpack__(self, *, stream: int | None = None, **_: object) -> object:
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        """A capsule that holds it, of DLPack 0.x, which consumers of `max_version` 1.0 take too.
+
+        Raises BufferError: a copy is asked for, or another device.
+        """
+        if dl_device is not None and tuple(dl_device) != self.memory.device:
+            raise BufferError(f"the array is on device {self.memory.device}, and is not moved to {tuple(dl_device)}.")
+        if copy:
+            raise BufferError("the array is handed over without a copy; copy what is made of it.")
         self._share()
         # By the protocol None and 1 are the default stream, 2 that of each thread, and -1 asks for no waiting.
         if stream != -1:

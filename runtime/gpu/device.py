@@ -154,7 +154,7 @@ class Device:
         if isinstance(array, DeviceArray) and array.stream == self.stream:
             memory = array.memory
         else:
-            memory = received(array, self.stream, driver.wait)
+            memory = received(array, self.stream, self._wait)
         if memory.device != (CUDA, self._ordinal):
             raise InvalidArgumentError(f"the array is not on GPU {self._ordinal} but on device {memory.device}; copy it there.")
         if memory.dtype != np.dtype(dtype):
@@ -167,7 +167,15 @@ class Device:
         return aligned
 
     def _array(self, memory: Memory) -> DeviceArray:
-        return DeviceArray(memory, self.stream, driver.wait)
+        return DeviceArray(memory, self.stream, self._wait)
+
+    def _wait(self, stream: int, other: int) -> None:
+        """Let a stream wait for another. Other libraries call this at any time and in any thread: the context is made current."""
+        self._context.push()
+        try:
+            driver.wait(stream, other)
+        finally:
+            cuda.Context.pop()
 
     def _allocate(self, nbytes: int) -> cuda.DeviceAllocation:
         try:

@@ -276,7 +276,7 @@ class EngineCache:
 
 
 def build_command(bundle: Bundle, gpu: str, size: Size | None = None, stage: str | None = None) -> list[str]:
-    """The command that builds a bundle's engines, or one stage's, for a GPU, such that they take `size`; it needs dlf[export]."""
+    """The command that builds a bundle's engines, or one stage's, for a GPU, so that they take `size`; it needs Polygraphy."""
     command = [sys.executable, "-m", "dlf.export.engine", str(bundle.path), "--gpu", gpu]
     if size is not None and choose_profile(DEFAULT_PROFILES, size) is None:
         command += ["--size", f"{256 * size.w}x{256 * size.h}x{size.n}"]

@@ -6,12 +6,21 @@ from importlib.util import find_spec
 from types import ModuleType
 
 from dlf.runtime.errors import BackendFailedError, BackendMissingError
+from dlf.runtime.gpu import driver
 
 RTX = "tensorrt_rtx"
 # Module -> its name; in the order in which they are tried. TensorRT runs on every NVIDIA GPU and tunes on the one it builds
 # on; TensorRT-RTX on GeForce and RTX GPUs, and builds anywhere.
 LIBRARIES = {"tensorrt": "TensorRT", RTX: "TensorRT-RTX"}
-INSTALL = "pip install 'dlf[tensorrt-rtx]', or TensorRT's own package, tensorrt"
+RTX_CAPABILITIES = {(7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1)}  # that TensorRT-RTX builds for
+
+
+def install(capability: tuple[int, int] | None) -> str:
+    """The command that installs a library for a GPU of this compute capability; for None, which is unknown, either."""
+    tensorrt, rtx = (f"pip install 'dlf[{extra}]'" for extra in ("tensorrt", "tensorrt-rtx"))
+    if capability is None:
+        return f"{tensorrt} (any NVIDIA GPU) or {rtx} (GeForce and RTX)"
+    return rtx if capability in RTX_CAPABILITIES else tensorrt
 
 
 def installed() -> str | None:
@@ -29,7 +38,8 @@ def load() -> ModuleType:
     """
     name = installed()
     if name is None:
-        raise BackendMissingError(f"Neither TensorRT nor TensorRT-RTX is installed; run: {INSTALL}.")
+        here = driver.first_gpu()
+        raise BackendMissingError(f"Neither TensorRT nor TensorRT-RTX is installed; run: {install(here and here[0])}.")
     try:
         return import_module(name)
     except Exception as error:

@@ -412,8 +412,8 @@ def test_the_codec_gets_its_steps_from_the_backend(backend, bundle):
 @pytest.mark.parametrize(
     ("there", "no_gpu", "message"),
     [
-        ((), None, r"neither TensorRT nor TensorRT-RTX is installed; run: pip install 'dlf\[gpu\]'"),
-        (("tensorrt_rtx",), None, r"pycuda is not installed; run: pip install 'dlf\[gpu\]'"),
+        ((), None, r"neither TensorRT nor TensorRT-RTX is installed; run: pip install 'dlf\[tensorrt\]'"),
+        (("tensorrt_rtx",), None, "pycuda is not installed; run: pip install pycuda"),
         (("tensorrt_rtx", "pycuda"), "NVIDIA's driver finds no GPU", "NVIDIA's driver finds no GPU; install the driver, or use"),
         (("tensorrt", "pycuda"), "NVIDIA's driver is not installed", "NVIDIA's driver is not installed"),
     ],
@@ -421,8 +421,26 @@ def test_the_codec_gets_its_steps_from_the_backend(backend, bundle):
 def test_what_is_missing_is_said(toy_bundle, monkeypatch, there, no_gpu, message):
     monkeypatch.setattr(choice, "find_spec", lambda name: name in there or None)
     monkeypatch.setattr(driver, "missing", lambda: no_gpu)
+    monkeypatch.setattr(driver, "first_gpu", lambda: None)
     with pytest.raises(dlf.BackendMissingError, match=rf"tensorrt cannot be used: .*{message}"):
         dlf.Codec(toy_bundle, "tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("capability", "extra"),
+    [((9, 0), "dlf[tensorrt]"), ((10, 0), "dlf[tensorrt]"), ((8, 9), "dlf[tensorrt-rtx]"), ((12, 0), "dlf[tensorrt-rtx]")],
+)
+def test_the_extra_for_the_gpu_is_named(monkeypatch, capability, extra):
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    monkeypatch.setattr(driver, "first_gpu", lambda: (capability, "a GPU"))
+    assert f"'{extra}'" in choice.missing("tensorrt")
+
+
+def test_rtx_builds_for_the_gpus_that_it_is_named_for():
+    from dlf.runtime.gpu.tensorrt_library import RTX_CAPABILITIES
+
+    members = trt.ComputeCapability.__members__
+    assert {f"SM{major}{minor}" for major, minor in RTX_CAPABILITIES} == {name for name in members if name.startswith("SM")}
 
 
 @pytest.mark.parametrize("library", ["tensorrt", "tensorrt_rtx"])

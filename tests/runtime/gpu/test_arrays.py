@@ -135,6 +135,19 @@ def test_the_consumers_stream_waits_for_ours(asked, waiting):
     assert waits == waiting
 
 
+@pytest.mark.parametrize("request_", [{"copy": True}, {"dl_device": (CPU, 1)}, {"dl_device": (CUDA, 0)}])
+def test_copies_and_other_devices_are_refused(request_):
+    with pytest.raises(BufferError):
+        ours(np.zeros(3)).__dlpack__(**request_)
+    assert waits == []
+
+
+def test_what_is_the_case_may_be_asked_for():
+    array = ours(np.arange(3.0))
+    memory = dlpack.receive(array.__dlpack__(copy=False, dl_device=(CPU, 0), max_version=(1, 0)))
+    assert memory.address == array.address
+
+
 class Foreign:
     """Another library's array on a GPU."""
 

@@ -13,7 +13,7 @@ from dlf.runtime.errors import BackendFailedError, InvalidArgumentError
 from dlf.runtime.gpu import cubins
 from dlf.runtime.gpu.cubins import Cubin, choose_gpu, packed, read_cubins
 
-COMPILED = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+COMPILED = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "sm_121")
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,10 @@ COMPILED = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
         ((8, 9), "sm_89"),
         ((9, 0), "sm_90"),
         ((10, 0), "sm_100"),
-        ((10, 3), None),  # from 9.0 on the code is for one version alone
+        ((10, 1), None),  # from 9.0 on the code is for one version alone
+        ((10, 3), "sm_103"),
         ((12, 0), "sm_120"),
-        ((12, 1), None),
+        ((12, 1), "sm_121"),
     ],
 )
 def test_gpu_choice(capability, gpu):
@@ -37,7 +38,7 @@ def test_gpu_choice(capability, gpu):
 
 
 @pytest.mark.parametrize("width", launches.WIDTHS)
-@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)])
+@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (12, 1)])
 def test_every_kernel_is_there_with_its_arguments(capability, width):
     there = read_cubins(capability, width)
     assert there.keys() == launches.WARPS.keys()

@@ -139,6 +139,17 @@ def test_without_one_no_stream_waits(fake, fake_device):
     assert fake.waits == []
 
 
+def test_the_context_is_current_when_another_library_waits(fake, fake_device, monkeypatch):
+    """Outside of `with device`, as in a fresh thread."""
+    pushed = []
+    monkeypatch.setattr(driver, "wait", lambda stream, other: pushed.append(fake.pushed))
+    with fake_device as device:
+        array = device.empty((4,), np.float32)
+    array.__dlpack__(stream=7)
+    assert pushed == [1]
+    assert fake.pushed == 0
+
+
 class Foreign:
     def __init__(self, address: int, shape=(64,), typestr="<f4", device=(2, 0)) -> None:
         self.__cuda_array_interface__ = {"shape": shape, "typestr": typestr, "data": (address, False), "version": 3, "stream": 9}
