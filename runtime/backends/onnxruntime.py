@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-import onnxruntime
+from dlf.runtime.backends import Arrays, Stage, telemetry
 
-from dlf.runtime.backends import Arrays, Stage
+with telemetry.off():
+    import onnxruntime
 
 
 class ONNXRuntimeBackend:

@@ -15,10 +15,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
+from dlf.runtime.backends import telemetry
 from dlf.runtime.libdlf import library_path
+
+with telemetry.off():
+    import openvino
+
 
 Array = NDArray[np.float32]
 
