@@ -228,9 +228,7 @@ def _differing(file: png.PNG, mode: str, transparent: int | tuple[int, ...]) -> 
             samples = 256 * samples + np.asarray(picture)
     if mode == "L":
         samples //= 255 // ((1 << file.depth) - 1)  # Pillow spreads those of 1, 2 and 4 bits
-    different: NDArray[np.bool_] = samples != np.asarray(transparent)
-    if different.ndim == 3:
-        different = different.any(axis=-1)
+    different = np.atleast_3d(samples != np.asarray(transparent)).any(axis=-1)
     return np.where(different, np.uint8(255), np.uint8(0))
 
 
