@@ -121,10 +121,10 @@ class Codec:
         return _by_batches(self._encode_batch, loaded, lambda pixels: tiles(*pixels.shape[:2]), batch)
 
     @overload
-    def decode(self, data: bytes, *, on_device: Literal[False] = False) -> images.Pixels: ...
+    def decode(self, data: bytes | bytearray | memoryview, *, on_device: Literal[False] = False) -> images.Pixels: ...
     @overload
-    def decode(self, data: bytes, *, on_device: bool) -> Any: ...
-    def decode(self, data: bytes, *, on_device: bool = False) -> Any:
+    def decode(self, data: bytes | bytearray | memoryview, *, on_device: bool) -> Any: ...
+    def decode(self, data: bytes | bytearray | memoryview, *, on_device: bool = False) -> Any:
         """Return the image of a `.dlf` file, given as its bytes: (H, W, 3) uint8, sRGB.
 
         It is a NumPy array; with `on_device`, an array where the backend keeps its own: a `DeviceArray` on the GPU with
@@ -141,6 +141,7 @@ class Codec:
         """
         self.timings = {}
         try:
+            data = bytes(data) if isinstance(data, (bytearray, memoryview)) else data
             return self._decode_batch([(self._parse(data), data)], on_device)[0]
         except DLFError as error:
             error.index = None  # it is the only one
@@ -148,11 +149,13 @@ class Codec:
 
     @overload
     def decode_many(
-        self, files: Sequence[bytes], batch: int = 4, *, on_device: Literal[False] = False
+        self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, on_device: Literal[False] = False
     ) -> list[images.Pixels]: ...
     @overload
-    def decode_many(self, files: Sequence[bytes], batch: int = 4, *, on_device: bool) -> list[Any]: ...
-    def decode_many(self, files: Sequence[bytes], batch: int = 4, *, on_device: bool = False) -> list[Any]:
+    def decode_many(self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, on_device: bool) -> list[Any]: ...
+    def decode_many(
+        self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, on_device: bool = False
+    ) -> list[Any]:
         """Return the images of `.dlf` files, given as their bytes, in their order; see `decode`.
 
         Images of one padded size go through the stages together, up to `batch` at a time, and share their `timings`. All that
@@ -165,6 +168,7 @@ class Codec:
                 file it is, counted from 0.
         """
         self.timings = {}
+        files = [bytes(data) if isinstance(data, (bytearray, memoryview)) else data for data in files]
         parsed = [_named(index, self._parse, data) for index, data in enumerate(files)]
         items = zip(parsed, files, strict=True)
         work = partial(self._decode_batch, on_device=on_device)
@@ -241,6 +245,11 @@ class Codec:
 
     def _checked(self, stage: str, arrays: Arrays, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """An output of a stage, if it has the shape that the entropy core and the caller can take."""
+        dtype = arrays[name].dtype if name in arrays else np.dtype(np.float32)
+        if dtype != np.float32:
+            raise BundleBrokenError(
+                f"Bundle {self.bundle.path}: stage {stage} gives {name} in {dtype}, not float32; export the bundle again."
+            )
         found = arrays[name].shape if name in arrays else "nothing"
         if found != shape:
             raise BundleBrokenError(
