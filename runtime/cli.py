@@ -4,6 +4,7 @@ Results meant for programs go to stdout, everything else to stderr. Exit codes: 
 done; 2 wrong usage; 130 interrupted.
 """
 
+import errno
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from io import BytesIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -25,13 +26,15 @@ from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.bundles import builtin
 from dlf.runtime.codec import Codec
 from dlf.runtime.errors import DLFError, InvalidArgumentError
-from dlf.runtime.files import write_atomically
+from dlf.runtime.files import is_replaced, write_atomically
 from dlf.runtime.images import Pixels, encode_as, format_of, load
 from dlf.runtime.info import info as describe
 from dlf.runtime.libdlf import Limits
 from dlf.runtime.options import takes
+from dlf.runtime.streams import abandon_stdout, read_stdin, write_stdout
 
 STDIO = "-"
+SIGNATURE = b"\xdf"  # the first byte of a .dlf file; of others no more is read
 
 app = typer.Typer(
     help="Encode images to .dlf files of 0.008 to 0.03 bits per pixel, and decode them.",
@@ -40,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 Files = Annotated[list[str], typer.Argument(metavar="FILE", help="Files; - is standard input.", show_default=False)]
 Output = Annotated[
@@ -68,6 +71,9 @@ _LIMITS = Limits()
 
 def main() -> None:
     """Run the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files may be no text
+            stream.reconfigure(errors="surrogateescape")
     app(prog_name="dlf")
 
 
@@ -242,6 +248,10 @@ def _targets(inputs: list[str], output: str | None, suffix: str, as_json: bool) 
         raise typer.BadParameter("Standard output takes one result and no --json; give a file or a folder.", param_hint="-o")
     if to_stdout:
         return {inputs[0]: STDIO}
+    if bad := [name for name in inputs if name != STDIO and Path(name).name in ("", "..")]:
+        raise typer.BadParameter(f"{bad[0]!r} is not the name of a file.")
+    if output == "":
+        raise typer.BadParameter("the name is empty.", param_hint="-o")
     if output is None:
         return _distinct({name: str(Path(name).with_suffix(suffix)) for name in inputs})
     if len(inputs) == 1 and not output.endswith(os.sep) and not os.path.isdir(output):
@@ -301,7 +311,7 @@ def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool) -> 
                 work(name)
             except Exception as error:
                 failed += 1
-                fact = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                fact = _fact(error, name)
                 if not isinstance(error, (DLFError, OSError)):
                     fact = f"unexpected {type(error).__name__}: {error}"
                 stderr.print(f"dlf: {name}: {fact.removeprefix(f'{name}: ')}")
@@ -311,21 +321,46 @@ def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool) -> 
         raise typer.Exit(1)
 
 
+def _fact(error: Exception, name: str) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    other = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else name
+    return error.strerror if other == name else f"{other}: {error.strerror}"
+
+
 def _refuse_existing(target: str, overwrite: bool) -> None:
+    """Refuse a target that cannot or must not be written, before the work is done."""
+    if target == STDIO or not is_replaced(Path(target)):
+        return
+    folder = os.path.dirname(os.path.realpath(target))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", folder)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, "the folder cannot be written to", folder)
     if os.path.isfile(target) and not overwrite:
         raise FileExistsError(None, f"{target} exists; use --overwrite, or -o for another place")
 
 
 def _read(name: str) -> bytes:
-    return sys.stdin.buffer.read() if name == STDIO else Path(name).read_bytes()
+    if name == STDIO:
+        return read_stdin()
+    with open(name, "rb") as file:
+        head = file.read(1)
+        return head + file.read() if head == SIGNATURE else head
 
 
 def _write(target: str, data: bytes) -> None:
-    if target == STDIO:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    else:
-        write_atomically(Path(target), data)
+    try:
+        if target == STDIO:
+            write_stdout(data)
+        else:
+            write_atomically(Path(target), data)
+    except OSError as error:
+        if target == STDIO:
+            abandon_stdout()
+        raise OSError(
+            error.errno, f"cannot be written ({error.strerror})", "standard output" if target == STDIO else target
+        ) from error
 
 
 def _report(codec: Codec, name: str, target: str, coded: Coded, as_json: bool) -> None:

@@ -129,10 +129,10 @@ class Codec:
         return _by_batches(self._encode_batch, loaded, lambda pixels: tiles(*pixels.shape[:2]), batch)
 
     @overload
-    def decode(self, data: bytes, *, on_device: Literal[False] = False) -> images.Pixels: ...
+    def decode(self, data: bytes | bytearray | memoryview, *, on_device: Literal[False] = False) -> images.Pixels: ...
     @overload
-    def decode(self, data: bytes, *, on_device: bool) -> Any: ...
-    def decode(self, data: bytes, *, on_device: bool = False) -> Any:
+    def decode(self, data: bytes | bytearray | memoryview, *, on_device: bool) -> Any: ...
+    def decode(self, data: bytes | bytearray | memoryview, *, on_device: bool = False) -> Any:
         """Return the image of a `.dlf` file, given as its bytes: (H, W, 3) uint8, sRGB.
 
         It is a NumPy array. With `on_device` and the backend "tensorrt" it is a `DeviceArray` on the GPU, which torch, CuPy
@@ -148,16 +148,19 @@ class Codec:
             BundleBrokenError, BackendFailedError: a stage cannot be loaded or run.
         """
         self.timings = {}
+        data = bytes(data) if isinstance(data, (bytearray, memoryview)) else data
         with reindexed([None]):
             return self._decode_batch([(self._parse(data), data)], on_device)[0]
 
     @overload
     def decode_many(
-        self, files: Sequence[bytes], batch: int = 4, *, on_device: Literal[False] = False
+        self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, on_device: Literal[False] = False
     ) -> list[images.Pixels]: ...
     @overload
-    def decode_many(self, files: Sequence[bytes], batch: int = 4, *, on_device: bool) -> list[Any]: ...
-    def decode_many(self, files: Sequence[bytes], batch: int = 4, *, on_device: bool = False) -> list[Any]:
+    def decode_many(self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, on_device: bool) -> list[Any]: ...
+    def decode_many(
+        self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, on_device: bool = False
+    ) -> list[Any]:
         """Return the image of each `.dlf` file, given as its bytes, in the same order; see `decode`.
 
         Images of one padded size go through the stages together, up to `batch` at a time, and share their `timings`. The
@@ -170,8 +173,9 @@ class Codec:
                 file it is, counted from 0.
         """
         self.timings = {}
-        parsed = [indexed(index, self._parse, data) for index, data in enumerate(files)]
-        items = zip(parsed, files, strict=True)
+        datas = [bytes(data) if isinstance(data, (bytearray, memoryview)) else data for data in files]
+        parsed = [indexed(index, self._parse, data) for index, data in enumerate(datas)]
+        items = zip(parsed, datas, strict=True)
         work = partial(self._decode_batch, on_device=on_device)
         return _by_batches(work, items, lambda item: tiles(item[0].height, item[0].width), batch)
 
@@ -233,7 +237,12 @@ class Codec:
             return stage(inputs)
 
     def _checked(self, stage: str, arrays: Arrays, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return an output of a stage. Raises BundleBrokenError if it is missing or has another shape."""
+        """Return an output of a stage. Raises BundleBrokenError if it is missing or has another shape or dtype."""
+        dtype = arrays[name].dtype if name in arrays else np.dtype(np.float32)
+        if dtype != np.float32:
+            raise BundleBrokenError(
+                f"Bundle {self.bundle.path}: stage {stage} gives {name} in {dtype}, not float32; export the bundle again."
+            )
         found = arrays[name].shape if name in arrays else "nothing"
         if found != shape:
             raise BundleBrokenError(

@@ -112,12 +112,14 @@ def _require(condition: bool, message: str) -> None:
 # ---------------------------------------------------------------------------------------------------------- container
 
 
-def parse_file(data: bytes, limits: Limits | None = None) -> FileInfo:
+def parse_file(data: bytes | bytearray | memoryview, limits: Limits | None = None) -> FileInfo:
     """Read the header of a .dlf file and check what can be checked without a model.
 
     Raises NotDLFError, UnsupportedVersionError, TruncatedError, SizeLimitError, TokensMissingError, ChecksumError, and
     InvalidArgumentError if `data` is not bytes.
     """
+    if isinstance(data, (bytearray, memoryview)):
+        data = bytes(data)
     _require(isinstance(data, bytes), f"a .dlf file is given as its bytes, not as {type(data).__name__}; read it first")
     limits = limits or Limits()
     raw, message = libdlf_abi.FileInfo(), ctypes.create_string_buffer(MESSAGE_BYTES)

@@ -1,8 +1,9 @@
 """Stages in ONNX Runtime, on the CPU."""
 
-import onnxruntime
+from dlf.runtime.backends import Arrays, HasStages, Stage, telemetry
 
-from dlf.runtime.backends import Arrays, HasStages, Stage
+with telemetry.off():
+    import onnxruntime
 
 
 class ONNXRuntimeBackend:

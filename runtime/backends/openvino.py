@@ -8,9 +8,11 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-import openvino
+from dlf.runtime.backends import Arrays, HasStages, Stage, telemetry, winograd
 
-from dlf.runtime.backends import Arrays, HasStages, Stage, winograd
+with telemetry.off():
+    import openvino
+
 
 RELEASE_SECONDS = 0.1  # between two releases of pages: some 200 MB are packed meanwhile
 

@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
+from dlf.runtime.backends import telemetry
 from dlf.runtime.libdlf import library
 from dlf.runtime.libdlf_abi import WinogradStep
+
+with telemetry.off():
+    import openvino
+
 
 Array = NDArray[np.float32]
 

@@ -1,6 +1,7 @@
 """The paths of the native library: `python -m dlf.config --cflags --libs` prints what a C build needs."""
 
 import argparse
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,8 +15,11 @@ def main() -> None:
     include, folder = include_path(), library_path().parent
     answers = {
         "version": (dlf.__version__, "the version"),
-        "cflags": (f"-I{include}", "compiler flags"),
-        "libs": (f"-L{folder} -Wl,-rpath,{folder} -ldlf", "linker flags; the rpath is the installed library's folder"),
+        "cflags": (shlex.quote(f"-I{include}"), "compiler flags"),
+        "libs": (
+            shlex.join((f"-L{folder}", f"-Wl,-rpath,{folder}", "-ldlf")),
+            "linker flags; the rpath is the installed library's folder",
+        ),
         "includedir": (str(include), "the folder of dlf.h"),
         "libdir": (str(folder), "the folder of libdlf; its pkgconfig/ is for PKG_CONFIG_PATH"),
         "model": (str(builtin.path()), "the folder of the built-in model's bundle"),

@@ -223,6 +223,24 @@ def test_limits_can_be_set(work, option, command, name):
     assert run(command, name, option, "1200").exit_code == 0
 
 
+def test_missing_output_folder_is_named_before_the_work(work, monkeypatch):
+    monkeypatch.setattr(dlf.Codec, "encode", None)
+    result = run("encode", "a.png", "-o", "nothere/x.dlf")
+    assert result.exit_code == 1
+    assert "nothere: there is no such folder" in result.stderr
+
+
+@pytest.mark.parametrize("name", [".", "/", "", ".."])
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_names_that_are_no_files_are_wrong_usage(work, command, name):
+    assert run(command, name).exit_code == 2
+
+
+def test_name_is_not_read_as_an_emoji(work):
+    Path("a.png").rename("x:100:y.png")
+    assert "x:100:y.png -> x:100:y.dlf" in run("encode", "x:100:y.png").stderr
+
+
 def test_bundle_that_is_none_fails(work):
     result = run("encode", "a.png", "--model", "nowhere")
     assert (result.exit_code, result.stdout) == (1, "")
