@@ -104,7 +104,7 @@ def test_a_stage_is_measured_on_what_fp32_gave_it(toy_bundle: Path, spoilt: Path
     figures = gate.measure("analysis", stages["analysis"], photographs=1)
     load = open_backend("onnxruntime", 1).load
     image = {"image": images.pad_to_tiles(photographs[0])}
-    expected, actual = (load(bundle / "analysis.onnx")(image) for bundle in (toy_bundle, spoilt))
+    expected, actual = (load(Bundle(bundle), "analysis")(image) for bundle in (toy_bundle, spoilt))
     for name, values in expected.items():
         assert figures.error[name] == pytest.approx(np.abs(actual[name] - values).max() / np.abs(values).max())
     ratios = [np.linalg.norm(actual[name] - values) / np.linalg.norm(values) for name, values in expected.items()]

@@ -257,3 +257,9 @@ def test_any_bytes_are_refused_or_described(data, start):
     except errors.DLFError:
         return
     assert info.header_bytes + info.token_bytes + info.detail_bytes + info.checksum_bytes == len(data)
+
+
+@pytest.mark.parametrize("buffer", [bytearray, memoryview])
+def test_a_file_may_be_given_as_another_buffer(buffer):
+    data = (conformance.FOLDER / "255x257.dlf").read_bytes()
+    assert dlf.info(buffer(data)) == dlf.info(data)

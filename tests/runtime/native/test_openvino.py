@@ -28,7 +28,7 @@ CHECK = """
 namespace theirs {
 #include <openvino/c/openvino.h>
 }
-#include "openvino_api.h"
+#include "backends/openvino_api.h"
 namespace ours = dlf::openvino;
 
 template <class T, class = void> struct Same { using type = T; };

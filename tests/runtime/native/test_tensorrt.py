@@ -397,7 +397,7 @@ def test_installed_libdlf_says_what_is_missing(toy_bundle):
 CHECK = """
 #include <type_traits>
 #include <cuda.h>
-#include "cuda_api.h"
+#include "backends/cuda_api.h"
 template <class T> struct Same { using type = std::conditional_t<std::is_enum_v<T>, int, T>; };
 template <class T> struct Same<T *> { using type = typename Same<T>::type *; };
 template <class R, class... A> struct Same<R(A...)> { using type = typename Same<R>::type(typename Same<A>::type...); };
