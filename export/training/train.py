@@ -134,6 +134,7 @@ class Trainer:
                 if self.seconds - saved > 60 * self.settings.save_minutes:
                     saved = self.seconds
                     self._save("latest")
+            self._save("latest")
             self._judge(stage)
             self.stage, self.stage_step, self.seconds, self.optimiser, self.targets = self.stage + 1, 0, 0.0, None, None
             self._save(stage.name)

@@ -16,7 +16,7 @@ def test_the_critic_learns_to_tell_noise_from_flat_grey() -> None:
         real = critic(torch.randn(2, 3, 32, 32), taps)
         fake = critic(torch.zeros(2, 3, 32, 32), taps)
         loss = critic_loss(real[-1:], fake[-1:])
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -20,7 +20,7 @@ def test_noise_has_no_grid_and_a_weave_has() -> None:
 
 
 def test_a_wave_off_the_grid_does_not_count() -> None:
-    wave = noise() + torch.cos(2 * torch.pi * torch.arange(256) * 27 / 256)
+    wave = noise() + torch.cos(2 * torch.pi * torch.arange(256) * 24 / 256)
     assert grid_excess(wave).tolist() == pytest.approx(grid_excess(noise()).tolist(), abs=0.05)
 
 
