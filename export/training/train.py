@@ -191,7 +191,7 @@ class Trainer:
             self.critic_optimiser.step()
         self.critic_optimiser.zero_grad()
         average(self.shadow, self.nets.model, self.stage_step, self.settings.average_decay)
-        log = {k: float(np.nanmean([float(outcome.log[k]) for outcome in outcomes])) for k in outcomes[0].log}
+        log = _means([outcome.log for outcome in outcomes])
         if outcomes[0].indices is not None:
             z, indices = (torch.cat([getattr(outcome, name) for outcome in outcomes]) for name in ("z", "indices"))
             log |= self._keep_codebook(indices, z, progress)
@@ -300,6 +300,12 @@ class Trainer:
             self._load_start()
         self._start_tokens()
         self.nets.load_state_dict(nets)
+
+
+def _means(logs: list[dict[str, Tensor]]) -> dict[str, float]:
+    """The means over parts of a batch; a part says NaN of what it has none of (tiles without detail), and all parts may."""
+    values = {k: np.array([float(log[k]) for log in logs]) for k in logs[0]}
+    return {k: float(np.nanmean(v)) for k, v in values.items() if not np.isnan(v).all()}
 
 
 app = typer.Typer(help="Train the built-in model.", no_args_is_help=True, add_completion=False)

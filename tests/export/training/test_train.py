@@ -188,10 +188,13 @@ def test_the_weight_of_the_rate_follows_the_rate(
     assert run.rate_weight < raised
 
 
-def test_the_shipped_configuration_is_complete() -> None:
-    config = Settings.read(BUILTIN)
-    assert [stage.kind for stage in config.stages[:3]] == ["generator", "tokens", "finetune"]
-    assert config.model.codebook_size & (config.model.codebook_size - 1) == 0, "token bits would be wasted"
+def test_the_configurations_are_complete() -> None:
+    builtin, tokens = (Settings.read(BUILTIN.with_name(f"{name}.toml")) for name in ("builtin", "tokens"))
+    assert {stage.kind for stage in builtin.stages} == {"generator"}
+    assert [stage.kind for stage in tokens.stages] == ["tokens", "finetune"]
+    for config in (builtin, tokens):
+        assert config.model.codebook_size & (config.model.codebook_size - 1) == 0, "token bits would be wasted"
+    assert replace(tokens.model, codebook_size=builtin.model.codebook_size) == builtin.model
 
 
 def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
