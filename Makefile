@@ -5,17 +5,26 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 
-.PHONY: demo test coverage lint clean
+.PHONY: demo test test-slow coverage lint sanitize fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py $(IMAGE)
 
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
 coverage: $(VENV)/installed
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report
+
+sanitize: $(VENV)/installed
+	$(BIN)/python -m pytest tests/examples/test_c_sanitized.py
+
+fuzz: $(VENV)/installed
+	$(BIN)/python -m pytest tests/fuzz
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

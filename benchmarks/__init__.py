@@ -1,1 +1,1 @@
-"""Measurements: rate, quality and speed, always beside a peer."""
+"""Measurements of rate, quality and speed, each compared with a peer."""

@@ -13,10 +13,10 @@ Curve = Sequence[tuple[float, float]]  # (bpp, metric) of each rate
 
 
 def between(models: Sequence[ModelResult], metrics: Sequence[str]) -> list[BDRate]:
-    """The BD-rates of the codec under test against each rival, by metric.
+    """Return the BD-rates of the codec under test against each rival, by metric.
 
-    Models of several rates make the one curve, the rival's at fixed qualities (with the first model) the other. None
-    are told where there are fewer than four models, or these were not measured on the same images.
+    One curve is made of models of several rates, the other of the rival at fixed qualities (measured with the first model). The
+    list is empty if there are fewer than four models, or if they were not measured on the same images.
     """
     if (
         len(models) < FEWEST_POINTS
@@ -35,19 +35,19 @@ def between(models: Sequence[ModelResult], metrics: Sequence[str]) -> list[BDRat
 
 
 def bd_rate(anchor: Curve, test: Curve, lower_is_better: bool) -> float | None:
-    """The mean rate of `test` over `anchor` at equal quality, %; None where it is not defined.
+    """Return the mean rate of `test` over `anchor` at equal quality, in %; None if it is not defined.
 
-    That is with fewer than four distinct points, where quality does not rise with the rate, or without overlap.
+    It is not defined for fewer than four distinct points, where quality does not rise with the rate, or without a shared quality.
     """
     sign = -1 if lower_is_better else 1
     curves = [sorted({(rate, sign * value) for rate, value in curve}) for curve in (anchor, test)]
     for curve in curves:
         if len(curve) < FEWEST_POINTS or any(a[1] >= b[1] for a, b in pairwise(curve)):
             return None
-    import bjontegaard  # brings SciPy and Matplotlib
+    import bjontegaard  # imports SciPy and Matplotlib
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of small overlap, which is not ours to hide from the eye: the plot shows it
+        warnings.simplefilter("ignore")  # of small overlap: the plot shows it
         percent = bjontegaard.bd_rate(
             *zip(*curves[0], strict=True),
             *zip(*curves[1], strict=True),

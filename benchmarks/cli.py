@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from importlib.util import find_spec
@@ -21,25 +22,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import dlf
 from dlf.benchmarks import bdrate, gates, machine, report_csv, report_table
 from dlf.benchmarks.records import Gate, Report
-from dlf.runtime import builtin
-from dlf.runtime.backends import INSTALL
+from dlf.runtime.backends.choice import INSTALL
+from dlf.runtime.bundles import builtin
 from dlf.runtime.errors import DLFError, ImageError, InvalidArgumentError
 from dlf.runtime.files import write_atomically
 from dlf.runtime.images import format_of
+from dlf.runtime.options import takes
 
 if TYPE_CHECKING:
     from dlf.benchmarks.progress_file import ProgressFile
     from dlf.benchmarks.run import Outcome, Settings
 
 NOTES = [
-    "Rate: whole .dlf files, header and checksum included. Quality: on whole images at full size, of what the files decode to.",
-    "Speed: each peer, direction and size of batch in a process of its own, from files to files; cold is a new process, with its "
+    "Rate: whole .dlf files, header and checksum included. Quality: of the decoded pixels, on whole images at full size.",
+    "Speed: each peer, direction and size of batch in its own process, from files to files; cold is a new process, with its "
     "files perhaps in the system's cache; p50 and p95 are over the repeats that follow in it. Peak memory is that process's.",
     "Several images at once are that many copies of the one; images/s and MP/s are by p50.",
     "PyTorch decodes with the float prior replayed on the encoder's latents, and with this runtime's rANS coder.",
-    "A rival is the file nearest to ours in bytes; one marked 'at its minimum' cannot be as small, and is better off for it.",
-    "BD-rates, from four models on: against each rival's own curve, of means at fixed qualities.",
-    "Patch FID is left out: its network has no source that dlf can check.",
+    "A rival is the file nearest to ours in bytes; one marked 'at its minimum' cannot be as small, which favours it.",
+    "BD-rates, with four models or more: against each rival's curve, of means at fixed qualities.",
+    "Patch FID is not measured: its network has no source that dlf can check.",
 ]
 METRICS = ("psnr", "ms-ssim", "lpips", "lpips-vgg", "dists")  # in the order of metrics.NAMES; lpips is that on AlexNet
 
@@ -60,6 +62,76 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+@dataclass(frozen=True)
+class Options:
+    """The options of `dlf-bench`."""
+
+    dataset: Annotated[
+        str,
+        typer.Option(
+            metavar="kodak|clic2020|PATH",
+            help="The images: a set in the folder DLF_DATA, a folder, or one file.",
+            show_default=False,
+        ),
+    ]
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="BUNDLE",
+            help="A bundle; several, one a rate, make a curve. By default DLF_MODEL or the built-in one.",
+            show_default=False,
+        ),
+    ] = None
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N images.")] = None
+    download: Annotated[bool, typer.Option("--download", help="Fetch the Kodak images that are missing.")] = False
+    backend: Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the fastest here.")] = None
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads. By default as many as the backend chooses.")
+    ] = None
+    metrics: Annotated[str, typer.Option(metavar="NAME,...", help=f"Of {', '.join(METRICS)}.")] = ",".join(METRICS)
+    rivals: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Of avif, webp, jxl, jpeg: each at the byte size nearest to ours.")
+    ] = ""
+    repeats: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Timed repeats on the first image, after a cold one; 0 leaves speed out.")
+    ] = 5
+    batch: Annotated[str, typer.Option(metavar="N,...", help="Time batches of N times that image too, files to files.")] = ""
+    baseline: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Peers to time in the same run: torch, or other backends.")
+    ] = ""
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="For --baseline torch: what the bundle was exported from.",
+        ),
+    ] = None
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write every figure. While it runs, FILE.partial keeps what is done: an interrupted run continues from it.",
+        ),
+    ] = None
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a row for every image and codec.")] = None
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one page with plots and the pictures to compare.")
+    ] = None
+    sheet_file: Annotated[
+        Path | None,
+        typer.Option("--contact-sheet", metavar="FILE", help="Write one picture: each original beside the codecs' pictures."),
+    ] = None
+    max_bpp: Annotated[float | None, typer.Option(metavar="X", help="Gate: the mean bits per pixel.")] = None
+    max_lpips: Annotated[float | None, typer.Option(metavar="X", help="Gate: the mean LPIPS (AlexNet).")] = None
+    min_speedup: Annotated[
+        float | None, typer.Option(metavar="X", help="Gate: the speed against the first --baseline, encoding and decoding.")
+    ] = None
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False
+
+
 @app.command(
     epilog="""Examples:
 
@@ -70,88 +142,20 @@ def _print_version(wanted: bool) -> None:
     dlf-bench --dataset kodak --model bundle --rivals avif,webp --html report.html --json report.json
     dlf-bench --dataset kodak --model bundle --max-bpp 0.02 --max-lpips 0.3       for a continuous integration"""
 )
-def bench(
-    dataset: Annotated[
-        str,
-        typer.Option(
-            metavar="kodak|clic2020|PATH",
-            help="The images: a set in the folder DLF_DATA, a folder, or one file.",
-            show_default=False,
-        ),
-    ],
-    model: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="BUNDLE",
-            help="A bundle; several, one a rate, make a curve. By default DLF_MODEL or the built-in one.",
-            show_default=False,
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N images.")] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch the Kodak images that are missing.")] = False,
-    backend: Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the fastest here.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads. By default as many as the backend chooses.")
-    ] = None,
-    metrics: Annotated[str, typer.Option(metavar="NAME,...", help=f"Of {', '.join(METRICS)}.")] = ",".join(METRICS),
-    rivals: Annotated[
-        str, typer.Option(metavar="NAME,...", help="Of avif, webp, jxl, jpeg: each at the byte size nearest to ours.")
-    ] = "",
-    repeats: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Timed repeats on the first image, after a cold one; 0 leaves speed out.")
-    ] = 5,
-    batch: Annotated[str, typer.Option(metavar="N,...", help="Time batches of N times that image too, files to files.")] = "",
-    baseline: Annotated[
-        str, typer.Option(metavar="NAME,...", help="Peers to time in the same run: torch, or other backends.")
-    ] = "",
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="For --baseline torch: what the bundle was exported from.",
-        ),
-    ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            metavar="FILE",
-            help="Write every figure. While it runs, FILE.partial keeps what is done: an interrupted run goes on from it.",
-        ),
-    ] = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a row for every image and codec.")] = None,
-    html_file: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write one page with plots and the pictures to compare.")
-    ] = None,
-    sheet_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--contact-sheet", metavar="FILE", help="Write one picture: each original beside what the codecs make of it."
-        ),
-    ] = None,
-    max_bpp: Annotated[float | None, typer.Option(metavar="X", help="Gate: the mean bits per pixel.")] = None,
-    max_lpips: Annotated[float | None, typer.Option(metavar="X", help="Gate: the mean LPIPS (AlexNet).")] = None,
-    min_speedup: Annotated[
-        float | None, typer.Option(metavar="X", help="Gate: the speed against the first --baseline, encoding and decoding.")
-    ] = None,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
+@takes(Options)
+def bench(options: Options) -> None:
     """Measure a bundle on images: the rate of real files, their quality, the speed; beside everyday codecs and PyTorch.
 
     Exit codes: 0 done; 1 an image failed; 2 wrong usage; 3 a gate failed.
     """
     if missing := [module for module in NEEDS if find_spec(module) is None]:
         raise typer.BadParameter(f"{', '.join(missing)} is not installed; run: pip install 'dlf[bench]'.")
-    for file in (json_file, csv_file, html_file, sheet_file):
+    for file in (options.json_file, options.csv_file, options.html_file, options.sheet_file):
         if file and not file.absolute().parent.is_dir():
             raise typer.BadParameter(f"{file.absolute().parent} is no folder to write {file.name} into.")
-    if sheet_file:
+    if options.sheet_file:
         try:
-            format_of(sheet_file.suffix)
+            format_of(options.sheet_file.suffix)
         except ImageError as error:
             raise typer.BadParameter(str(error), param_hint="--contact-sheet") from error
     from dlf.benchmarks import datasets  # everything heavy only now, so that --help is quick
@@ -160,22 +164,22 @@ def bench(
     from dlf.benchmarks.progress_file import ProgressFile
     from dlf.benchmarks.run import Settings
 
-    names = _names(metrics, METRICS, "--metrics")
-    peers = _names(baseline, ("torch", *INSTALL), "--baseline")
-    codecs = _names(rivals, tuple(everyday.RIVALS), "--rivals")
-    if not all(size.isdecimal() and int(size) for size in _split(batch)):
-        raise typer.BadParameter(f"{batch!r} is not a list of batch sizes.", param_hint="--batch")
-    if "torch" in peers and checkpoint is None:
+    names = _names(options.metrics, METRICS, "--metrics")
+    peers = _names(options.baseline, ("torch", *INSTALL), "--baseline")
+    codecs = _names(options.rivals, tuple(everyday.RIVALS), "--rivals")
+    if not all(size.isdecimal() and int(size) for size in _split(options.batch)):
+        raise typer.BadParameter(f"{options.batch!r} is not a list of batch sizes.", param_hint="--batch")
+    if "torch" in peers and options.checkpoint is None:
         raise typer.BadParameter("torch needs the checkpoint that the bundle was exported from.", param_hint="--checkpoint")
-    if (peers or batch) and not repeats:
+    if (peers or options.batch) and not options.repeats:
         raise typer.BadParameter("it must be 1 at least for --baseline and --batch.", param_hint="--repeats")
-    if min_speedup is not None and not peers:
+    if options.min_speedup is not None and not peers:
         raise typer.BadParameter("there is no --baseline to compare with.", param_hint="--min-speedup")
-    if max_lpips is not None and "lpips" not in names:
+    if options.max_lpips is not None and "lpips" not in names:
         raise typer.BadParameter("lpips is not among --metrics.", param_hint="--max-lpips")
-    models = model or [Path(os.environ.get("DLF_MODEL") or builtin.path())]
+    models = options.model or [Path(os.environ.get("DLF_MODEL") or builtin.path())]
     try:
-        images = datasets.find(dataset, download)[:limit]
+        images = datasets.find(options.dataset, options.download)[: options.limit]
         for codec in codecs:
             everyday.check(codec)
     except InvalidArgumentError as error:
@@ -184,31 +188,33 @@ def bench(
         images=images,
         models=models,
         metrics=[NAMES[METRICS.index(name)] for name in names],
-        backend=backend,
-        threads=threads,
+        backend=options.backend,
+        threads=options.threads,
         rivals=codecs,
         baselines=peers,
-        checkpoint=checkpoint,
-        repeats=repeats,
-        batches=[int(size) for size in _split(batch)],
-        with_pictures=html_file is not None or sheet_file is not None,
+        checkpoint=options.checkpoint,
+        repeats=options.repeats,
+        batches=[int(size) for size in _split(options.batch)],
+        with_pictures=options.html_file is not None or options.sheet_file is not None,
     )
+    json_file = options.json_file
     kept = ProgressFile(json_file.with_name(f"{json_file.name}.partial") if json_file else None)
     outcome = _run(settings, kept)
-    report = _report(dataset, settings, outcome, gates.judge(outcome.models, max_bpp, max_lpips, min_speedup))
+    judged = gates.judge(outcome.models, options.max_bpp, options.max_lpips, options.min_speedup)
+    report = _report(options.dataset, settings, outcome, judged)
     report_table.show(report, Console())
     if json_file:
         write_atomically(json_file, json.dumps(report.to_json(), indent=1, allow_nan=False).encode())
-    if csv_file:
-        report_csv.write(report, csv_file)
-    if html_file:
+    if options.csv_file:
+        report_csv.write(report, options.csv_file)
+    if options.html_file:
         from dlf.benchmarks import report_html  # Matplotlib, Jinja
 
-        report_html.write(report, outcome.pictures, html_file)
-    if sheet_file:
+        report_html.write(report, outcome.pictures, options.html_file)
+    if options.sheet_file:
         from dlf.benchmarks import contact_sheet
 
-        contact_sheet.write(report, outcome.pictures, sheet_file)
+        contact_sheet.write(report, outcome.pictures, options.sheet_file)
     if any(found.failures for found in outcome.models):
         raise typer.Exit(1)
     kept.remove()
@@ -217,7 +223,7 @@ def bench(
 
 
 def _run(settings: "Settings", kept: "ProgressFile") -> "Outcome":
-    """Run, with a bar on a terminal; a refusal or an interruption ends the command."""
+    """Run the measurements, with a progress bar on a terminal; a DLFError or an interruption ends the command."""
     from dlf.benchmarks.run import Progress as Tell
     from dlf.benchmarks.run import run
 
@@ -237,7 +243,7 @@ def _run(settings: "Settings", kept: "ProgressFile") -> "Outcome":
             stderr.print(f"dlf-bench: {error}")
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
-            resume = f" {kept.path} keeps what is done, and the same command goes on." if kept.path else ""
+            resume = f" {kept.path} has the finished results; run the same command to continue." if kept.path else ""
             stderr.print(f"dlf-bench: interrupted.{resume}")
             raise typer.Exit(130) from None
 
@@ -263,7 +269,7 @@ def _split(names: str) -> list[str]:
 
 
 def _names(given: str, known: tuple[str, ...], option: str) -> list[str]:
-    """The names of a list, each known and given once."""
+    """Split a list of names and remove repeats. Raises typer.BadParameter for an unknown name."""
     found = list(dict.fromkeys(_split(given)))
     for name in found:
         if name not in known:

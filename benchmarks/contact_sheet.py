@@ -1,4 +1,4 @@
-"""All images of a report in one picture: a row each, the original first, then what the codecs made of it."""
+"""All images of a report in one picture: one row for each image, the original first, then the codecs' pictures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +13,11 @@ from dlf.runtime.images import save
 
 CELL = (384, 256)  # pixels; larger pictures are scaled down
 CAPTION = 16  # pixels of a line of text above each
-TOLD = ("LPIPS-Alex", "DISTS")  # of the metrics; where there are none of them, the first two
+TOLD = ("LPIPS-Alex", "DISTS")  # the metrics that are shown; without any of them the first two
 
 
 def write(report: Report, pictures: Mapping[str, Mapping[str, Pictures]], path: Path) -> None:
-    """Write the sheet in the format of the path's suffix; `pictures` are data URIs by model, image and codec, as of `run`.
+    """Write the sheet in the format of the path's suffix; `pictures` are data URIs by model, image and codec, from `run`.
 
     Raises:
         ImageError: Pillow writes no such format, or not at this size.

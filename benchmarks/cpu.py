@@ -1,11 +1,11 @@
-"""How near bundles come to what this CPU can do: fp32 and int8 beside PyTorch, stage by stage, in one run.
+"""Time bundles and PyTorch on this CPU, stage by stage, in one run, and compare with the CPU's fastest matrix products.
 
     python -m dlf.benchmarks.cpu kodim23.png --checkpoint model.ckpt --model bundle --model bundle-int8 --json cpu.json
 
 Each direction of each peer is timed in a process of its own, from file to file, as dlf-bench does. A stage's rate is the
-arithmetic of its graph (`dlf.benchmarks.graph_cost`) over its seconds; its share is that of the machine's best matrix product in
-the same precision, measured in the same run. Peak memory is that of the process: with its stages kept, and with each dropped
-after use.
+arithmetic of its graph (`dlf.benchmarks.graph_cost`) over its seconds; its share is that rate over the rate of the
+fastest matrix product in the same precision, measured in the same run. Peak memory is the process's: once with all stages kept
+loaded, once with each released after use.
 """
 
 import json
@@ -26,14 +26,15 @@ from dlf.benchmarks.records import DIRECTIONS
 from dlf.benchmarks.roofline import count_stages
 from dlf.benchmarks.speed import in_a_process
 from dlf.benchmarks.speed_worker import COMPILED, TORCH, Job
-from dlf.runtime.backends import installed
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.backends.choice import installed
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import DLFError
 from dlf.runtime.files import write_atomically
+from dlf.runtime.formats import DECODER_STAGES, ENCODER_STAGES
 from dlf.runtime.images import load
 
 BACKENDS = ("openvino", "onnxruntime")  # those on the CPU
-STAGES = {"encode": ("analysis",), "decode": ("synthesis", "adaptor", "generator")}
+STAGES = {"encode": ENCODER_STAGES, "decode": DECODER_STAGES}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Peer:
     name: str  # of `Job.peer`
     source: Path
     precision: str
-    flops: dict[str, int] | None  # of each stage; PyTorch computes the model as it is written, which is not counted
+    flops: dict[str, int] | None  # of each stage; not counted for PyTorch
 
     def __str__(self) -> str:
         return f"{self.name} {self.precision}"
@@ -62,11 +63,11 @@ class Result:
     rates: dict[str, float]  # of each stage, operations a second
     shares: dict[str, float]  # of the machine's rate
     peak_bytes: int
-    peak_bytes_low_memory: int | None  # with each stage dropped after use
+    peak_bytes_low_memory: int | None  # with each stage released after use
 
 
 def peers(models: list[Path], checkpoint: Path | None, compiled: bool, width: int, height: int) -> list[Peer]:
-    """All that is to be timed, PyTorch first."""
+    """Return everything that is timed, PyTorch first."""
     found = [Peer(name, checkpoint, "fp32", None) for name in (TORCH, COMPILED)[: 1 + compiled] if checkpoint]
     for model in models:
         bundle = Bundle(model)
@@ -76,7 +77,7 @@ def peers(models: list[Path], checkpoint: Path | None, compiled: bool, width: in
 
 
 def time(peer: Peer, direction: str, image: Path, threads: int, repeats: int, folder: str, gemm: dict[str, float]) -> Result:
-    """Time one direction; decoding reads what encoding left in `folder`."""
+    """Time one direction; decoding reads the files that encoding wrote to `folder`."""
     job = Job(peer.name, direction, 1, str(image), str(peer.source), threads, repeats, folder)
     found = in_a_process(job)
     seconds = {stage: float(np.median(found["steps"][stage])) for stage in STAGES[direction]}
@@ -99,7 +100,7 @@ def time(peer: Peer, direction: str, image: Path, threads: int, repeats: int, fo
 
 
 def table(results: list[Result]) -> Table:
-    """The results, each beside PyTorch eager where that was timed."""
+    """Return a table of the results, each compared with PyTorch eager if that was timed."""
     shown = Table(box=box.SIMPLE_HEAD)
     for column in ("", "", "s", "x torch", "stages, s: GFLOP/s (share of GEMM)", "peak GB", "dropping stages"):
         shown.add_column(column, no_wrap=True)
@@ -129,7 +130,7 @@ def main(
     compiled: Annotated[bool, typer.Option("--compiled", help="Time torch.compile too.")] = False,
     threads: Annotated[int, typer.Option(min=1)] = 2,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs, after one that is not.")] = 3,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Written anew after each measurement.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Rewritten after each measurement.")] = None,
 ) -> None:
     """Time bundles and PyTorch on one photograph."""
     console = Console(width=None if sys.stdout.isatty() else 120)

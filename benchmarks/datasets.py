@@ -1,6 +1,6 @@
 """The images to measure on: the Kodak set, checked against pinned sums; CLIC2020; or any folder.
 
-A set of a known name lies in `$DLF_DATA/NAME` (by default in the user's cache folder). Kodak can be fetched there.
+A set of a known name is in the folder `$DLF_DATA/NAME` (by default in the user's cache folder). Kodak can be fetched there.
 """
 
 import os
@@ -19,7 +19,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm"}
 
 
 def find(name: str, download: bool = False) -> list[Path]:
-    """The image files of a data set, sorted: `kodak`, `clic2020`, or the path of a folder or of one image.
+    """Return the image files of a data set, sorted: `kodak`, `clic2020`, or the path of a folder or of one image.
 
     Raises:
         InvalidArgumentError: it is not there (the message says what to put where), or differs from the published one.
@@ -40,15 +40,15 @@ def find(name: str, download: bool = False) -> list[Path]:
 
 
 def folder_of(name: str) -> Path:
-    """Where a data set of a known name belongs."""
+    """Return the folder of a data set of a known name."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("DLF_DATA") or cache / "dlf" / "data") / name
 
 
 def kodak(folder: Path, download: bool = False, home: str = KODAK_HOME) -> list[Path]:
-    """The 24 images of the Kodak set in `folder`, checked; those that are missing are fetched if `download`.
+    """Check and return the 24 images of the Kodak set in `folder`; with `download`, fetch those that are missing.
 
-    Each is checked before it is written, whole: what an interrupted download leaves behind are good files, and the next goes on.
+    Each image is checked before it is written, whole or not at all, so an interrupted download can be continued.
 
     Raises:
         InvalidArgumentError: images are missing or cannot be fetched, or one is not the published file.
@@ -90,7 +90,7 @@ def _check(name: str, data: bytes, expected: str, source: str) -> None:
     if (digest := sha256(data).hexdigest()) != expected:
         raise InvalidArgumentError(
             f"{name} from {source} is not the published Kodak image (SHA-256 {digest[:16]}..., not {expected[:16]}...); "
-            "results on it would not compare. Replace it, or give the folder by its path to measure it as it is."
+            "results on it would not compare. Replace it, or give the folder by its path to measure it unchanged."
         )
 
 

@@ -1,11 +1,11 @@
-"""The entropy core on one 768x512 image: prior and coder, encoding and decoding, against PyTorch's float prior.
+"""Time the entropy core's prior and coder on one 768x512 image, and compare with PyTorch's float prior.
 
     python -m dlf.benchmarks.entropy
     python -m dlf.benchmarks.entropy --checkpoint model.ckpt --images kodak      (coded bytes as well)
 
-One process, one thread, the peers taking turns. Speed does not depend on weights, so they are random, with scales and latents
-drawn so that symbols are as rare as in a picture. The peer is PyTorch's prior in float32 with the rANS coder of
-entropy_peer.cpp, in the style of the coders that come with research code; it is spared step 0, whose parameters it keeps.
+One process, one thread; the peers run in turn. Speed does not depend on the weights, so they are random, with scales and
+latents that make nonzero symbols as rare as in a photograph. The peer is PyTorch's prior in float32 with the rANS coder of
+entropy_peer.cpp, written like the coders of research code; it does not compute step 0, whose parameters it keeps.
 """
 
 import ctypes
@@ -40,10 +40,10 @@ from dlf.export.model import DLF
 from dlf.export.model.config import RELEASED, SKIP_SCALE
 from dlf.export.model.scalar_quantiser import STEPS, ScalarQuantiser, coded_mask, gather_step
 from dlf.export.stages import Sample
-from dlf.kernels.entropy_tables import EntropyTables
-from dlf.runtime.core import EntropyModel, Limits
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime.errors import InvalidArgumentError
 from dlf.runtime.images import load, pad_to_tiles
+from dlf.runtime.libdlf import EntropyModel, Limits
 
 HEIGHT, WIDTH = 16, 24  # of the detail map of a 768x512 image
 ISAS = ("avx512", "avx2", "neon", "scalar")
@@ -54,7 +54,7 @@ Times = dict[str, list[float]]  # "wall", "cpu" -> milliseconds of each run
 
 
 def random_quantiser(rng: np.random.Generator) -> tuple[ScalarQuantiser, NDArray[np.float32]]:
-    """A quantiser of the released layout with random weights, and a latent y (C, H, W) that suits its scales."""
+    """A quantiser of the released layout with random weights, and a latent y (C, H, W) of the size of its scales."""
     torch.manual_seed(0)
     quantiser = ScalarQuantiser(RELEASED).eval().requires_grad_(False)
     channels = quantiser.channels
@@ -70,7 +70,7 @@ def random_quantiser(rng: np.random.Generator) -> tuple[ScalarQuantiser, NDArray
 
 
 def integer_tables(quantiser: ScalarQuantiser) -> EntropyTables:
-    """Its entropy model; of the rest of a DLF model only a codebook is read, and that is never used here."""
+    """Return a quantiser's entropy model. Its codebook is not used here."""
     stand_in = SimpleNamespace(quantize_feat=quantiser, quantize=SimpleNamespace(unit_vectors=torch.ones(1, 1)))
     return entropy_tables(cast(DLF, SimpleNamespace(hybrid_codec=stand_in)))
 
@@ -98,14 +98,14 @@ class PeerCoder:
         return _at(self._starts), _at(self.bounds), ctypes.c_size_t(self._width)
 
     def encode(self, symbols: NDArray[np.int32], indexes: NDArray[np.int16]) -> bytes:
-        """The stream of symbols, those of index -1 left out."""
+        """Return the stream of symbols without those of index -1."""
         out = np.empty(4 + 2 * symbols.size, np.uint8)
         count = ctypes.c_size_t(symbols.size)
         size = self._library.peer_encode(*self._tables(), _at(symbols), _at(indexes), count, _at(out))
         return out[:size].tobytes()
 
     def decoder(self, data: bytes) -> Callable[[NDArray[np.int16]], NDArray[np.int32]]:
-        """Decodes one stream piece by piece: CDF indexes to symbols."""
+        """Return a function that decodes the stream's next symbols, given their CDF indexes."""
         state = ctypes.c_uint32(0)
         following = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p)
 
@@ -135,13 +135,13 @@ class TorchPeer:
         self.masks = [coded_mask(step, *shape) for step in range(STEPS)]
 
     def prior(self) -> None:
-        """The three steps that have a network, as often as an image needs them."""
+        """Run the three steps that have a network, once each as for one image."""
         r = torch.zeros(1, self.quantiser.channels, HEIGHT, WIDTH)
         for step in range(1, STEPS):
             self.quantiser.step_params(step, r, self.first.common)
 
     def _steps(self, code: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
-        """y_hat; code(step, scales, means) gives the symbols, (1, C, H, W)."""
+        """Return y_hat (1, C, H, W); `code(step, scales, means)` returns a step's symbols (1, C, H, W)."""
         r = torch.zeros(1, self.quantiser.channels, HEIGHT, WIDTH)
         scales, means = self.first.scales.expand_as(r), self.first.means.expand_as(r)
         for step in range(STEPS):
@@ -151,7 +151,7 @@ class TorchPeer:
         return r * self.first.step_size
 
     def encode(self, y: Tensor) -> bytes:
-        """The detail stream of y (1, C, H, W)."""
+        """Return the detail stream of y (1, C, H, W)."""
         scaled = y / self.first.step_size
         symbols, indexes = [], []
 
@@ -165,7 +165,7 @@ class TorchPeer:
         return self.coder.encode(np.concatenate(symbols).astype(np.int32), np.concatenate(indexes))
 
     def decode(self, data: bytes) -> Tensor:
-        """y_hat (1, C, H, W)."""
+        """Decode a detail stream to y_hat (1, C, H, W)."""
         decode = self.coder.decoder(data)
 
         def code(step: int, scales: Tensor, means: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ class TorchPeer:
 
 
 def core_model(tables: EntropyTables, isa: str) -> EntropyModel | None:
-    """Our model on an instruction set; None where the processor does not have it."""
+    """Return the entropy model on an instruction set; None if the processor does not have it."""
     os.environ["DLF_ISA"] = isa
     try:
         return EntropyModel(tables.to_bytes())
@@ -188,7 +188,7 @@ def core_model(tables: EntropyTables, isa: str) -> EntropyModel | None:
 
 
 def nothing_coded(tables: EntropyTables) -> EntropyTables:
-    """The same prior where every symbol is skipped: what decoding then takes is the prior alone."""
+    """Return tables with the same prior that code no symbol: decoding with them takes the time of the prior alone."""
     return dataclasses.replace(
         tables,
         thresholds=np.full_like(tables.thresholds, np.iinfo(np.int16).max),
@@ -197,7 +197,7 @@ def nothing_coded(tables: EntropyTables) -> EntropyTables:
 
 
 def take_turns(works: dict[str, Work], rounds: int) -> dict[str, Times]:
-    """Milliseconds of each work, one run each a round after one to warm up."""
+    """Run every work once in each round, and return the milliseconds; the first round is not counted."""
     times: dict[str, Times] = {name: {"wall": [], "cpu": []} for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
@@ -211,7 +211,7 @@ def take_turns(works: dict[str, Work], rounds: int) -> dict[str, Times]:
 
 
 def codec_works(quantiser: ScalarQuantiser, y: NDArray[np.float32], coder: PeerCoder) -> dict[str, Work]:
-    """ "PEER what" -> prior, encoding and decoding of y on each peer."""
+    """Return the works "PEER what": the prior, encoding and decoding of y on each peer."""
     peer = TorchPeer(quantiser, coder)
     batch = torch.from_numpy(y[None])
     stream = peer.encode(batch)
@@ -225,8 +225,8 @@ def codec_works(quantiser: ScalarQuantiser, y: NDArray[np.float32], coder: PeerC
         model, silent = core_model(tables, isa), core_model(nothing_coded(tables), isa)
         if model is None or silent is None:
             continue
-        detail, _ = model.encode_detail(y)
-        empty, _ = silent.encode_detail(y)
+        detail = model.encode_detail(y)
+        empty = silent.encode_detail(y)
         works[f"{isa} prior"] = lambda silent=silent, empty=empty: silent.decode_detail(empty, HEIGHT, WIDTH)  # type: ignore[misc]
         works[f"{isa} encode"] = lambda model=model: model.encode_detail(y)  # type: ignore[misc]
         works[f"{isa} decode"] = lambda model=model, detail=detail: model.decode_detail(detail, HEIGHT, WIDTH)  # type: ignore[misc]
@@ -234,7 +234,7 @@ def codec_works(quantiser: ScalarQuantiser, y: NDArray[np.float32], coder: PeerC
 
 
 def coder_works(model: EntropyModel, coder: PeerCoder, rng: np.random.Generator) -> dict[str, Work]:
-    """ "CODER MIX what" -> coding SYMBOLS symbols whose scales are mixed in two ways."""
+    """Return the works "CODER MIX what": coding SYMBOLS symbols whose scales are mixed in two ways."""
     works: dict[str, Work] = {}
     for mix, scales in (
         ("as in pictures", np.exp(rng.normal(math.log(0.25), 0.8, SYMBOLS)).clip(SKIP_SCALE, 64)),
@@ -254,7 +254,7 @@ def coder_works(model: EntropyModel, coder: PeerCoder, rng: np.random.Generator)
 
 @torch.inference_mode()
 def coded_bytes(checkpoint: Path, images: str) -> dict[str, dict[str, int]]:
-    """Bytes of the detail stream of each image of a data set, with the float prior and with the integer one."""
+    """Return the bytes of each image's detail stream, with the float prior and with the integer one."""
     model = load_checkpoint(checkpoint)
     entropy = EntropyModel(entropy_tables(model).to_bytes())
     result = {}
@@ -290,7 +290,7 @@ def main(
         "image": "768x512",
         "threads": 1,
         "rounds": rounds,
-        "detail_bytes": len(model.encode_detail(y)[0]),
+        "detail_bytes": len(model.encode_detail(y)),
         "milliseconds": {name: _summary(times) for name, times in codec.items()},
         "nanoseconds_a_symbol": {name: _summary(times, 1e6 / SYMBOLS) for name, times in symbols.items()},
     }

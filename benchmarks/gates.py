@@ -1,4 +1,4 @@
-"""Bounds from the command line, so that a continuous integration fails when rate, quality or speed get worse."""
+"""Bounds from the command line, so that continuous integration fails when rate, quality or speed get worse."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from dlf.benchmarks.records import OURS, Gate, ModelResult, Speed
 
 
 def judge(models: Sequence[ModelResult], max_bpp: float | None, max_lpips: float | None, min_speedup: float | None) -> list[Gate]:
-    """Judge every bound that is given against the worst of the models; a model without a result fails.
+    """Compare every given bound with the worst of the models; a model without a result fails.
 
     Rate and LPIPS-Alex are means over the images; the speed-up, over the first baseline on one image, is
     the smaller of the two directions'.

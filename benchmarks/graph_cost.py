@@ -1,4 +1,4 @@
-"""What a stage costs, counted from its ONNX graph: the arithmetic of its matrix products and convolutions, and its data."""
+"""Count a stage's cost from its ONNX graph: the operations of its matrix products and convolutions, and its data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from onnxscript import ir, optimizer
 
 # Weights are stored in one of these; other tensors of a graph are shapes and indexes.
 _NUMBERS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8, TensorProto.UINT8}
-# Operators that compute much and are not counted: no exported stage has them.
+# Expensive operators that are not counted; no exported stage has them.
 _REFUSED = {
     "Attention",
     "ConvInteger",
@@ -34,9 +34,9 @@ class Cost:
 
     Attributes:
         flops: of matrix products and convolutions, two for each multiplication with its addition. All other operators
-            are left out: they are done while data pass by.
+            are left out, because memory bounds them.
         weights: numbers that the graph holds.
-        activations: numbers that go in and come out.
+        activations: numbers in its inputs and outputs.
     """
 
     flops: int
@@ -44,7 +44,7 @@ class Cost:
     activations: int
 
     def bytes(self, width: int) -> int:
-        """What must be read and written at least, at `width` bytes a number: everything once, and nothing in between."""
+        """Return the fewest bytes that must be read and written, at `width` bytes a number: weights, inputs and outputs once."""
         return (self.weights + self.activations) * width
 
     def __add__(self, other: "Cost") -> "Cost":
@@ -52,14 +52,14 @@ class Cost:
 
 
 def count(path: Path, sizes: Mapping[str, int]) -> Cost:
-    """The cost of a graph, whose weights are not read.
+    """Return the cost of a graph, without reading its weights.
 
     Args:
         path: the ONNX file.
-        sizes: what the symbols of the inputs' dimensions stand for; a dimension is a number, a symbol or "NUMBER*SYMBOL".
+        sizes: the values of the symbols in the inputs' dimensions; a dimension is a number, a symbol or "NUMBER*SYMBOL".
 
     Raises:
-        ValueError: the graph has an operator that is not counted, or a shape that cannot be told.
+        ValueError: the graph has an operator that is not counted, or a shape that is not known.
     """
     model = onnx.load(path, load_external_data=False)
     weights = sum(prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in _NUMBERS)
@@ -73,7 +73,7 @@ def count(path: Path, sizes: Mapping[str, int]) -> Cost:
 
 
 def _shapes(model: ModelProto, sizes: Mapping[str, int]) -> tuple[dict[str, Shape], list[NodeProto]]:
-    """The shape of every tensor at a size, and the nodes that are left when what depends on sizes alone has been computed."""
+    """Return the shape of every tensor at a size, and the nodes that do not depend on sizes alone."""
     at_size = ModelProto()
     at_size.CopyFrom(model)
     graph = at_size.graph
@@ -96,7 +96,7 @@ def _shapes(model: ModelProto, sizes: Mapping[str, int]) -> tuple[dict[str, Shap
 
 
 def _weights_as_inputs(graph: GraphProto) -> None:
-    """What lies in files of its own is not read; its shape is enough."""
+    """Turn weights in external files into inputs: their shapes suffice, and the files are not read."""
     inside = [tensor for tensor in graph.initializer if tensor.data_location != TensorProto.EXTERNAL]
     outside = [tensor for tensor in graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
     graph.input.extend(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in outside)
@@ -107,7 +107,7 @@ def _weights_as_inputs(graph: GraphProto) -> None:
 def _shape(value: ValueInfoProto) -> Shape:
     dims = value.type.tensor_type.shape.dim
     if not all(dim.HasField("dim_value") for dim in dims):
-        raise ValueError(f"the shape of {value.name} cannot be told")
+        raise ValueError(f"the shape of {value.name} is unknown")
     return tuple(dim.dim_value for dim in dims)
 
 
@@ -127,7 +127,7 @@ def _flops(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
 
 
 def _einsum_flops(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
-    """Of the plain sum over all indexes at once."""
+    """Return the operations of the plain sum over all indexes."""
     equation = _attribute(node, "equation", b"").decode().replace(" ", "")
     terms = equation.partition("->")[0].split(",")
     if "..." in equation:

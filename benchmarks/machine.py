@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine on which the figures were measured."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ import dlf
 
 
 def describe() -> dict[str, str]:
-    """Processor, cores this process may use, memory, system and Python, as text."""
+    """Return the processor, the cores that this process may use, memory, system and Python, as text."""
     return {
         "processor": _field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
@@ -21,7 +21,7 @@ def describe() -> dict[str, str]:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The versions of those packages that are installed."""
+    """Return the versions of those packages that are installed."""
     found = {}
     for package in packages:
         try:

@@ -1,4 +1,4 @@
-"""One image through a codec and its rivals: the rate of the real files, and their quality."""
+"""Measure one image with a codec and its rivals: the size of the real files, and their quality."""
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -27,7 +27,7 @@ def image(
     with_curves: bool = False,
     with_pictures: bool = False,
 ) -> tuple[ImageResult, Pictures]:
-    """Measure an image file; the rivals' curves and the pictures are made if they are wanted.
+    """Measure an image file; the rivals' curves and the pictures are optional.
 
     Raises:
         Whatever the codec, a rival or a metric raises.

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
-from dlf.export.training import weights
+from dlf.export.perceptual import weights
+from dlf.export.perceptual.lpips import LPIPS, Features
 from dlf.export.training.data import to_tensor
-from dlf.export.training.perceptual import LPIPS, Features
 
 NAMES = ("PSNR", "MS-SSIM", "LPIPS-Alex", "LPIPS-VGG", "DISTS")
 
@@ -74,7 +74,7 @@ class Metrics:
 
     @torch.inference_mode()
     def __call__(self, original: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> dict[str, float]:
-        """Compare two images (height, width, 3), sRGB, by name. PSNR is in dB; MS-SSIM wants sides of 161 pixels at least."""
+        """Return the metrics of two sRGB images (height, width, 3) by name. PSNR is in dB; MS-SSIM needs sides of 161 or more."""
         x, y = to_tensor([original]), to_tensor([decoded])
         values = {name: float(network(x, y)) for name, network in self._networks.items()}
         if "PSNR" in self._names:
@@ -85,6 +85,6 @@ class Metrics:
 
 
 def psnr(original: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio over all channels, dB; infinite for equal images."""
+    """Return the peak signal-to-noise ratio over all channels, in dB; infinite for equal images."""
     error = np.square(original.astype(np.float64) - decoded).mean()
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)

@@ -1,4 +1,4 @@
-"""What this CPU reaches at best, measured: the rate of large matrix products, and the bandwidth of its memory."""
+"""Measure this CPU's peak: the rate of large matrix products, and the bandwidth of its memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ _RUNS = 10
 
 
 def gemm_rate(precision: str, threads: int) -> float:
-    """Operations a second, two for each multiplication with its addition, in the best of a few products of square matrices.
+    """Return operations a second in the fastest of a few products of square matrices; a multiplication with addition is two.
 
-    In fp32 they are ONNX Runtime's and PyTorch's: on an AMD EPYC a stage in OpenVINO can beat the former's alone.
+    In fp32 ONNX Runtime and PyTorch are tried: on an AMD EPYC a stage in OpenVINO can be faster than ONNX Runtime's products.
 
     Args:
         precision: "fp32", or "int8" (of uint8 and int8, summed in int32).
@@ -49,7 +49,7 @@ def gemm_rate(precision: str, threads: int) -> float:
 
 
 def read_bandwidth(threads: int) -> float:
-    """Bytes a second that can be read from memory, in the best of a few sums of a large array."""
+    """Return the bytes a second read from memory in the fastest of a few sums of a large array."""
     values = torch.ones(_READ_BYTES // 4)
     with _torch_threads(threads):
         return _READ_BYTES / _best(values.sum)
@@ -66,7 +66,7 @@ def _torch_threads(threads: int) -> Iterator[None]:
 
 
 def _best(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of a few runs."""
+    """Return the seconds of the fastest of a few runs."""
     seconds = []
     for _ in range(_RUNS):
         start = perf_counter()

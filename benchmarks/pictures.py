@@ -1,4 +1,4 @@
-"""Pictures for the reports: data URIs that any browser shows, the same way for every codec."""
+"""Pictures for the reports, as data URIs; every codec's are made in the same way."""
 
 from base64 import b64decode, b64encode
 from io import BytesIO
@@ -9,11 +9,11 @@ from PIL import Image
 
 MOST_IMAGES = 48  # that a page shows; a browser has to hold them all
 LONGEST_SIDE = 2048  # larger pictures are scaled down
-QUALITY = 95  # of WebP: no difference to see, at a fifth of PNG's bytes
+QUALITY = 95  # of WebP: no visible difference, at a fifth of PNG's bytes
 
 
 def data_uri(pixels: NDArray[np.uint8]) -> str:
-    """(H, W, 3) as WebP in a data URI."""
+    """Return an image (H, W, 3) as WebP in a data URI."""
     image = Image.fromarray(pixels)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     file = BytesIO()
@@ -22,5 +22,5 @@ def data_uri(pixels: NDArray[np.uint8]) -> str:
 
 
 def from_data_uri(uri: str) -> Image.Image:
-    """The picture of a data URI."""
+    """Return the image of a data URI."""
     return Image.open(BytesIO(b64decode(uri.partition(",")[2])))

@@ -1,7 +1,7 @@
-"""What a run has measured so far, so that an interrupted one goes on where it stopped.
+"""Keep a run's finished measurements in a file, so that an interrupted run can continue.
 
-One JSON object a line and image. A line counts only for the image, bundle, backend and settings that it was measured with: these
-make its key. A last line that an interruption cut off is dropped.
+Each line is a JSON object for one image. Its key is made of the image, bundle, backend and settings: a line is used only if they
+are the same. An incomplete last line is ignored.
 """
 
 import json
@@ -17,7 +17,7 @@ from dlf.runtime.files import write_atomically
 
 
 class ProgressFile:
-    """The file beside a report that is still being made; with no path, nothing is kept."""
+    """The file beside an unfinished report; without a path nothing is kept."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -30,23 +30,23 @@ class ProgressFile:
             self._done = {line["key"]: line for line in lines}
 
     def find(self, key: str) -> tuple[ImageResult, Pictures] | None:
-        """What was measured under a key."""
+        """Return the result of a key, or None."""
         line = self._done.get(key)
         return (ImageResult.from_json(line["result"]), line["pictures"]) if line else None
 
     def add(self, key: str, result: ImageResult, pictures: Pictures) -> None:
-        """Keep a result."""
+        """Write a result."""
         if self.path:
             with self.path.open("a") as file:
                 file.write(json.dumps({"key": key, "result": asdict(result), "pictures": pictures}) + "\n")
 
     def remove(self) -> None:
-        """Delete the file, the report being whole."""
+        """Delete the file; the report is complete."""
         if self.path:
             self.path.unlink(missing_ok=True)
 
 
 def key(image: Path, settings: Mapping[str, object]) -> str:
-    """What a result depends on: the image's name and bytes, and the settings."""
+    """Return a hash of what a result depends on: the image's name and bytes, and the settings."""
     depends = {"image": image.name, "sha256": sha256(image.read_bytes()).hexdigest(), **settings}
     return sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()

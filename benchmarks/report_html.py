@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: plots, tables, and a viewer that lays a codec's picture over another's."""
+"""The report as one self-contained HTML page: plots, tables, and a viewer that compares two codecs' pictures."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,7 @@ from dlf.runtime.files import write_atomically
 
 
 def write(report: Report, pictures: dict[str, dict[str, Pictures]], path: Path) -> None:
-    """Write the page; `pictures` are data URIs by model, image and codec, as `run` gives them."""
+    """Write the page; `pictures` are data URIs by model, image and codec, as `run` returns them."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("dlf.benchmarks") / "report.html.j2").read_text())
     measured = [model for model in report.models if model.images]
@@ -36,7 +36,7 @@ def write(report: Report, pictures: dict[str, dict[str, Pictures]], path: Path) 
 
 
 def _viewer(report: Report, pictures: dict[str, dict[str, Pictures]]) -> list[dict[str, object]]:
-    """For each image, its pictures with what to say of each; the original first, then by model."""
+    """Return each image's pictures with their captions; the original first, then by model."""
     shown: dict[str, list[dict[str, object]]] = {}
     sizes: dict[str, tuple[int, int]] = {}
     for model in report.models:

@@ -1,4 +1,4 @@
-"""The plots of the HTML report: SVG that takes the page's text colour, so that it suits light and dark."""
+"""The plots of the HTML report: SVG in the page's text colour, so that light and dark pages show it."""
 
 import re
 from io import StringIO
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from dlf.benchmarks.bdrate import LOWER_IS_BETTER
 from dlf.benchmarks.records import OURS, Report, Speed, Timing
 
-TEXT = "#010203"  # stands for the page's text colour until the SVG is written
+TEXT = "#010203"  # a placeholder, replaced in the SVG by the page's text colour
 # Colour, marker, and the marker as a character. The colours can be told apart with any colour vision (after Okabe and Ito) and
 # stand out on white and on black.
 STYLES = {
@@ -47,7 +47,7 @@ def legend(report: Report) -> list[tuple[str, str, str]]:
 
 
 def rate_quality(report: Report, metric: str) -> str:
-    """bpp against a metric: every image faint, the means strong, models of one codec joined, rivals' curves broken."""
+    """Plot bpp against a metric: images faint, means strong, models of one codec joined, rivals' curves dashed."""
     with mpl.rc_context(_RC | {"svg.hashsalt": metric}):
         figure = Figure(figsize=(3.6, 3), layout="constrained")
         _rate_panel(figure.add_subplot(), report, metric)
@@ -55,7 +55,7 @@ def rate_quality(report: Report, metric: str) -> str:
 
 
 def waterfall(speed: Speed, timing: Timing) -> str:
-    """The median seconds of each step on one image, one after the other; the axis is that of all peers."""
+    """Plot the median seconds of each step on one image, one after the other; all peers share an axis."""
     longest = max(sum(map(median, t.steps.values())) for t in speed.alone if t.direction == timing.direction)
     with mpl.rc_context(_RC | {"svg.hashsalt": timing.peer + timing.direction}):
         figure = Figure(figsize=(5.4, 2.4), layout="constrained")

@@ -78,7 +78,7 @@ def _throughput(speed: Speed) -> Table:
 
 
 def _peers(title: str, speed: Speed, *columns: str) -> Table:
-    """A table of a row for every peer and direction; its last column is the first peer's speed over the row's."""
+    """Return a table with a row for each peer and direction; its last column is the first peer's speed over the row's."""
     table = Table(title=title, title_justify="left")
     table.add_column("peer")
     table.add_column("")

@@ -1,6 +1,6 @@
 """Everyday codecs through Pillow: at the byte size nearest to ours, or at a quality.
 
-At our rates most of them have no setting small enough: then their smallest file is taken, and marked so.
+At our rates most of them cannot make files so small: then their smallest file is used and marked.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Rival:
-    """A format of Pillow's with a quality of 0 to 100, and the options that make its files smallest at bearable time."""
+    """A format of Pillow's with a quality of 0 to 100, and options for small files in acceptable time."""
 
     format: str
     options: dict[str, int | bool | str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Encoded:
 
 
 def check(name: str) -> None:
-    """Raise InvalidArgumentError, saying what to install, where a rival is unknown or not at hand."""
+    """Raise InvalidArgumentError, saying what to install, if a rival is unknown or not installed."""
     if name not in RIVALS:
         raise InvalidArgumentError(f"There is no rival {name!r}; choose from {', '.join(RIVALS)}.")
     plugin = RIVALS[name].plugin
@@ -57,13 +57,13 @@ def check(name: str) -> None:
 
 
 def encode(name: str, pixels: Pixels, size: int) -> Encoded:
-    """Encode (H, W, 3) to the file whose size in bytes is nearest to `size`, over all qualities."""
+    """Encode an image (H, W, 3) to the file whose size is nearest to `size` bytes, of all qualities."""
     quality, data = nearest(lambda quality: encode_at(name, pixels, quality), size)
     return Encoded(data, quality, quality == 0 and len(data) > size)
 
 
 def encode_at(name: str, pixels: Pixels, quality: int) -> bytes:
-    """Encode (H, W, 3) at a quality of 0 to 100."""
+    """Encode an image (H, W, 3) at a quality of 0 to 100."""
     rival, file = RIVALS[name], BytesIO()
     if rival.plugin:
         import_module(rival.plugin)
@@ -72,13 +72,15 @@ def encode_at(name: str, pixels: Pixels, quality: int) -> bytes:
 
 
 def decode(data: bytes) -> Pixels:
-    """The (H, W, 3) pixels of a rival's file."""
+    """Return the pixels (H, W, 3) of a rival's file."""
     with Image.open(BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
 
 
 def nearest(at: Callable[[int], bytes], size: int) -> tuple[int, bytes]:
-    """The quality of 0 to 100, and its file, nearest to `size` bytes, if files grow with quality; of equals the lower."""
+    """Return the quality of 0 to 100 whose file is nearest to `size` bytes, the lower of equals, and the file.
+
+    Files must grow with quality."""
     low, high = (0, at(0)), (101, b"")
     while len(low[1]) <= size and high[0] - low[0] > 1:
         middle = (low[0] + high[0]) // 2

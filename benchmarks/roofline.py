@@ -1,4 +1,4 @@
-"""How fast the neural stages could be at best, on named GPUs and on this CPU: a floor of the time, not a measurement.
+"""Compute lower bounds of the neural stages' time, on named GPUs and on this CPU. They are bounds, not measurements.
 
     python -m dlf.benchmarks.roofline bundle --size 768x512 --plot roofline.svg
 
@@ -6,7 +6,7 @@ A stage takes at least as long as its arithmetic does at the device's peak rate,
 its inputs and writing its outputs once does at its full bandwidth (the roofline model of Williams, Waterman and Patterson, CACM
 2009). FLOPs and bytes are counted in the bundle's graphs (`dlf.benchmarks.graph_cost`), the GPUs' rates are those
 their maker publishes (`gpus.json`), and this CPU's are measured in the run. Convolutions are counted as direct ones: Winograd's
-algorithm, which some kernels use in fp32, multiplies less and may go below their floor.
+algorithm, which some kernels use in fp32, multiplies less and may be faster than this bound.
 """
 
 import json
@@ -25,13 +25,13 @@ from rich.table import Table
 
 from dlf.benchmarks import graph_cost, machine, peak
 from dlf.benchmarks.graph_cost import Cost
-from dlf.runtime import builtin
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.bundles import builtin
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import DLFError
-from dlf.runtime.images import TILE
+from dlf.runtime.formats import DECODER_STAGES, ENCODER_STAGES, TILE
 
 WIDTHS = {"fp32": 4, "tf32": 4, "fp16": 2, "int8": 1}  # bytes of a number in each precision
-DIRECTIONS = {"encode": ("analysis",), "decode": ("synthesis", "adaptor", "generator")}
+DIRECTIONS = {"encode": ENCODER_STAGES, "decode": DECODER_STAGES}
 CAPTION = "Floors, not measurements. Only the neural stages; encoding is the analysis."
 
 stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
@@ -39,13 +39,13 @@ stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 @dataclass(frozen=True)
 class Device:
-    """What a device does at best.
+    """The peak rates of a device.
 
     Attributes:
         name: of the device.
         rates: precision -> operations a second.
         bandwidth: bytes a second from its memory.
-        source: where the figures come from.
+        source: of the figures.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Floor:
 
 
 def gpus() -> list[Device]:
-    """The GPUs of gpus.json."""
+    """Return the GPUs of gpus.json."""
     stored = json.loads((files("dlf.benchmarks") / "gpus.json").read_text())
     return [
         Device(
@@ -80,20 +80,20 @@ def gpus() -> list[Device]:
 
 
 def this_cpu(threads: int) -> Device:
-    """This machine, measured."""
+    """Measure this machine."""
     source = f"measured in this run: {machine.describe()['processor']}, {threads} thread{'s' * (threads != 1)}"
     rates = {precision: peak.gemm_rate(precision, threads) for precision in ("fp32", "int8")}
     return Device("this CPU", rates, peak.read_bandwidth(threads), source)
 
 
 def count_stages(bundle: Bundle, width: int, height: int) -> dict[str, Cost]:
-    """The cost of each stage for one image of `width` by `height` pixels, padded to whole tiles."""
+    """Return the cost of each stage for one image of `width` by `height` pixels, padded to whole tiles."""
     sizes = {"n": 1, "h": -(-height // TILE), "w": -(-width // TILE)}
     return {stage: graph_cost.count(bundle.stage(stage), sizes) for stages in DIRECTIONS.values() for stage in stages}
 
 
 def floors(costs: Mapping[str, Cost], devices: Sequence[Device]) -> list[Floor]:
-    """The floor of each stage and direction, on each device in each precision that it has."""
+    """Return the floor of each stage and direction, on each device in each of its precisions."""
     found = []
     for device in devices:
         for precision, rate in device.rates.items():
@@ -108,7 +108,7 @@ def floors(costs: Mapping[str, Cost], devices: Sequence[Device]) -> list[Floor]:
 
 
 def cost_table(costs: Mapping[str, Cost], title: str) -> Table:
-    """What each stage computes and moves."""
+    """Return a table of each stage's operations and bytes."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("stage")
     for column in ("GFLOP", "weights, M", "in and out, M", "FLOP/byte fp32", "fp16", "int8"):
@@ -122,7 +122,7 @@ def cost_table(costs: Mapping[str, Cost], title: str) -> Table:
 
 
 def floor_table(found: Sequence[Floor]) -> Table:
-    """Milliseconds of every floor; an m marks those that memory bounds."""
+    """Return a table of the floors in milliseconds; an m marks those that memory bounds."""
     columns = [stage for stages in DIRECTIONS.values() for stage in stages] + ["decode"]
     table = Table(
         title="Floor, ms (m: bound by memory)", caption=CAPTION, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD
@@ -145,7 +145,7 @@ def _milliseconds(floor: Floor) -> str:
 
 
 def plot(costs: Mapping[str, Cost], devices: Sequence[Device], path: Path, title: str) -> None:
-    """Draw a roofline for each precision: what each device can reach, by FLOPs a byte, and where the stages stand."""
+    """Draw a roofline for each precision: the rate that each device can reach by FLOPs a byte, and the stages' positions."""
     from matplotlib.figure import Figure
 
     precisions = [precision for precision in WIDTHS if any(precision in device.rates for device in devices)]
@@ -185,7 +185,7 @@ def main(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Tell how fast the neural stages of a bundle could be at best, on named GPUs and on this CPU."""
+    """Print lower bounds of the time of a bundle's neural stages, on named GPUs and on this CPU."""
     sides = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)
     if sides is None:
         raise typer.BadParameter(f"{size!r} is not a size such as 768x512.", param_hint="--size")

@@ -8,7 +8,7 @@ from subprocess import CalledProcessError
 import dlf
 from dlf.benchmarks import bdrate, machine, measure, pictures, progress_file, rivals, speed
 from dlf.benchmarks.records import Failure, ModelResult
-from dlf.runtime.bundle import Bundle, file_sha256
+from dlf.runtime.bundles.bundle import Bundle, file_sha256
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 
 METRIC_PACKAGES = ("numpy", "pillow", "torch", "pytorch-msssim", "pillow-jxl-plugin")
@@ -33,7 +33,7 @@ class Settings:
 
 @dataclass
 class Progress:
-    """What a run tells while it runs: an image is done, an image failed, a speed measurement begins."""
+    """Functions that a run calls: an image is done, an image failed, a speed measurement begins."""
 
     image: Callable[[str], None] = lambda _: None
     failure: Callable[[Failure], None] = lambda _: None
@@ -49,10 +49,10 @@ class Outcome:
 
 
 def run(settings: Settings, kept: progress_file.ProgressFile, progress: Progress) -> Outcome:
-    """Measure. An image that fails is recorded, and the others are done.
+    """Measure everything. An image that fails is recorded, and the others are measured.
 
     Raises:
-        DLFError: a bundle or the backend cannot be opened, or the metrics' weights not be fetched, or a peer is the backend.
+        DLFError: a bundle or the backend cannot be opened, the metrics' weights cannot be fetched, or a peer is the backend.
     """
     names = _distinct_names(settings.models)
     for path in settings.models:
@@ -62,7 +62,7 @@ def run(settings: Settings, kept: progress_file.ProgressFile, progress: Progress
     for path, name in zip(settings.models, names, strict=True):
         with dlf.Codec(path, settings.backend, settings.threads) as codec:
             if codec.backend.name in settings.baselines:
-                raise InvalidArgumentError(f"{codec.backend.name} is the backend under test, and no --baseline of its own.")
+                raise InvalidArgumentError(f"{codec.backend.name} is the backend under test; it cannot also be a --baseline.")
             found = ModelResult(
                 model=name,
                 bundle=str(path),
@@ -96,7 +96,7 @@ def _metrics(names: Sequence[str]) -> measure.Compare:
 
 
 def _timed(settings: Settings, model: Path, progress: Progress, found: ModelResult) -> ModelResult:
-    """With the speed on the first image that could be measured; where that fails, with the failure."""
+    """Return the result with the speed on the first measured image, or with the failure of timing it."""
     image = next(path for path in settings.images if path.name == found.images[0].image)
     try:
         timed = speed.measure(
@@ -125,7 +125,7 @@ def _images(
     found: ModelResult,
     with_curves: bool,
 ) -> dict[str, measure.Pictures]:
-    """Measure every image into `found`; the pictures of each."""
+    """Measure every image, add the results to `found`, and return the pictures of each."""
     depends = {
         "dlf": dlf.__version__,
         "manifest": found.manifest_sha256,
@@ -159,7 +159,7 @@ def _images(
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The folders' names, or whole paths where two are equal."""
+    """Return the folders' names, or whole paths if two names are equal."""
     if len(set(paths)) < len(paths):
         raise InvalidArgumentError("A bundle is given twice.")
     names = [path.resolve().name for path in paths]

@@ -1,7 +1,7 @@
-"""How fast a bundle is, beside peers with the same weights: cold and warm, alone and in batches, copies included.
+"""Time a bundle and peers with the same weights: cold and warm, singly and in batches, copies included.
 
-Every measurement is a process of its own (`speed_worker`), so that a cold start is cold, peak memory is its own, and no
-library slows another. Cold is a new process; the operating system may still hold the files in its cache.
+Each measurement runs in its own process (`speed_worker`), so that a cold start is cold, the peak of memory belongs to it, and
+no library slows another. Cold means a new process; the operating system may still have the files in its cache.
 """
 
 import json
@@ -50,7 +50,7 @@ def measure(
 
 
 def in_a_process(job: Job) -> dict[str, Any]:
-    """Do a job in a process of its own; its figures, by the fields of `Timing`.
+    """Run a job in its own process, and return its figures by the fields of `Timing`.
 
     Raises:
         BackendFailedError: it ended with an error; its last line is in the message.

@@ -17,7 +17,7 @@ COMPILED = "torch.compile"
 
 @dataclass(frozen=True)
 class Job:
-    """A peer in one direction, files to files: `batch` times one image, at once.
+    """A peer in one direction, files to files: `batch` copies of one image at once.
 
     `folder` holds the coded files, that "encode" writes and "decode" reads.
     """
@@ -30,15 +30,15 @@ class Job:
     threads: int | None
     repeats: int
     folder: str
-    low_memory: bool = False  # of the codec: a stage is loaded for each image, and dropped
+    low_memory: bool = False  # of the codec: a stage is loaded for each image, and then released
 
     def files(self, suffix: str) -> list[Path]:
-        """A file for each image of the batch."""
+        """The paths of the coded files, one for each image of the batch."""
         return [Path(self.folder, f"{self.peer}-{i}{suffix}") for i in range(self.batch)]
 
 
 def run(job: Job, started: float) -> dict[str, Any]:
-    """Time one call in a process that has done nothing yet, then the repeats; seconds, by the fields of `Timing`."""
+    """Time the first call in a new process, then the repeats; returns seconds by the fields of `Timing`."""
     codec, work, versions = _torch(job) if job.peer in (TORCH, COMPILED) else _dlf(job)
     work()
     cold = monotonic() - started
@@ -94,7 +94,7 @@ def _torch(job: Job) -> tuple[Any, Callable[[], object], dict[str, str]]:
 
 
 def _peak_bytes() -> int:
-    """The peak of this process's resident memory. (getrusage counts the parent's too: exec hands its peak on.)"""
+    """Return the peak of this process's resident memory in bytes. (getrusage would include the parent's peak before exec.)"""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

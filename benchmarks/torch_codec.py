@@ -1,6 +1,6 @@
-"""The codec in PyTorch eager: the peer that every figure of the runtime stands beside.
+"""The codec in PyTorch eager: the peer with which the runtime's figures are compared.
 
-It runs the authors' float prior and, kindly, the runtime's own rANS coder in place of theirs.
+It runs the authors' float prior, with the runtime's rANS coder in place of theirs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,15 +17,15 @@ from torch import Tensor
 
 from dlf.export.checkpoint import load_checkpoint
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
-from dlf.runtime.core import EntropyModel, Limits
 from dlf.runtime.images import crop_to_pixels, load, pad_to_tiles
+from dlf.runtime.libdlf import EntropyModel, Limits
 
 Stage: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Coded:
-    """An encoded image, still in tensors. The float prior cannot decode without knowing y_hat: it is replayed on it."""
+    """An encoded image, in tensors. It includes y_hat, from which the float prior is computed again when it is decoded."""
 
     height: int
     width: int
@@ -46,7 +46,7 @@ class Coded:
 class TorchCodec:
     """Encodes and decodes batches with a checkpoint, in PyTorch on `threads` CPU threads, or as many as it chooses.
 
-    It runs eagerly, or what `torch.compile` makes of each stage if `compiled`.
+    Stages run eagerly, or compiled by `torch.compile` with `compiled`.
 
     `timings` holds the seconds of each step of the last call, by the names of `dlf.Codec.timings`.
     """
@@ -111,5 +111,5 @@ class TorchCodec:
 
 
 def _in_coding_order(steps: Sequence[Tensor]) -> NDArray[np.float32]:
-    """(n, symbols): each image's values as they are coded, of the steps' (n, channels/4, height, width)."""
+    """Return the values (n, symbols) in coding order, of the steps' values (n, channels/4, height, width)."""
     return torch.cat([step.flatten(1) for step in steps], 1).numpy()

@@ -1,4 +1,4 @@
-"""`make demo`: a photograph through the built-in model and back, with a picture of both side by side."""
+"""`make demo`: encode and decode a photograph with the built-in model, and write both side by side as one picture."""
 
 import argparse
 from pathlib import Path

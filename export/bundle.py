@@ -1,4 +1,4 @@
-"""Write a bundle: the stages' graphs, the entropy model, and the manifest that vouches for them."""
+"""Write a bundle: the stages' graphs, the entropy model, and the manifest with their hashes."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ import torch
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
 from dlf.export.model import DLF
 from dlf.export.stages import PARITY_SIZES, Sample, check_stage, export_stage, run_codec, stages
-from dlf.runtime import references
-from dlf.runtime.backends import open_backend
-from dlf.runtime.bundle import FORMAT, FORMAT_VERSION, file_sha256
-from dlf.runtime.core import EntropyModel
+from dlf.runtime.backends.onnxruntime import ONNXRuntimeBackend
+from dlf.runtime.bundles import references
+from dlf.runtime.bundles.bundle import file_sha256
 from dlf.runtime.errors import ExportError
+from dlf.runtime.formats import BUNDLE_FORMAT, BUNDLE_VERSION
+from dlf.runtime.libdlf import EntropyModel
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ MAX_PRIOR_COST = 0.01
 
 
 def prior_cost(model: DLF, entropy: EntropyModel, sample: Sample) -> dict[str, int]:
-    """Bytes of the detail streams of an analysis sample, coded with the authors' float prior and with the integer one."""
+    """Return the bytes of an analysis sample's detail streams with the authors' float prior, and with the integer prior."""
     _, y = sample.outputs
     quantised = model.hybrid_codec.quantize_feat.quantise(y)
     bytes_float = bytes_integer = 0
@@ -38,31 +39,38 @@ def prior_cost(model: DLF, entropy: EntropyModel, sample: Sample) -> dict[str, i
         symbols = np.concatenate([s[i].numpy().ravel() for s in quantised.symbols]).astype(np.int32)
         scales = np.concatenate([s[i].numpy().ravel() for s in quantised.scales])
         bytes_float += len(entropy.rans_encode(symbols, cdf_indexes(scales)))
-        bytes_integer += len(entropy.encode_detail(y[i].numpy())[0])
+        bytes_integer += len(entropy.encode_detail(y[i].numpy()))
     return {"float": bytes_float, "integer": bytes_integer}
 
 
 def write_bundle(
-    model: DLF, output: Path, name: str, *, half_weights: bool = False, progress: Callable[[str], None] = lambda _: None
+    model: DLF,
+    output: Path,
+    name: str,
+    *,
+    license: str | None = None,
+    half_weights: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Export a model to the bundle `output`, which appears whole or not at all; an older bundle there is replaced.
+    """Export a model to the bundle `output`, which is written whole or not at all; it replaces a bundle that is there.
 
-    With `half_weights` the model's weights are rounded to float16, and stored so: half the size on disk, while everything is
-    still computed in float32. `progress` is told of each step.
+    With `half_weights` the model's weights are rounded to float16 and stored in it, which halves the size on disk; the stages
+    still compute in float32. `progress` is called with the name of each step.
+    `license` is the model's licence, as the manifest states it; None if it is unknown.
 
     Raises:
-        ExportError: a stage or the integer prior does not do what the model does, or a weight is too large for float16;
+        ExportError: a stage or the integer prior does not give what the model gives, or a weight is too large for float16;
             nothing is written.
     """
     if half_weights:
         _round_to_half(model)
     with writing(output) as folder:
-        _fill(model, folder, name, half_weights, progress)
+        _fill(model, folder, name, license, half_weights, progress)
 
 
 @contextmanager
 def writing(output: Path) -> Iterator[Path]:
-    """An empty folder to fill; if that goes well it becomes `output`, in place of what is there, and else it disappears."""
+    """Give an empty folder to the block. It replaces `output` when the block ends, and is deleted if the block raises."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary) / "bundle"
@@ -80,7 +88,17 @@ def _round_to_half(model: DLF) -> None:
             raise ExportError(f"{name} has values too large for float16; export without half weights")
 
 
-def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Callable[[str], None]) -> None:
+@dataclass(frozen=True)
+class _Graphs:
+    """The stages of a bundle that has no manifest yet."""
+
+    files: dict[str, Path]
+
+    def stage(self, name: str) -> Path:
+        return self.files[name]
+
+
+def _fill(model: DLF, folder: Path, name: str, license: str | None, half_weights: bool, progress: Callable[[str], None]) -> None:
     progress("integer prior")
     data = entropy_tables(model).to_bytes()
     (folder / "entropy.bin").write_bytes(data)
@@ -110,15 +128,16 @@ def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Cal
         }
 
     progress("reference outputs")
-    backend = open_backend("onnxruntime", torch.get_num_threads())
-    reference = references.make(entropy, lambda stage, inputs: backend.load(folder / described[stage]["file"])(inputs))
+    backend = ONNXRuntimeBackend(torch.get_num_threads())
+    graphs = _Graphs({name: folder / stage["file"] for name, stage in described.items()})
+    reference = references.make(entropy, lambda stage, inputs: backend.load(graphs, stage)(inputs))
     (folder / references.NAME).write_bytes(reference)
 
     progress("manifest")
     manifest = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "model": {"name": name, "config": asdict(model.config)},
+        "format": BUNDLE_FORMAT,
+        "format_version": BUNDLE_VERSION,
+        "model": {"name": name, **({"license": license} if license else {}), "config": asdict(model.config)},
         "fingerprint": f"{entropy.fingerprint:04x}",
         "precision": "fp32",
         "weights": "fp16" if half_weights else "fp32",
@@ -131,10 +150,10 @@ def _fill(model: DLF, folder: Path, name: str, half_weights: bool, progress: Cal
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The versions of packages, as a manifest names them."""
+    """Return the versions of packages for the manifest."""
     return {package: version(package) for package in packages}
 
 
 def vouch(file: Path) -> dict[str, object]:
-    """A file's entry in the manifest."""
+    """Return a file's entry in the manifest: its size in bytes and its SHA-256."""
     return {"bytes": file.stat().st_size, "sha256": file_sha256(file)}

@@ -7,6 +7,7 @@ tensor that is missing, unexpected or misshapen is refused, with the list.
 import math
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -39,8 +40,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: not a readable .safetensors file ({error})") from error
+    _refuse_foreign(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: not a checkpoint that can be read safely (weights_only): {reason}") from error
@@ -49,6 +51,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path}: holds no state dict; give a Lightning checkpoint, a state dict or a .safetensors file")
     return dict(content), {}
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Tell of files that stand where a checkpoint should be."""
+    with path.open("rb") as file:
+        head = file.read(64).lstrip()
+    if not head:
+        raise CheckpointError(f"{path}: is empty; download it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path}: is a pointer of Git LFS, not the checkpoint; run git lfs pull")
+    if head.startswith(b"<"):
+        raise CheckpointError(f"{path}: is a web page, not a checkpoint; download the file itself")
 
 
 def _indices(names: Iterable[str], prefix: str) -> tuple[int, ...]:

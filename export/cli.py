@@ -7,6 +7,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -16,8 +17,9 @@ from rich.console import Console
 
 import dlf
 from dlf.export.engine import build_engines, target_gpus
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import DLFError, InvalidArgumentError
+from dlf.runtime.options import takes
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
@@ -36,6 +38,42 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+@dataclass(frozen=True)
+class Options:
+    """The options of `dlf-export`."""
+
+    source: Annotated[
+        Path,
+        typer.Argument(help="The authors' .ckpt, a state dict, or a .safetensors file; or an fp32 bundle, to be converted."),
+    ]
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The folder to write.")]
+    name: Annotated[str | None, typer.Option(help="The model's name. By default the checkpoint's.")] = None
+    license: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The model's licence, which dlf doctor shows. By default unknown.")
+    ] = None
+    precision: Annotated[Precision, typer.Option(help="What the stages compute in.")] = "fp32"
+    photographs: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Photographs to compare a lower precision with fp32 on. By default scikit-learn's."),
+    ] = None
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Photographs that int8 is calibrated with. By default scikit-image's and -learn's."),
+    ] = None
+    half_weights: Annotated[bool, typer.Option("--half-weights", help="Store weights in 16 bits; computing stays in 32.")] = False
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Build TensorRT engines too, in your cache; see python -m dlf.export.engine --help.")
+    ] = False
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(metavar="sm_XX", help="GPU to build engines for; may be repeated. By default this machine's."),
+    ] = None
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. By default as many as there are.")] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that exists.")] = False
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show each stage's error against PyTorch.")] = False
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False
+
+
 @app.command(
     epilog="""Examples:
 
@@ -47,63 +85,35 @@ def _print_version(wanted: bool) -> None:
     dlf-export bundles/qp0 -o bundles/qp0-int8 --precision int8 --photographs kodak/ --calibration photographs/
     dlf-export qp0.ckpt -o bundles/qp0-fp16 --precision fp16 --engine --gpu sm_89 --gpu sm_120"""
 )
-def export(
-    source: Annotated[
-        Path,
-        typer.Argument(help="The authors' .ckpt, a state dict, or a .safetensors file; or an fp32 bundle, to be converted."),
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The folder to write.")],
-    name: Annotated[str | None, typer.Option(help="The model's name. By default the checkpoint's.")] = None,
-    precision: Annotated[Precision, typer.Option(help="What the stages compute in.")] = "fp32",
-    photographs: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Photographs to hold a lower precision against fp32 on. By default scikit-learn's."),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Photographs that int8 is calibrated with. By default scikit-image's and -learn's."),
-    ] = None,
-    half_weights: Annotated[
-        bool, typer.Option("--half-weights", help="Store weights in 16 bits; computing stays in 32.")
-    ] = False,
-    engine: Annotated[
-        bool, typer.Option("--engine", help="Build TensorRT engines too, in your cache; see python -m dlf.export.engine --help.")
-    ] = False,
-    gpu: Annotated[
-        list[str] | None,
-        typer.Option(metavar="sm_XX", help="GPU to build engines for; may be repeated. By default this machine's."),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. By default as many as there are.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that exists.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell each stage's error against PyTorch.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
+@takes(Options)
+def export(options: Options) -> None:
     """Export a DLF checkpoint to a bundle: one ONNX graph a stage, and the entropy model in integers.
 
-    Each stage is compared with PyTorch, and the integer prior with the float one; a bundle of lower precision is held against
-    the fp32 one on photographs. A bundle that fails is not written.
+    Each stage is compared with PyTorch, and the integer prior with the float one; a bundle of lower precision is compared
+    with the fp32 one on photographs. A bundle that fails is not written.
     """
+    source, output = options.source, options.output
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("dlf").setLevel(logging.INFO if verbose else logging.WARNING)
-    if output.exists() and not (overwrite and (output / "manifest.json").is_file()):
+    logging.getLogger("dlf").setLevel(logging.INFO if options.verbose else logging.WARNING)
+    if output.exists() and not (options.overwrite and (output / "manifest.json").is_file()):
         remedy = (
             "give --overwrite to replace it" if (output / "manifest.json").is_file() else "it is not a bundle; choose another"
         )
         stderr.print(f"dlf-export: {output} exists; {remedy}")
         raise typer.Exit(1)
     from_bundle = (source / "manifest.json").is_file()
-    if from_bundle and (precision == "fp32" or half_weights or name):
-        raise typer.BadParameter("a bundle can only be converted to another --precision, without --half-weights or --name")
-    if calibration and precision != "int8":
+    if from_bundle and (options.precision == "fp32" or options.half_weights or options.name or options.license):
+        raise typer.BadParameter(
+            "a bundle can only be converted to another --precision, without --half-weights, --name or --license"
+        )
+    if options.calibration and options.precision != "int8":
         raise typer.BadParameter("it is for --precision int8 alone", param_hint="--calibration")
-    if gpu and not engine:
+    if options.gpu and not options.engine:
         raise typer.BadParameter("it is for --engine alone", param_hint="--gpu")
     try:
-        gpus = target_gpus(gpu or ()) if engine else []
+        gpus = target_gpus(options.gpu or ()) if options.engine else []
         with stderr.status("loading") as status:
-            _run(source, output, name, half_weights, precision, photographs, calibration, threads, status.update)
+            _run(options, status.update)
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     except DLFError as error:
@@ -120,43 +130,39 @@ def export(
         raise typer.Exit(1) from None
 
 
-def _run(
-    source: Path,
-    output: Path,
-    name: str | None,
-    half_weights: bool,
-    precision: Precision,
-    photographs: Path | None,
-    calibration: Path | None,
-    threads: int | None,
-    progress: Callable[[str], None],
-) -> None:
+def _run(options: Options, progress: Callable[[str], None]) -> None:
     import torch  # here, so that --help and refusals of usage are quick
 
     from dlf.export.bundle import write_bundle
     from dlf.export.checkpoint import load_checkpoint
 
-    # What the exporter warns of (axes that share a name, absent torchvision) concerns nobody here.
+    # The exporter's warnings (axes that share a name, absent torchvision) are of no use to the user.
     warnings.filterwarnings("ignore", module="torch|copyreg")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    source, output = options.source, options.output
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
 
     def export(target: Path) -> None:
-        write_bundle(load_checkpoint(source), target, name or source.stem, half_weights=half_weights, progress=progress)
+        model = load_checkpoint(source)
+        name = options.name or source.stem
+        write_bundle(model, target, name, license=options.license, half_weights=options.half_weights, progress=progress)
 
-    if precision == "fp32":
+    if options.precision == "fp32":
         export(output)
         return
     from dlf.export.convert import convert_bundle
     from dlf.export.int8 import sample_photographs
     from dlf.export.parity import load_photographs
 
+    calibration = None
+    if options.precision == "int8":
+        calibration = load_photographs(options.calibration) if options.calibration else sample_photographs()
     convert = partial(
         convert_bundle,
-        target=precision,
-        photographs=load_photographs(photographs),
-        calibration=None if precision != "int8" else load_photographs(calibration) if calibration else sample_photographs(),
+        target=options.precision,
+        photographs=load_photographs(options.photographs),
+        calibration=calibration,
         progress=progress,
     )
     if (source / "manifest.json").is_file():

@@ -1,6 +1,6 @@
-"""A bundle of lower precision from an fp32 bundle: convert, hold against the bars, send back to fp32 what fails, write.
+"""Convert an fp32 bundle to a lower precision, measure it, return to fp32 the layers that cost too much, and write it.
 
-The entropy model is copied as it is, so that each bundle decodes what the other wrote.
+The entropy model is copied unchanged, so each bundle decodes the files of the other.
 """
 
 import json
@@ -19,18 +19,19 @@ import torch
 
 from dlf.export import emulation
 from dlf.export.bundle import versions, vouch, writing
-from dlf.export.parity import DECODER, STAGES, Bars, Gate, StageFigures
-from dlf.export.precision import LAYERS, MOVEMENT, Converter
-from dlf.runtime import references
-from dlf.runtime.bundle import Bundle
+from dlf.export.fp16 import LAYERS, MOVEMENT, Converter
+from dlf.export.parity import Bars, Gate, StageFigures
+from dlf.runtime.bundles import references
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
+from dlf.runtime.formats import DECODER_STAGES, ENCODER_STAGES, STAGES
 from dlf.runtime.images import Pixels
 
 log = logging.getLogger(__name__)
 
 # The module that prepares a precision's converter, and the bars that its bundles must keep to.
 PRECISIONS: dict[str, tuple[str, Bars]] = {
-    "fp16": ("dlf.export.precision", Bars()),
+    "fp16": ("dlf.export.fp16", Bars()),
     "int8": ("dlf.export.int8", Bars(headroom=0, psnr=0, tokens=1, bytes=0.02, lpips=0.005)),  # tokens are counted only
 }
 # Into how many runs of layers a stage is cut to find which of them disturb it most.
@@ -49,15 +50,15 @@ def convert_bundle(
     bars: Bars | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Write the bundle `source`, an fp32 one, in precision `target` to `output`, which appears whole or not at all.
+    """Convert the fp32 bundle `source` to the precision `target`, and write it to `output`, whole or not at all.
 
-    The gate measures on `photographs`; int8 takes its scales from `calibration`, by default the same. `bars` are the precision's
-    own by default. `progress` is told of each step.
+    The gate measures on `photographs`. The scales of int8 are computed from `calibration`, by default the same photographs.
+    `bars` are by default those of the precision. `progress` is called with the name of each step.
 
     Raises:
-        ExportError: `source` is not an fp32 bundle, or a bar fails even with everything that it depends on in fp32; nothing
+        ExportError: `source` is not an fp32 bundle, or a bar fails even with all layers that affect it in fp32; nothing
             is written.
-        BundleForeignError, BundleBrokenError: of the source.
+        BundleForeignError, BundleBrokenError: `source` cannot be used.
     """
     bundle = Bundle(source)
     if bundle.precision != "fp32":
@@ -86,7 +87,7 @@ def convert_bundle(
 
 
 class _Stage:
-    """A stage while it is being converted, with the nodes that have gone back to fp32."""
+    """A stage while it is being converted, with the nodes that were returned to fp32."""
 
     def __init__(self, name: str, source: Path, folder: Path, converter: Converter) -> None:
         self.name = name
@@ -106,7 +107,7 @@ class _Stage:
 
     @property
     def fp32_nodes(self) -> list[str]:
-        """The nodes that have gone back to fp32, in the order of the graph."""
+        """The nodes that were returned to fp32, in the order of the graph."""
         return [name for name in self._order if name in self.kept]
 
     def convert(self, gate: Gate) -> StageFigures:
@@ -117,7 +118,7 @@ class _Stage:
         return self.figures
 
     def keep_noisiest(self, gate: Gate) -> None:
-        """Send the run of layers back to fp32 that disturbs the stage most when nothing else is converted."""
+        """Return to fp32 the run of layers that, converted alone, causes the largest error of the stage."""
         if self._runs is None:
             count = min(RUNS, len(self.layers))
             runs = [[str(layer) for layer in run] for run in np.array_split(self.layers, count)]
@@ -126,7 +127,7 @@ class _Stage:
         self.convert(gate)
 
     def keep_overflowing(self, tensors: Collection[str]) -> None:
-        """Send the nodes back to fp32 that compute these fp16 tensors, or that have them cast from fp32."""
+        """Return to fp32 the nodes that compute these fp16 tensors, or that read them cast from fp32."""
         nodes = onnx.load(self._target, load_external_data=False).graph.node
         producers = {output: node for node in nodes for output in node.output}
 
@@ -142,7 +143,7 @@ class _Stage:
             producer = producers[tensor]
             self.kept.update(readers(tensor) if producer.op_type == "Cast" else [producer.name])
         if len(self.kept) == before:
-            raise ExportError(f"stage {self.name}: {', '.join(tensors)} leave fp16's range, and nothing else can go back to fp32")
+            raise ExportError(f"stage {self.name}: {', '.join(tensors)} leave fp16's range, no other node can return to fp32")
 
     def _noise(self, run: Collection[str], gate: Gate) -> float:
         self._convert(self.kept.union(self._layers).difference(run))
@@ -154,11 +155,11 @@ class _Stage:
 
 
 def _make_room(stage: _Stage, gate: Gate, bars: Bars) -> None:
-    """Convert a stage, with what comes too close to fp16's largest number in fp32."""
+    """Convert a stage, and return to fp32 the nodes whose values come too close to fp16's largest number."""
     while True:
         headroom = stage.convert(gate).headroom
         tight = [tensor for tensor, room in headroom.items() if 0 < room < bars.headroom]
-        # Behind a tensor that overflows others may be infinite or NaN (and have room 0 or NaN); the first of them tells.
+        # After a tensor that overflows, others may be infinite or NaN too; only the first is the cause.
         tight = tight or [tensor for tensor, room in headroom.items() if not room > 0][:1]
         if not tight:
             return
@@ -167,22 +168,22 @@ def _make_room(stage: _Stage, gate: Gate, bars: Bars) -> None:
 
 
 def _reach_bars(stages: dict[str, _Stage], gate: Gate, bars: Bars, progress: Callable[[str], None]) -> list[dict[str, float]]:
-    """Send layers back to fp32 until every photograph keeps to the bars; the photographs' figures then."""
+    """Return layers to fp32 until every photograph passes the bars. Returns the photographs' figures."""
     emulated = {name: stage.emulated for name, stage in stages.items()}
     while True:
         figures = gate.compare(emulated)
         failed = bars.failures(figures)
         if not failed:
             return figures
-        # Where pictures of the same file agree it is likely the encoder that changes LPIPS.
+        # If both bundles decode the same file to nearly equal pictures, the encoder is the likely cause of the change of LPIPS.
         encoder_fails = "psnr" not in failed and (failed != ["lpips"] or stages["analysis"].layers)
-        blamed = [name for name in (["analysis"] if encoder_fails else DECODER) if stages[name].layers]
+        blamed = [name for name in (ENCODER_STAGES if encoder_fails else DECODER_STAGES) if stages[name].layers]
         if not blamed:
             raise ExportError(
                 f"the bars {', '.join(failed)} are not reached, even with the stages that matter in fp32: {figures}"
             )
         stage = stages[gate.noisiest(emulated, blamed)]
-        progress(f"{', '.join(failed)} not reached; layers of {stage.name} go back to fp32")
+        progress(f"{', '.join(failed)} not reached; layers of {stage.name} are returned to fp32")
         stage.keep_noisiest(gate)
         log.warning("%s not reached: of stage %s %d layers are left", ", ".join(failed), stage.name, len(stage.layers))
 
@@ -214,5 +215,5 @@ def _describe(figures: StageFigures | None) -> dict[str, Any]:
 
 
 def _numbers(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """Four digits of each; JSON has no infinity, so None stands for it."""
+    """Round to four digits; infinity becomes None, because JSON cannot write it."""
     return {name: float(f"{value:.4g}") if math.isfinite(value) else None for name, value in figures.items()}

@@ -1,9 +1,9 @@
-"""A graph of lower precision as a CPU must run it to show what that precision does.
+"""Graphs that emulate fp16 on a CPU, so that the error of that precision can be measured on any machine.
 
-A CPU runtime computes an fp16 graph in fp32 as it pleases: it puts casts around the nodes for which it has no fp16 code, removes
-those that meet, and so keeps in fp32 what a GPU would round. The emulated graph leaves it no such freedom. It computes in fp32
-throughout, and after each node whose output is fp16 stands Cast(Cast(x, fp16), fp32), which no runtime may take out: ONNX Runtime
-keeps these pairs (`tests/export/test_emulation.py` compares with NumPy's float16). A node's own sums are in fp32, as in
+A CPU runtime computes parts of an fp16 graph in fp32: it puts casts around the nodes for which it has no fp16 code and removes
+pairs of casts, so values that a GPU would round stay in fp32. The emulated graph prevents this. It computes everything in fp32,
+and rounds the output of each fp16 node by Cast(Cast(x, fp16), fp32). A runtime must not remove such a pair: ONNX Runtime
+keeps them (`tests/export/test_emulation.py` compares with NumPy's float16). A node's own sums are in fp32, as in
 the tensor cores' accumulators.
 """
 
@@ -14,14 +14,14 @@ import onnx
 import onnxruntime
 from onnx import NodeProto, helper
 
-from dlf.export.precision import FLOAT, HALF, MOVEMENT, element_types
+from dlf.export.fp16 import FLOAT, HALF, MOVEMENT, element_types
 from dlf.runtime.backends import Arrays
 
 _LARGEST = "largest "
 
 
 def emulate(source: Path, target: Path) -> None:
-    """Write the emulated form of the graph `source` to `target`, in the same folder: its weights stay where they are.
+    """Write the emulated form of the graph `source` to `target`, in the same folder; both use the same weight files.
 
     It has one more output, a scalar, for each fp16 tensor that is computed: the largest magnitude before rounding.
     """
@@ -61,9 +61,9 @@ def _round(source: str, target: str) -> list[NodeProto]:
 
 
 def load(path: Path, threads: int) -> Callable[[Arrays], tuple[Arrays, dict[str, float]]]:
-    """Load an emulated graph to run it as it stands, without any optimisation.
+    """Load an emulated graph in ONNX Runtime, without optimisations that would change what it rounds.
 
-    It gives the stage's outputs, and of each fp16 tensor the largest magnitude before it was rounded.
+    A run returns the stage's outputs, and each fp16 tensor's largest magnitude before it was rounded.
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

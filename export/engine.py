@@ -21,14 +21,13 @@ import typer
 from rich.console import Console
 
 import dlf
-from dlf.runtime import cuda_driver, trt
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.engine_cache import DEFAULT_PROFILES, Engine, EngineCache, Profile, Size, engine_key, gpu_name
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendMissingError, DLFError, ExportError, InvalidArgumentError
+from dlf.runtime.formats import TILE
+from dlf.runtime.gpu import driver, tensorrt_library
+from dlf.runtime.gpu.engines import DEFAULT_PROFILES, Engine, EngineCache, Profile, Size, engine_key, gpu_name
 
 log = logging.getLogger("dlf.export.engine")  # also where this is __main__
-
-TILE = 256
 
 
 def build_engine(bundle: Bundle, stage: str, gpu: str, sizes: Iterable[Size] = (), cache: EngineCache | None = None) -> Engine:
@@ -44,13 +43,13 @@ def build_engine(bundle: Bundle, stage: str, gpu: str, sizes: Iterable[Size] = (
         cache: by default the user's.
 
     Raises:
-        BackendMissingError, BackendFailedError: there is no TensorRT, see `trt.load`, or no Polygraphy.
+        BackendMissingError, BackendFailedError: there is no TensorRT, see `tensorrt_library.load`, or no Polygraphy.
         BundleBrokenError: the bundle has no such stage, or its files are not what the manifest says.
         ExportError: TensorRT refuses the graph, or fails.
         OSError: the cache cannot be written.
     """
     cache = cache or EngineCache()
-    library = trt.load()
+    library = tensorrt_library.load()
     key = engine_key(bundle, stage, library, gpu)
     profiles = (*DEFAULT_PROFILES, *map(Profile.static, dict.fromkeys(sizes)))
     with cache.lock(key, profiles):
@@ -73,9 +72,9 @@ def _build(
     try:
         import polygraphy.config
     except ImportError as error:
-        raise BackendMissingError(f"Polygraphy cannot be imported ({error}); run: pip install 'dlf[export]'.") from error
+        raise BackendMissingError(f"Polygraphy cannot be imported ({error}); run: pip install polygraphy onnx.") from error
     # Read when the modules below are first imported.
-    polygraphy.config.USE_TENSORRT_RTX = trt.is_rtx(library)
+    polygraphy.config.USE_TENSORRT_RTX = tensorrt_library.is_rtx(library)
     from polygraphy.backend import trt as poly
     from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
     from polygraphy.exception import PolygraphyException
@@ -94,12 +93,12 @@ def _build(
     with _errors() as errors:
         try:
             network = poly.network_from_onnx_path(str(file), strongly_typed=True)
-            if trt.is_rtx(library):  # it measures nothing, so that there are no timings
+            if tensorrt_library.is_rtx(library):  # it measures nothing, so that there are no timings
                 return poly.engine_bytes_from_network(network, configure_rtx)
             return poly.engine_bytes_from_network(network, configure_tensorrt, save_timing_cache=str(timings))
         except PolygraphyException as error:
             raise ExportError(
-                f"{file}: {trt.LIBRARIES[library.__name__]} {library.__version__} builds no engine for {gpu} of it: "
+                f"{file}: {tensorrt_library.LIBRARIES[library.__name__]} {library.__version__} builds no engine for {gpu} of it: "
                 f"{' '.join(dict.fromkeys(errors)) or error}"
             ) from error
 
@@ -134,11 +133,11 @@ def target_gpus(names: Sequence[str] = ()) -> list[str]:
     """The GPUs to build for, as the cache spells them: those named, such as "sm_89", or the one that is here.
 
     Raises:
-        BackendMissingError, BackendFailedError: there is no TensorRT, see `trt.load`.
+        BackendMissingError, BackendFailedError: there is no TensorRT, see `tensorrt_library.load`.
         InvalidArgumentError: a name is not one that the installed library can build for, or none is given and no GPU is here.
     """
-    library = trt.load()
-    first = cuda_driver.first_gpu()
+    library = tensorrt_library.load()
+    first = driver.first_gpu()
     here = first and gpu_name(library, *first)
     if not names:
         if here is None:
@@ -148,7 +147,7 @@ def target_gpus(names: Sequence[str] = ()) -> list[str]:
 
 
 def _target(library: ModuleType, here: str | None, name: str) -> str:
-    if trt.is_rtx(library):
+    if tensorrt_library.is_rtx(library):
         known = [f"sm_{member[2:]}" for member in library.ComputeCapability.__members__ if member.startswith("SM")]
         if name not in known:
             raise InvalidArgumentError(

@@ -1,6 +1,6 @@
-"""What the exported graphs compute with fewer operations than the model as it is written: the same functions, other modules.
+"""Replace modules of the model by equal ones that take fewer operations, for the export.
 
-The parity check compares the graphs with the model as it is written, so that an error here does not get past it.
+The parity check compares the exported graphs with the original model, so it finds an error made here.
 """
 
 from collections.abc import Iterator
@@ -11,16 +11,17 @@ from torch import Tensor, nn
 
 from dlf.export.model import DLF
 from dlf.export.model.attention import TransformerBlock, attention
-from dlf.export.model.config import HEAD_WIDTH, LATENT_TOKENS
+from dlf.export.model.config import HEAD_WIDTH
 from dlf.export.model.pixel_generator import Upsample
+from dlf.runtime.formats import TOKENS_PER_TILE
 
 
 @contextmanager
 def fused(model: DLF) -> Iterator[DLF]:
-    """The model with its costly parts replaced, until the context ends."""
+    """Replace the costly parts of the model while the block runs."""
     encoder = model.hybrid_codec.encoder
     last = len(encoder.transformer) - 1
-    # The first upsampling, named last, stays: its map is the smallest of all, and its kernel, whose sums would be stored in 32
+    # The first upsampling, named last, is not replaced: its map is the smallest, and its kernel, whose sums would be stored in 32
     # bits even where weights have 16, the largest.
     upsamplings = [module for module in model.vqgan.modules() if isinstance(module, Upsample)][:-1]
     parts: list[tuple[nn.Module, str, nn.Module]] = [
@@ -59,7 +60,7 @@ def _transposed(conv: nn.Conv2d) -> nn.ConvTranspose2d:
 
 
 class _LatentsOnly(nn.Module):
-    """The encoder's last transformer block for the latent tokens alone: nothing reads the others after it."""
+    """The encoder's last transformer block, computed for the latent tokens only: nothing reads the other tokens after it."""
 
     def __init__(self, block: TransformerBlock) -> None:
         super().__init__()
@@ -69,8 +70,8 @@ class _LatentsOnly(nn.Module):
         """(tiles, tokens, width) to (tiles, 32, width)."""
         block, attn = self.block, self.block.attn
         width = x.shape[-1]
-        normed, latents = block.ln_1(x), x[:, -LATENT_TOKENS:]
-        q = F.linear(normed[:, -LATENT_TOKENS:], attn.in_proj_weight[:width], attn.in_proj_bias[:width])
+        normed, latents = block.ln_1(x), x[:, -TOKENS_PER_TILE:]
+        q = F.linear(normed[:, -TOKENS_PER_TILE:], attn.in_proj_weight[:width], attn.in_proj_bias[:width])
         kv = F.linear(normed, attn.in_proj_weight[width:], attn.in_proj_bias[width:])
         k, v = kv.unflatten(-1, (2, attn.heads, HEAD_WIDTH)).permute(2, 0, 3, 1, 4).unbind(0)
         q = q.unflatten(-1, (attn.heads, HEAD_WIDTH)).transpose(1, 2)

@@ -1,13 +1,14 @@
-"""A stage's fp32 graph with its large products in int8: post-training quantisation, calibrated on photographs.
+"""Convert a stage's fp32 graph to int8 for its large products: post-training quantisation, calibrated on photographs.
 
 A product is a convolution or a matrix product with a weight. Its activation passes through QuantizeLinear and DequantizeLinear,
 its weight, stored in int8, through DequantizeLinear; runtimes merge them with the product. An activation has one scale and is
-symmetric about zero, the one form that TensorRT takes; a weight has a scale for each output channel, and stays in half the range
-of int8, so that no processor's sums overflow (`WEIGHT_LEVELS`). Everything else stays in float: norms, softmax, attention's own
-products, depthwise convolutions, what meets the image, what makes z and y for VQ and SQ, and every product that int8 hurts.
+symmetric about zero, the only form that TensorRT accepts; a weight has a scale for each output channel, and uses half the range
+of int8, so that no processor's sums overflow (`WEIGHT_LEVELS`). Everything else stays in float: norms, softmax, the products of
+activations in attention, depthwise convolutions, the layers next to the image, those that compute z and y, and every product
+whose error in int8 is too large.
 
-Scales are chosen by what matters, the error of the product's own output on rows of real activations. Where a LayerNorm feeds the
-product, the ranges of its channels are evened out first, at no cost: what the norm is divided by, the weight is multiplied by
+Scales are chosen for the smallest error of the product's output on rows of real activations. If a LayerNorm feeds the product,
+the ranges of its channels are made more equal first, at no cost: the norm is divided by factors that multiply the weight
 (SmoothQuant: Xiao et al., ICML 2023).
 """
 
@@ -26,18 +27,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from dlf.export.precision import Converter, save
+from dlf.export.fp16 import Converter, save
 from dlf.runtime.backends import Arrays
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.core import TOKENS_PER_TILE, EntropyModel
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
-from dlf.runtime.images import TILE, Pixels, load, pad_to_tiles
+from dlf.runtime.formats import STAGES, TILE, TOKENS_PER_TILE
+from dlf.runtime.images import Pixels, load, pad_to_tiles
+from dlf.runtime.libdlf import EntropyModel
 
 Matrix: TypeAlias = NDArray[np.float32]
 
 # Photographs are cut into pieces of so many tiles across, since the inputs of all products of a stage are held at once.
 TILES_AT_ONCE = 2
-# Rows of each product's input that are kept, of all pieces together.
+# Rows of each product's input that are kept, over all pieces.
 ROWS = 256
 # Clipping its largest values leaves finer steps for the rest of an activation; these shares of the largest magnitude are tried.
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
@@ -49,7 +51,7 @@ LARGEST_ERROR = 0.05
 SENSITIVE_PORTS = {"image", "z", "y"}
 # So do those whose weight has one of these in its name: the transforms around SQ, which are small.
 SENSITIVE_PARTS = ("quantize_feat",)
-# The photographs that are at hand wherever these packages are.
+# The colour photographs that these packages contain.
 SAMPLE = {
     "skimage": [f"data/{name}" for name in ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")],
     "sklearn": [f"datasets/images/{name}" for name in ("china.jpg", "flower.jpg")],
@@ -82,7 +84,7 @@ class _Product:
         return x.ndim - 1 if self.node.op_type == "MatMul" else 1
 
     def rows(self, x: Matrix, kernel: Sequence[int], count: int, rng: np.random.Generator) -> Matrix:
-        """Of an input, what the matrix meets at some positions, (count, inputs)."""
+        """Return the rows (count, inputs) of an input that the matrix multiplies at some positions."""
         if self.node.op_type != "Conv":
             flat = np.moveaxis(x, self.channel_axis(x), -1).reshape(-1, x.shape[self.channel_axis(x)])
             return flat[rng.integers(len(flat), size=count)]
@@ -99,7 +101,7 @@ class _Product:
 
 @dataclass
 class _Activation:
-    """A tensor that products read, and how it is to be quantised."""
+    """A tensor that products read, and how it will be quantised."""
 
     products: list[_Product]
     norm: NodeProto | None  # the LayerNorm that makes it, if these products alone read it, as matrices
@@ -116,7 +118,7 @@ class _Activation:
         self.rows.append([p.rows(x, kernel, count, rng) for p, kernel in zip(self.products, kernels, strict=True)])
 
     def settle(self, weights: Sequence[Matrix]) -> None:
-        """Choose smoothing and scale by the products' errors; the rows are let go."""
+        """Choose smoothing and scale by the products' errors, and release the rows."""
         rows = [np.concatenate(each) for each in zip(*self.rows, strict=True)]
         self.rows.clear()
         outputs = [x @ p.matrix(w) for p, x, w in zip(self.products, rows, weights, strict=True)]
@@ -151,7 +153,7 @@ class _Activation:
 
 
 def quantise(weight: Matrix, axis: int) -> tuple[NDArray[np.int8], Matrix]:
-    """A weight in -64..64, and the scale of each of its channels along `axis`, (channels,)."""
+    """Return a weight as integers in -64..64, and the scale of each of its channels along `axis`, (channels,)."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others, keepdims=True)
     scale = np.maximum(largest / WEIGHT_LEVELS, SMALLEST).astype(np.float32)
@@ -159,14 +161,14 @@ def quantise(weight: Matrix, axis: int) -> tuple[NDArray[np.int8], Matrix]:
 
 
 def dequantise(values: NDArray[np.int8], scale: Matrix, axis: int) -> Matrix:
-    """The weight that `quantise` gave as values and scales."""
+    """Return the float weight for the values and scales that `quantise` returned."""
     shape = [1] * values.ndim
     shape[axis] = -1
     return values * scale.reshape(shape)
 
 
 class _Graph:
-    """A stage's graph with its weights at hand."""
+    """A stage's graph with its weights."""
 
     def __init__(self, file: Path) -> None:
         self.model: ModelProto = onnx.load(file, load_external_data=False)
@@ -186,7 +188,7 @@ class _Graph:
         return tuple(self._tensors[name].dims) if name in self._tensors else ()
 
     def activations(self) -> dict[str, _Activation]:
-        """The tensors that products read, but those of the products that stay in float whatever they measure."""
+        """The tensors that products read, except those of the products that always stay in float."""
         sensitive = {node.name for node in (*self._first(), *self._last())}
         readers: dict[str, list[NodeProto]] = defaultdict(list)
         for node in self.proto.node:
@@ -212,7 +214,7 @@ class _Graph:
         return node.op_type in ("Conv", "ConvTranspose") and groups == 1 and bool(self.shape(node.input[1]))
 
     def _first(self) -> Iterator[NodeProto]:
-        """The products with no other between a sensitive input and them, and those of the sensitive parts."""
+        """The products that follow a sensitive input with no other product between, and those of the sensitive parts."""
         free = {port.name for port in self.proto.input} & SENSITIVE_PORTS
         behind: set[str] = set()
         for node in self.proto.node:
@@ -226,7 +228,7 @@ class _Graph:
                 free.update(node.output)
 
     def _last(self) -> Iterator[NodeProto]:
-        """The products with no other between them and a sensitive output."""
+        """The products that no other product separates from a sensitive output."""
         free = {port.name for port in self.proto.output} & SENSITIVE_PORTS
         for node in reversed(self.proto.node):
             if free.intersection(node.output):
@@ -237,7 +239,7 @@ class _Graph:
 
 
 def sample_photographs() -> list[Pixels]:
-    """The colour photographs that scikit-image and scikit-learn ship.
+    """Return the colour photographs that scikit-image and scikit-learn ship.
 
     Raises:
         ExportError: one of them is not installed.
@@ -254,12 +256,12 @@ def sample_photographs() -> list[Pixels]:
 def prepare(bundle: Path, photographs: Sequence[Pixels]) -> Converter:
     """Run the fp32 bundle over photographs, and return the converter of its stages.
 
-    Each stage is observed at what the stages before it, VQ and SQ make of the photographs.
+    Each stage is calibrated on what the stages before it, with VQ and SQ, compute from the photographs.
     """
     opened = Bundle(bundle)
     calibrated: dict[Path, dict[str, _Activation]] = {}
     arrays: list[Arrays] = [{"image": piece} for pixels in photographs for piece in _pieces(pixels)]
-    for stage in ("analysis", "synthesis", "adaptor", "generator"):
+    for stage in STAGES:
         file = opened.stage(stage)
         calibrated[file], outputs = _calibrate(file, arrays)
         arrays = [_quantised(opened.entropy, each) for each in outputs] if stage == "analysis" else outputs
@@ -278,15 +280,15 @@ def _pieces(pixels: Pixels) -> Iterator[Matrix]:
 
 
 def _quantised(entropy: EntropyModel, latents: Arrays) -> Arrays:
-    """What the decoder reads of an analysis."""
+    """Return the quantised latents that the decoder gets, z_hat and y_hat, for an output of the analysis."""
     tiles = latents["z"].shape[:3]
     z_hat = entropy.vq_embed(entropy.vq_lookup(latents["z"].reshape(-1, entropy.codebook_dim, TOKENS_PER_TILE)))
-    _, y_hat = entropy.encode_detail(latents["y"][0])
+    _, y_hat = entropy.encode_detail_with_reconstruction(latents["y"][0])
     return {"z_hat": z_hat.reshape(*tiles, entropy.codebook_dim, TOKENS_PER_TILE), "y_hat": y_hat[None]}
 
 
 def _calibrate(file: Path, pieces: Sequence[Arrays]) -> tuple[dict[str, _Activation], list[Arrays]]:
-    """The activations of a stage, settled, and the stage's outputs."""
+    """Return the activations of a stage, with their scales chosen, and the stage's outputs."""
     graph = _Graph(file)
     activations = graph.activations()
     ports = [port.name for port in graph.proto.output]
@@ -353,7 +355,7 @@ def _convert(source: Path, target: Path, keep: Collection[str], activations: Map
 
 
 def _write(model: ModelProto, nodes: Sequence[NodeProto], tensors: Sequence[TensorProto], source: Path, target: Path) -> None:
-    """Save a graph with new nodes and tensors, less the weights that nothing reads any more."""
+    """Save a graph with new nodes and tensors, without the weights that are no longer read."""
     read = {name for node in nodes for name in node.input if node.op_type != "Cast"}
     nodes = [NodeProto.FromString(node.SerializeToString()) for node in nodes if node.op_type != "Cast" or node.output[0] in read]
     read = {name for node in nodes for name in node.input}

@@ -1,4 +1,4 @@
-"""The four-part prior in integers: everything that the arithmetic coder sees, made once, at export.
+"""Convert the four-part prior to integers at export: everything that the arithmetic coder depends on.
 
 Weights become 8-bit integers with one scale for each output channel; activations are 16-bit, in steps of 1/256. The
 scale, 2^-32 of an integer, and the bias are applied together in 64 bits. docs/format.md has the arithmetic.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dlf.export.model import DLF
 from dlf.export.model.config import SKIP_SCALE
-from dlf.kernels.entropy_tables import BLOCKS, DepthBlock, EntropyTables, Layer
+from dlf.kernels.entropy_bin import BLOCKS, DepthBlock, EntropyTables, Layer
 from dlf.runtime.errors import ExportError
 
 UNIT = 256  # activation units in 1.0
@@ -43,7 +43,7 @@ def quantise_layer(weight: Tensor, bias: Tensor, name: str) -> Layer:
     m, b = np.rint(scale * 2**SHIFT), np.rint(biases * UNIT * 2.0**SHIFT) + 2.0 ** (SHIFT - 1)
     if (m >= 2**31).any() or (np.abs(b) > 2**62).any():
         raise ExportError(f"{name}: weights or biases are too large for the integer prior (largest {np.abs(floats).max():.3g})")
-    # Inputs are at most 2^15 in size, so this bounds every partial sum of the accumulator.
+    # Inputs are in -2^15..2^15, so this bounds every partial sum of the accumulator.
     worst = 2**15 * int(np.abs(w.astype(np.int64)).sum(1).max())
     if worst >= 2**31:
         raise ExportError(f"{name}: the 32-bit accumulator could reach {worst}")
@@ -71,7 +71,7 @@ def quantise_block(block: nn.Module, name: str) -> DepthBlock:
 def gaussian_frequencies() -> tuple[NDArray[np.uint16], ...]:
     """The authors' 256 CDFs as frequencies: values -c..c and the escape, with sum 65536.
 
-    They are data, not a formula: computing them again gives other roundings in places.
+    They are stored as data, because computing them again rounds some values differently.
     """
     with (files("dlf.export") / "data" / "gaussian_frequencies.npz").open("rb") as file:
         table = np.load(file)
@@ -95,7 +95,7 @@ def scale_thresholds() -> NDArray[np.int16]:
 
 
 def entropy_tables(model: DLF) -> EntropyTables:
-    """Everything that decoding depends on, apart from the stages.
+    """Return the entropy model: everything but the stages that decoding depends on.
 
     Raises:
         ExportError: the prior's weights do not fit the integer format.

@@ -1,8 +1,8 @@
 """The parity gate: how much a bundle of lower precision differs from the fp32 bundle that it is made from, on real photographs.
 
-The fp32 bundle runs once. Then each stage of the other is given what the fp32 stage was given, and all of them together encode
-the photographs and decode the fp32 bundle's files. They run as `dlf.export.emulation` makes them, so that every fp16 tensor is
-really rounded to fp16, on any machine.
+The fp32 bundle runs once. Then each stage of the other bundle gets the inputs of the fp32 stage, and all of them together
+encode the photographs and decode the fp32 bundle's files. They run in the form that `dlf.export.emulation` writes, which rounds
+every fp16 tensor to fp16 on any machine.
 """
 
 import math
@@ -18,25 +18,24 @@ from numpy.typing import NDArray
 
 from dlf.export import emulation
 from dlf.export.model.scalar_quantiser import STEPS, coded_mask
-from dlf.export.training.perceptual import LPIPS
+from dlf.export.perceptual.lpips import LPIPS
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.kernels.entropy_params_reference import position_class
-from dlf.kernels.entropy_tables import EntropyTables
 from dlf.runtime import images
-from dlf.runtime.backends import Arrays, open_backend
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.core import TOKENS_PER_TILE, write_file
+from dlf.runtime.backends import Arrays
+from dlf.runtime.backends.choice import open_backend
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
+from dlf.runtime.formats import DECODER_STAGES, STAGES, TOKENS_PER_TILE
 from dlf.runtime.images import Pixels
 
-DECODER = ("synthesis", "adaptor", "generator")
-STAGES = ("analysis", *DECODER)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 LARGEST_HALF = 65504.0
 
 
 @dataclass(frozen=True)
 class Bars:
-    """What lower precision must keep to."""
+    """The limits that a bundle of lower precision must pass."""
 
     headroom: float = 4.0  # 65504 over the largest magnitude of each fp16 tensor, at least
     psnr: float = 45.0  # dB between what the two bundles decode the same file to, at least, for every photograph
@@ -58,7 +57,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class StageFigures:
-    """How a stage of lower precision differs when it is given what the fp32 stage was given; the worst of the photographs."""
+    """How far a stage of lower precision differs from fp32 on equal inputs; the worst of the photographs."""
 
     error: dict[str, float]  # of each output: largest deviation over largest magnitude
     noise: float  # RMS of the deviation over RMS, of the worst output
@@ -67,7 +66,7 @@ class StageFigures:
 
 @dataclass(frozen=True)
 class _Coded:
-    """What the entropy core makes of an analysis."""
+    """The result of the entropy core on an output of the analysis."""
 
     latents: Arrays  # z_hat and y_hat, as synthesis takes them
     tokens: NDArray[np.uint16]
@@ -77,7 +76,7 @@ class _Coded:
 
 @dataclass(frozen=True)
 class _Sample:
-    """A photograph, and what the fp32 bundle makes of it."""
+    """A photograph, and the results of the fp32 bundle on it."""
 
     pixels: Pixels
     inputs: dict[str, Arrays]  # of each stage
@@ -88,7 +87,7 @@ class _Sample:
 
 
 class Gate:
-    """The fp32 bundle's run over photographs, for others to be compared with.
+    """Runs the fp32 bundle on photographs, and compares bundles of lower precision with it.
 
     Args:
         reference: the fp32 bundle.
@@ -96,7 +95,7 @@ class Gate:
         threads: CPU threads.
 
     Raises:
-        ExportError: the weights of LPIPS cannot be had.
+        ExportError: the weights of LPIPS cannot be fetched.
     """
 
     def __init__(self, reference: Path, photographs: Sequence[Pixels], threads: int) -> None:
@@ -107,13 +106,13 @@ class Gate:
         try:
             self._lpips = LPIPS("alexnet").eval()
         except CalledProcessError as error:
-            raise ExportError("the parity gate measures LPIPS, whose weights cannot be fetched; go online once") from error
+            raise ExportError("the parity gate measures LPIPS, whose weights cannot be fetched; run it online once") from error
         self._stages = {name: bundle.stage(name) for name in STAGES}
         backend = open_backend("onnxruntime", threads)
         inputs = {"analysis": [{"image": images.pad_to_tiles(pixels)} for pixels in photographs]}
         outputs = {}
-        for name, following in zip(STAGES, (*DECODER, None), strict=True):
-            stage = backend.load(self._stages[name])
+        for name, following in zip(STAGES, (*DECODER_STAGES, None), strict=True):
+            stage = backend.load(bundle, name)
             outputs[name] = [stage(arrays) for arrays in inputs[name]]
             if name == "analysis":
                 coded = [self._code(*pair) for pair in zip(photographs, outputs[name], strict=True)]
@@ -144,7 +143,7 @@ class Gate:
         return StageFigures(error, noise, headroom)
 
     def compare(self, emulated: Mapping[str, Path]) -> list[dict[str, float]]:
-        """Run all stages, as `emulate` wrote them, from photograph to file to picture.
+        """Encode and decode the photographs with all stages, as `emulate` wrote them.
 
         Returns for each photograph its `width` and `height`; the share of `tokens` and of `symbols` that change, and the
         relative change of the file's `bytes`; `psnr` (dB), between what both bundles decode the fp32 bundle's file to; and
@@ -179,7 +178,7 @@ class Gate:
 
     def _decode(self, stages: Mapping[str, Path], coded: Sequence[_Coded]) -> list[Pixels]:
         arrays = [each.latents for each in coded]
-        for name in DECODER:
+        for name in DECODER_STAGES:
             stage = emulation.load(stages[name], self._threads)
             arrays = [stage(each)[0] for each in arrays]
         sizes = [sample.pixels.shape[:2] for sample in self._samples]
@@ -189,15 +188,8 @@ class Gate:
         z, y = analysed["z"], analysed["y"]
         _, down, across, dim, _ = z.shape
         tokens = self._entropy.vq_lookup(z.reshape(-1, dim, TOKENS_PER_TILE))
-        detail, y_hat = self._entropy.encode_detail(y[0])
-        file = write_file(
-            width=pixels.shape[1],
-            height=pixels.shape[0],
-            fingerprint=self._entropy.fingerprint,
-            token_bits=self._entropy.token_bits,
-            tokens=tokens,
-            detail=detail,
-        )
+        detail, y_hat = self._entropy.encode_detail_with_reconstruction(y[0])
+        file = self._entropy.write_file(pixels.shape[1], pixels.shape[0], tokens, detail)
         z_hat = self._entropy.vq_embed(tokens).reshape(1, down, across, dim, TOKENS_PER_TILE)
         return _Coded({"z_hat": z_hat, "y_hat": y_hat[None]}, tokens, self._symbols(y_hat), len(file))
 
@@ -220,13 +212,13 @@ class Gate:
 
 
 def psnr(a: Pixels, b: Pixels) -> float:
-    """In dB; infinite where they are equal."""
+    """Return the peak signal-to-noise ratio in dB; infinite for equal pictures."""
     error = np.mean((a.astype(np.float64) - b) ** 2)
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
 def load_photographs(folder: Path | None) -> list[Pixels]:
-    """The photographs of a folder, by default the two that scikit-learn ships.
+    """Load the photographs of a folder, by default the two that scikit-learn ships.
 
     Raises:
         ExportError: there are none, or scikit-learn is not installed.
@@ -244,5 +236,5 @@ def load_photographs(folder: Path | None) -> list[Pixels]:
 
 
 def _worst(a: float, b: float | np.floating) -> float:
-    """The larger of two, or NaN if one is NaN."""
+    """Return the larger of two numbers, or NaN if one is NaN."""
     return float(np.maximum(a, b))

@@ -1,7 +1,7 @@
 """The four stages of the codec as ONNX graphs, each compared with PyTorch before it is accepted.
 
-A stage is exported once, with batch, height and width dynamic, and then run in ONNX Runtime at sizes that the export
-has not seen.
+A stage is exported once, with dynamic batch, height and width, and then run in ONNX Runtime at other sizes than that of
+the export.
 """
 
 import logging
@@ -20,8 +20,8 @@ from torch.export import Dim
 
 from dlf.export.fusion import fused
 from dlf.export.model import DLF, Config
-from dlf.export.model.config import LATENT_TOKENS
 from dlf.runtime.errors import ExportError
+from dlf.runtime.formats import TOKENS_PER_TILE
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Port:
         return tuple(d if isinstance(d, int) else d[0] * sizes[d[1]] for d in self.shape)
 
     def describe(self) -> dict[str, object]:
-        """The port as the bundle's manifest spells it."""
+        """Return the port's entry in the bundle's manifest."""
         shape = [d if isinstance(d, int) else d[1] if d[0] == 1 else f"{d[0]}*{d[1]}" for d in self.shape]
         return {"name": self.name, "dtype": "float32", "shape": shape}
 
@@ -88,7 +88,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
     """The stages in the order in which the codec runs them; also the manifest's description of their ports."""
     image = _map("image", 3, 256)
     y, latent = _map("y", config.detail_channels, 8), _map("latent", config.vqgan_codebook_dim, 16)
-    z_shape = ((1, "n"), (1, "h"), (1, "w"), config.codebook_dim, LATENT_TOKENS)
+    z_shape = ((1, "n"), (1, "h"), (1, "w"), config.codebook_dim, TOKENS_PER_TILE)
     maps = (_map("semantic", config.vit_width, 16), _map("detail", config.detail_width, 16))
     return (
         Stage("analysis", (image,), (Port("z", z_shape), y)),
@@ -99,7 +99,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 
 class _Graph(nn.Module):
-    """A method of the model as the module that the exporter wants; parameters that it does not use stay out of the graph."""
+    """A method of the model as a module, which the exporter needs; the graph has only the parameters that the method uses."""
 
     def __init__(self, model: DLF, method: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class _Graph(nn.Module):
 
 @dataclass(frozen=True)
 class Sample:
-    """What a stage is given and what PyTorch makes of it, at one size; tensors in the order of the stage's ports."""
+    """A stage's inputs and PyTorch's outputs for them, at one size; tensors in the order of the stage's ports."""
 
     size: tuple[int, int, int]  # n, h, w
     inputs: tuple[Tensor, ...]
@@ -121,7 +121,7 @@ class Sample:
 
 @torch.no_grad()
 def _run_in_double(model: DLF, stage: str, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """A stage in float64, its outputs rounded to float32: PyTorch's own float32 error reaches the bar in the generator."""
+    """Run a stage in float64, with outputs in float32: PyTorch's float32 error in the generator is as large as `PARITY`."""
     modules = [model.get_submodule(name) for name in MODULES[stage]]
     states = [module.state_dict() for module in modules]
     for module in modules:
@@ -134,7 +134,7 @@ def _run_in_double(model: DLF, stage: str, *inputs: Tensor) -> tuple[Tensor, ...
 
 @torch.no_grad()
 def run_codec(model: DLF, n: int, h: int, w: int) -> dict[str, Sample]:
-    """Send n made-up images of h by w tiles through the whole codec in PyTorch; a sample for each stage."""
+    """Run the whole codec in PyTorch on n synthetic images of h by w tiles, and return a sample for each stage."""
     generator = torch.Generator().manual_seed(1)
     coarse = torch.rand(n, 3, 8 * h, 8 * w, generator=generator)
     image = nn.functional.interpolate(coarse, scale_factor=32, mode="bicubic")
@@ -179,7 +179,7 @@ def export_stage(model: DLF, stage: Stage, folder: Path, half_weights: bool = Fa
 
 
 def _tidy(path: Path, stage: Stage) -> None:
-    """Drop the exporter's notes (most of a graph's bytes), and name the outputs' axes as the inputs' are."""
+    """Remove the exporter's notes (most of a graph's bytes), and name the outputs' axes like the inputs'."""
     proto = onnx.load(path, load_external_data=False)
     proto.producer_name, proto.doc_string = "dlf", ""
     del proto.metadata_props[:]
@@ -201,7 +201,7 @@ def _tidy(path: Path, stage: Stage) -> None:
 def _halve_weights(path: Path) -> None:
     """Store in float16 the weights that it holds exactly, as it does the model's own once they are rounded.
 
-    Each stands behind a cast to float32, which runtimes fold away when they load the graph.
+    Each is followed by a cast to float32, which runtimes fold when they load the graph.
     """
     model = onnx.load(path)
     casts = []

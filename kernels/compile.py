@@ -41,7 +41,9 @@ from triton.compiler import ASTSource
 
 from dlf.kernels import entropy_params, launches, pixels, symbols, vq_lookup
 
-GPUS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+GPUS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "sm_121")
+# Kernels whose products and sums may become fused multiply-adds. All others are defined bit by bit: x * y + z rounds twice.
+FUSED = ("vq_lookup",)
 INDEX = "kernels.json"
 
 
@@ -91,7 +93,7 @@ def compile_kernel(kernel: str, d: int, gpu: str) -> tuple[Cubin, bytes]:
         compiled = triton.compile(
             ASTSource(source, types, constants, aligned),
             target=GPUTarget("cuda", int(gpu.removeprefix("sm_")), 32),
-            options={"num_warps": launches.WARPS[kernel], "enable_fp_fusion": True},
+            options={"num_warps": launches.WARPS[kernel], "enable_fp_fusion": kernel in FUSED},
         )
     if compiled.metadata.global_scratch_size or compiled.metadata.profile_scratch_size:
         raise RuntimeError(f"{kernel} wants scratch memory of Triton's, which a launch by the driver API does not give it")
@@ -132,6 +134,8 @@ def _logged() -> Iterator[io.StringIO]:
         knobs.compilation.always_compile = True
         knobs.compilation.disable_line_info = True
         knobs.nvidia.dump_ptxas_log = True
+        # The ptxas of CUDA 12 for all GPUs: what that of CUDA 13 writes (Triton's own choice from sm_90 on) needs its driver.
+        knobs.nvidia.ptxas_blackwell = knobs.nvidia.ptxas.path
         stack.enter_context(contextlib.redirect_stdout(log))
         yield log
 

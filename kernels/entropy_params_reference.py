@@ -7,7 +7,7 @@ nothing overflows.
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.kernels.entropy_tables import BLOCKS, DepthBlock, EntropyTables, Layer
+from dlf.kernels.entropy_bin import BLOCKS, DepthBlock, EntropyTables, Layer
 
 Int64 = NDArray[np.int64]
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.kernels.entropy_tables import BLOCKS, DepthBlock, EntropyTables, Layer
+from dlf.kernels.entropy_bin import BLOCKS, DepthBlock, EntropyTables, Layer
 
 # Positions that one program takes through a depth block: the fewest rows of a tensor-core product, for a map of 768x512
 # pixels has only 384 positions, far fewer than a GPU has multiprocessors for.

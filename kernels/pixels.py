@@ -44,7 +44,7 @@ def crop_pixels(
     row, col, channel = at // 3 // width, at // 3 % width, at % 3
     exists = row < height
     value = tl.load(image + (channel * padded_height + row) * padded_width + col, mask=exists, other=0)
-    value = (value * 0.5 + 0.5) * 255
+    value = (value + 1) * 127.5  # the same bits as (value / 2 + 0.5) * 255, since halving is exact
     value = tl.where(value > 0, tl.where(value < 255, value, 255), 0)  # what is not a number becomes 0
     tl.store(pixels + at, ((value + ROUNDER) - ROUNDER).to(tl.uint8), mask=exists)
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.kernels.entropy_params_reference import position_class
-from dlf.kernels.entropy_tables import EntropyTables
 
 MAX_SYMBOL = 1 << 20  # in size; what a stream can hold
 # The group that each step codes at a position: format.md's table, by (row mod 2, col mod 2).

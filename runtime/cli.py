@@ -1,18 +1,20 @@
-"""The `dlf` command: encode images to `.dlf` files, decode them, describe them; look after the installation.
+"""The `dlf` command: encode images to `.dlf` files, decode them, describe them; examine the installation.
 
 Results meant for programs go to stdout, everything else to stderr. Exit codes: 0 done; 1 a file failed and the others were
 done; 2 wrong usage; 130 interrupted.
 """
 
+import errno
 import json
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
-from io import BytesIO
+from dataclasses import asdict, dataclass
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated
 
 import typer
@@ -20,16 +22,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 import dlf
-from dlf.runtime import builtin
-from dlf.runtime.backends import INSTALL
+from dlf.runtime.backends.choice import INSTALL
+from dlf.runtime.bundles import builtin
 from dlf.runtime.codec import Codec
-from dlf.runtime.core import Limits
 from dlf.runtime.errors import DLFError, InvalidArgumentError
-from dlf.runtime.files import write_atomically
-from dlf.runtime.images import encode_as, format_of
+from dlf.runtime.files import is_replaced, write_atomically
+from dlf.runtime.images import Pixels, encode_as, format_of, load
 from dlf.runtime.info import info as describe
+from dlf.runtime.libdlf import Limits
+from dlf.runtime.options import takes
+from dlf.runtime.streams import abandon_stdout, read_stdin, write_stdout
 
 STDIO = "-"
+SIGNATURE = b"\xdf"  # the first byte of a .dlf file; of others no more is read
 
 app = typer.Typer(
     help="Encode images to .dlf files of 0.008 to 0.03 bits per pixel, and decode them.",
@@ -38,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 Files = Annotated[list[str], typer.Argument(metavar="FILE", help="Files; - is standard input.", show_default=False)]
 Output = Annotated[
@@ -59,13 +64,16 @@ MaxPixels = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images 
 MaxSide = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images that are wider or higher.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a file, each on a line, to standard output.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell what is in use, and how long each step takes.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show what is in use, and the seconds of each step.")]
 
 _LIMITS = Limits()
 
 
 def main() -> None:
     """Run the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files may be no text
+            stream.reconfigure(errors="surrogateescape")
     app(prog_name="dlf")
 
 
@@ -83,6 +91,36 @@ def _dlf(
 ) -> None: ...
 
 
+@dataclass(frozen=True)
+class CodingOptions:
+    """The options of `dlf encode` and of `dlf decode`."""
+
+    files: Files
+    output: Output = None
+    model: Model = None
+    backend: BackendName = None
+    threads: Threads = None
+    max_pixels: MaxPixels = _LIMITS.max_pixels
+    max_side: MaxSide = _LIMITS.max_side
+    overwrite: Overwrite = False
+    as_json: Json = False
+    verbose: Verbose = False
+
+    @property
+    def limits(self) -> Limits:
+        """The largest image that is encoded or decoded."""
+        return Limits(self.max_pixels, self.max_side)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A file that was encoded or decoded."""
+
+    pixels: Pixels
+    data: bytes  # of the .dlf file
+    seconds: float  # of the encoding or decoding, with the loading of stages
+
+
 @app.command(
     epilog="""Examples:
 
@@ -92,30 +130,19 @@ def _dlf(
     dlf encode - < a.png > a.dlf
     dlf encode photo.jpg --model bundle             or DLF_MODEL=bundle"""
 )
-def encode(
-    images: Files,
-    output: Output = None,
-    model: Model = None,
-    backend: BackendName = None,
-    threads: Threads = None,
-    max_pixels: MaxPixels = _LIMITS.max_pixels,
-    max_side: MaxSide = _LIMITS.max_side,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
+@takes(CodingOptions)
+def encode(options: CodingOptions) -> None:
     """Encode images to .dlf files."""
-    targets = _targets(images, output, ".dlf", as_json)
-    limits = Limits(max_pixels, max_side)
-    codec = _open(model, backend, threads, limits, len(images) == 1, verbose)
 
-    def encode_one(name: str) -> None:
-        _refuse_existing(targets[name], overwrite)
-        data = codec.encode(BytesIO(_read(name)) if name == STDIO else name)
-        _write(targets[name], data)
-        _report(codec, name, targets[name], data, limits, as_json)
+    def encode_one(codec: Codec, name: str, target: str) -> Coded:
+        start = perf_counter()
+        pixels = load(BytesIO(_read(name)) if name == STDIO else name, options.limits)
+        data = codec.encode(pixels)
+        seconds = perf_counter() - start
+        _write(target, data)
+        return Coded(pixels, data, seconds)
 
-    _for_each(images, encode_one, verbose)
+    _code_each(options, ".dlf", encode_one)
 
 
 @app.command(
@@ -127,33 +154,21 @@ def encode(
     dlf decode *.dlf -o large                       writes large/NAME.png
     dlf decode - < a.dlf > a.png"""
 )
-def decode(
-    files: Files,
-    output: Output = None,
-    model: Model = None,
-    backend: BackendName = None,
-    threads: Threads = None,
-    max_pixels: MaxPixels = _LIMITS.max_pixels,
-    max_side: MaxSide = _LIMITS.max_side,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
+@takes(CodingOptions)
+def decode(options: CodingOptions) -> None:
     """Decode .dlf files to images: PNG, or the format of the output's suffix."""
-    targets = _targets(files, output, ".png", as_json)
-    limits = Limits(max_pixels, max_side)
-    codec = _open(model, backend, threads, limits, len(files) == 1, verbose)
 
-    def decode_one(name: str) -> None:
-        target = targets[name]
+    def decode_one(codec: Codec, name: str, target: str) -> Coded:
         suffix = ".png" if target == STDIO else Path(target).suffix
         format_of(suffix)  # refuses before the work is done
-        _refuse_existing(target, overwrite)
         data = _read(name)
-        _write(target, encode_as(codec.decode(data), suffix))
-        _report(codec, name, target, data, limits, as_json)
+        start = perf_counter()
+        pixels = codec.decode(data)
+        seconds = perf_counter() - start
+        _write(target, encode_as(pixels, suffix))
+        return Coded(pixels, data, seconds)
 
-    _for_each(files, decode_one, verbose)
+    _code_each(options, ".png", decode_one)
 
 
 @app.command(
@@ -178,7 +193,7 @@ def info(
             print(json.dumps({"file": name, **found.to_dict()}))
             return
         size = found.bytes
-        ours = " (built-in)" if found.fingerprint == builtin.fingerprint() else ""
+        ours = f" (built-in, licence: {builtin.license()})" if found.fingerprint == builtin.fingerprint() else ""
         print(
             f"{name}: {found.width}x{found.height}, {size.total} bytes ({size.header} header, {size.tokens} tokens, "
             f"{size.detail} detail, {size.checksum} checksum), {found.bpp:.4f} bpp, {found.tiles} tiles "
@@ -202,10 +217,11 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Tell what is installed and what would be used, and test that it computes what it should.
+    """Report what is installed and what would be used, and test that it computes correctly.
 
-    Run this first on a new machine. Each stage of the model runs on the chosen backend, and is held against what it gave where
-    the model was exported; the entropy core must be exact. Exit code 1 if any check fails, or there is nothing to check against.
+    Run this first on a new machine. Each stage of the model runs on the chosen backend, and its outputs are compared with
+    those stored when the model was exported; the entropy core must be exact. Exit code 1 if any check fails, or if the bundle
+    stores no outputs.
     """
     from dlf.runtime.doctor import examine
     from dlf.runtime.doctor.text import show
@@ -224,7 +240,7 @@ def doctor(
 
 
 def _targets(inputs: list[str], output: str | None, suffix: str, as_json: bool) -> dict[str, str]:
-    """Where each input's result goes: a path, or STDIO."""
+    """Return the target of each input: a path, or STDIO."""
     if len(set(inputs)) < len(inputs):
         raise typer.BadParameter("A file is given twice.")
     to_stdout = output == STDIO or (output is None and STDIO in inputs)
@@ -232,6 +248,10 @@ def _targets(inputs: list[str], output: str | None, suffix: str, as_json: bool) 
         raise typer.BadParameter("Standard output takes one result and no --json; give a file or a folder.", param_hint="-o")
     if to_stdout:
         return {inputs[0]: STDIO}
+    if bad := [name for name in inputs if name != STDIO and Path(name).name in ("", "..")]:
+        raise typer.BadParameter(f"{bad[0]!r} is not the name of a file.")
+    if output == "":
+        raise typer.BadParameter("the name is empty.", param_hint="-o")
     if output is None:
         return _distinct({name: str(Path(name).with_suffix(suffix)) for name in inputs})
     if len(inputs) == 1 and not output.endswith(os.sep) and not os.path.isdir(output):
@@ -253,11 +273,26 @@ def _distinct(targets: dict[str, str]) -> dict[str, str]:
     return targets
 
 
-def _open(model: str | None, backend: str | None, threads: int | None, limits: Limits, once: bool, verbose: bool) -> Codec:
-    # For one image every stage runs once, so that dropping it at once costs nothing.
-    _log_to_stderr(verbose)
+def _code_each(options: CodingOptions, suffix: str, work: Callable[[Codec, str, str], Coded]) -> None:
+    """Encode or decode all files and tell of each; `work` gets the codec, the input and the target.
+
+    A target is by default named as the input, with `suffix`.
+    """
+    targets = _targets(options.files, options.output, suffix, options.as_json)
+    codec = _open(options)
+
+    def work_on(name: str) -> None:
+        _refuse_existing(targets[name], options.overwrite)
+        _report(codec, name, targets[name], work(codec, name, targets[name]), options.as_json)
+
+    _for_each(options.files, work_on, options.verbose)
+
+
+def _open(options: CodingOptions) -> Codec:
+    _log_to_stderr(options.verbose)
+    once = len(options.files) == 1  # then every stage runs once, and releasing it at once costs nothing
     try:
-        return Codec(model, backend, threads, limits=limits, low_memory=once)
+        return Codec(options.model, options.backend, options.threads, limits=options.limits, low_memory=once)
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     except DLFError as error:
@@ -266,7 +301,7 @@ def _open(model: str | None, backend: str | None, threads: int | None, limits: L
 
 
 def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool) -> None:
-    """Do all inputs, with a progress bar on a terminal; tell of those that fail, and exit with 1 if any did."""
+    """Call `work` for each input, with a progress bar on a terminal; report those that fail, and exit with 1 if any did."""
     failed = 0
     columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     hidden = len(inputs) == 1 or not stderr.is_terminal
@@ -276,7 +311,7 @@ def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool) -> 
                 work(name)
             except Exception as error:
                 failed += 1
-                fact = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                fact = _fact(error, name)
                 if not isinstance(error, (DLFError, OSError)):
                     fact = f"unexpected {type(error).__name__}: {error}"
                 stderr.print(f"dlf: {name}: {fact.removeprefix(f'{name}: ')}")
@@ -286,46 +321,70 @@ def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool) -> 
         raise typer.Exit(1)
 
 
+def _fact(error: Exception, name: str) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    other = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else name
+    return error.strerror if other == name else f"{other}: {error.strerror}"
+
+
 def _refuse_existing(target: str, overwrite: bool) -> None:
+    """Refuse a target that cannot or must not be written, before the work is done."""
+    if target == STDIO or not is_replaced(Path(target)):
+        return
+    folder = os.path.dirname(os.path.realpath(target))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", folder)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, "the folder cannot be written to", folder)
     if os.path.isfile(target) and not overwrite:
         raise FileExistsError(None, f"{target} exists; use --overwrite, or -o for another place")
 
 
 def _read(name: str) -> bytes:
-    return sys.stdin.buffer.read() if name == STDIO else Path(name).read_bytes()
+    if name == STDIO:
+        return read_stdin()
+    with open(name, "rb") as file:
+        head = file.read(1)
+        return head + file.read() if head == SIGNATURE else head
 
 
 def _write(target: str, data: bytes) -> None:
-    if target == STDIO:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    else:
-        write_atomically(Path(target), data)
+    try:
+        if target == STDIO:
+            write_stdout(data)
+        else:
+            write_atomically(Path(target), data)
+    except OSError as error:
+        if target == STDIO:
+            abandon_stdout()
+        raise OSError(
+            error.errno, f"cannot be written ({error.strerror})", "standard output" if target == STDIO else target
+        ) from error
 
 
-def _report(codec: Codec, name: str, target: str, data: bytes, limits: Limits, as_json: bool) -> None:
-    """Tell of a file that was encoded or decoded; `data` is its .dlf side."""
-    found = describe(data, limits=limits)
-    load = codec.timings["load"]
-    seconds = sum(codec.timings.values()) - load
+def _report(codec: Codec, name: str, target: str, coded: Coded, as_json: bool) -> None:
+    height, width, _ = coded.pixels.shape
+    size, bpp = len(coded.data), 8 * len(coded.data) / (height * width)
+    load_seconds = codec.timings["load"]
+    seconds = coded.seconds - load_seconds
     if as_json:
         line = {
             "input": name,
             "output": target,
-            "width": found.width,
-            "height": found.height,
-            "bytes": found.bytes.total,
-            "bpp": found.bpp,
+            "width": width,
+            "height": height,
+            "bytes": size,
+            "bpp": bpp,
             "seconds": seconds,
-            "load_seconds": load,
+            "load_seconds": load_seconds,
             "backend": codec.backend.name,
         }
         print(json.dumps(line), flush=True)
     else:
-        loading = f" and {load:.2f} s to load the model" if load >= 0.005 else ""
+        loading = f" and {load_seconds:.2f} s to load the model" if load_seconds >= 0.005 else ""
         stderr.print(
-            f"{name} -> {target}: {found.width}x{found.height}, {found.bytes.total} bytes, {found.bpp:.4f} bpp, "
-            f"{seconds:.2f} s{loading}, {codec.backend.name}"
+            f"{name} -> {target}: {width}x{height}, {size} bytes, {bpp:.4f} bpp, {seconds:.2f} s{loading}, {codec.backend.name}"
         )
 
 

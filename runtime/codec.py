@@ -1,6 +1,6 @@
-"""The codec: image -> `.dlf` bytes -> image, with the neural stages of one bundle on one backend, one by one or in batches.
+"""The codec: encodes images to `.dlf` bytes and decodes them, singly or in batches.
 
-Between the stages stands the entropy core (`dlf.runtime.core`), which alone decides what the coder sees.
+It runs the neural stages of one bundle on one backend, and the other steps (`dlf.runtime.steps`) before, between and after them.
 """
 
 import logging
@@ -14,12 +14,21 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.runtime import backends, builtin, bundles, images
-from dlf.runtime.backends import Arrays, Backend, Stage
-from dlf.runtime.core import TOKENS_PER_TILE as TOKENS
-from dlf.runtime.core import FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
-from dlf.runtime.device_array import SupportsDLPack
-from dlf.runtime.errors import BackendFailedError, BundleBrokenError, DLFError, InvalidArgumentError, WrongModelError
+from dlf.runtime import bundles, images
+from dlf.runtime.backends import Arrays, Backend, Stage, choice
+from dlf.runtime.bundles import builtin
+from dlf.runtime.errors import (
+    BackendFailedError,
+    BundleBrokenError,
+    InvalidArgumentError,
+    WrongModelError,
+    indexed,
+    reindexed,
+)
+from dlf.runtime.formats import DECODER_STAGES, TILE, tiles
+from dlf.runtime.formats import TOKENS_PER_TILE as TOKENS
+from dlf.runtime.gpu.arrays import SupportsDLPack
+from dlf.runtime.libdlf import FileInfo, Limits, detail_stream, parse_file, unpack_tokens
 from dlf.runtime.steps import steps_of
 
 T = TypeVar("T")
@@ -29,30 +38,30 @@ _log = logging.getLogger(__name__)
 
 
 class Codec:
-    """Encodes and decodes with one bundle.
+    """Encodes images to `.dlf` files and decodes them, with one bundle on one backend.
 
     Stages are loaded when they are first needed, so that a codec that only encodes never loads the decoder. Not for use
     by several threads at a time.
 
     Args:
-        bundle: the bundle's folder, or a folder of bundles of one model in several precisions, of which the backend takes the one
-            that it runs fastest; by default the built-in model.
+        bundle: the bundle's folder, or a folder of bundles of one model in several precisions, of which the one is used
+            that the backend runs fastest; by default the built-in model.
         backend: "openvino", "onnxruntime" or "tensorrt"; by default the one that runs one of the bundles fastest on this machine.
         threads: CPU threads; by default as many as the backend chooses.
         limits: the largest image that is encoded or decoded.
         checksum: whether encoded files carry a checksum (2 bytes); without it some damage decodes to a wrong picture.
-        low_memory: drop each stage once it has run, to load it again for the next image.
-        stream: with the backend "tensorrt", handle of the CUDA stream that the caller works on: arrays on the GPU go in and out
-            in its order.
+        low_memory: release each stage after it has run, and load it again for the next image.
+        stream: with the backend "tensorrt", the handle of the CUDA stream on which the caller writes images and reads
+            results.
 
     Attributes:
-        bundle: the open bundle.
-        backend: the backend in use; tells its name, device, precision and library versions.
+        bundle: the open bundle, with the model's name, fingerprint, precision and licence.
+        backend: the backend in use, with its name, device, precision and library versions.
         timings: seconds that each step of the last call took; "load" is the loading of stages.
 
     Raises:
-        BundleForeignError, BundleBrokenError: of the bundle, see `Bundle`, `bundles.open_all` and `bundles.choose`.
-        BackendMissingError, BackendFailedError: of the backend, see `backends.choose` and `backends.open_backend`.
+        BundleForeignError, BundleBrokenError: the bundle cannot be used, see `Bundle`, `bundles.open_all` and `bundles.choose`.
+        BackendMissingError, BackendFailedError: the backend cannot be opened, see `choice.choose` and `choice.open_backend`.
     """
 
     def __init__(
@@ -67,21 +76,22 @@ class Codec:
         stream: int | None = None,
     ) -> None:
         found = bundles.open_all(builtin.path() if bundle is None else bundle)
-        name, why = backends.choose(backend, found)
-        self.backend: Backend = backends.open_backend(name, threads, stream)
-        self.bundle, reason = bundles.choose(found, backends.precisions(name))
+        name, why = choice.choose(backend, found)
+        self.backend: Backend = choice.open_backend(name, threads, stream)
+        self.bundle, reason = bundles.choose(found, choice.precisions(name))
         self.timings: dict[str, float] = {}
         self._entropy = self.bundle.entropy
-        self._limits = limits
+        self._limits = limits or Limits()
         self._checksum = checksum
         self._low_memory = low_memory
         self._stages: dict[str, Stage] = {}
         self._steps = steps_of(self.backend, self.bundle, self._timed)
         versions = ", ".join(f"{library} {version}" for library, version in self.backend.versions.items())
         _log.info(
-            "Model %s (%s) in %s (%s) on %s (%s, %s, %s).",
+            "Model %s (%s, licence: %s) in %s (%s) on %s (%s, %s, %s).",
             self.bundle.name,
             self.bundle.fingerprint,
+            self.bundle.license or "unknown",
             self.bundle.precision,
             reason,
             self.backend.name,
@@ -97,38 +107,38 @@ class Codec:
         backend "tensorrt" it may also be an (H, W, 3) uint8 array on the GPU, of torch, CuPy or another library.
 
         Raises:
-            ImageError, SizeLimitError: of the image, see `images.load`.
+            ImageError, SizeLimitError: the image cannot be used, see `images.load`.
             BundleBrokenError, BackendFailedError: the analysis stage cannot be loaded or run.
         """
         self.timings = {}
         return self._encode_batch([self._load(image)])[0]
 
     def encode_many(self, images: Iterable[images.ImageLike | SupportsDLPack], batch: int = 4) -> list[bytes]:
-        """Return the images as the bytes of `.dlf` files, in their order; see `encode`.
+        """Return the bytes of one `.dlf` file for each image, in the same order; see `encode`.
 
         Images of one padded size go through the analysis stage together, up to `batch` at a time, and share its `timings`.
         The images may be of any sizes, and are loaded as they are needed: at most `batch` of each padded size are in memory.
 
         Raises:
             InvalidArgumentError: `batch` is below 1.
-            DLFError: what `encode` raises of an image. Then nothing is returned; the error's `index` and its message tell
+            DLFError: `encode` raises it for one of the images. Nothing is returned; the error's `index` and its message say
                 which image it is, counted from 0.
         """
         self.timings = {}
-        loaded = (_named(index, self._load, image) for index, image in enumerate(images))
-        return _by_batches(self._encode_batch, loaded, lambda pixels: _tiles(*pixels.shape[:2]), batch)
+        loaded = (indexed(index, self._load, image) for index, image in enumerate(images))
+        return _by_batches(self._encode_batch, loaded, lambda pixels: tiles(*pixels.shape[:2]), batch)
 
     @overload
-    def decode(self, data: bytes, *, on_device: Literal[False] = False) -> images.Pixels: ...
+    def decode(self, data: bytes | bytearray | memoryview, *, on_device: Literal[False] = False) -> images.Pixels: ...
     @overload
-    def decode(self, data: bytes, *, on_device: bool) -> Any: ...
-    def decode(self, data: bytes, *, on_device: bool = False) -> Any:
+    def decode(self, data: bytes | bytearray | memoryview, *, on_device: bool) -> Any: ...
+    def decode(self, data: bytes | bytearray | memoryview, *, on_device: bool = False) -> Any:
         """Return the image of a `.dlf` file, given as its bytes: (H, W, 3) uint8, sRGB.
 
-        It is a NumPy array; with `on_device`, an array where the backend keeps its own: a `DeviceArray` on the GPU with
-        "tensorrt", which torch, CuPy and others take without a copy, and a NumPy array with the others.
+        It is a NumPy array. With `on_device` and the backend "tensorrt" it is a `DeviceArray` on the GPU, which torch, CuPy
+        and other libraries use without a copy.
 
-        All that can be checked without a model is checked first; the neural stages run last, on data that are whole.
+        Everything that can be checked without a model is checked first. The neural stages run last, and only on a valid file.
 
         Raises:
             NotDLFError, UnsupportedVersionError, TruncatedError, TrailingBytesError, ChecksumError, TokensMissingError,
@@ -138,38 +148,39 @@ class Codec:
             BundleBrokenError, BackendFailedError: a stage cannot be loaded or run.
         """
         self.timings = {}
-        try:
+        data = bytes(data) if isinstance(data, (bytearray, memoryview)) else data
+        with reindexed([None]):
             return self._decode_batch([(self._parse(data), data)], on_device)[0]
-        except DLFError as error:
-            error.index = None  # it is the only one
-            raise
 
     @overload
     def decode_many(
-        self, files: Sequence[bytes], batch: int = 4, *, on_device: Literal[False] = False
+        self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, on_device: Literal[False] = False
     ) -> list[images.Pixels]: ...
     @overload
-    def decode_many(self, files: Sequence[bytes], batch: int = 4, *, on_device: bool) -> list[Any]: ...
-    def decode_many(self, files: Sequence[bytes], batch: int = 4, *, on_device: bool = False) -> list[Any]:
-        """Return the images of `.dlf` files, given as their bytes, in their order; see `decode`.
+    def decode_many(self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, on_device: bool) -> list[Any]: ...
+    def decode_many(
+        self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, on_device: bool = False
+    ) -> list[Any]:
+        """Return the image of each `.dlf` file, given as its bytes, in the same order; see `decode`.
 
-        Images of one padded size go through the stages together, up to `batch` at a time, and share their `timings`. All that
-        can be checked without decoding, of all files, is checked first. The last bits of a stage's floats may depend on
-        the batch, and with them the last bit of a pixel.
+        Images of one padded size go through the stages together, up to `batch` at a time, and share their `timings`. The
+        headers and checksums of all files are checked before the first is decoded. The size of the batch may change the
+        last bits of a stage's floats, and so the last bit of a pixel.
 
         Raises:
             InvalidArgumentError: `batch` is below 1.
-            DLFError: what `decode` raises of a file. Then nothing is returned; the error's `index` and its message tell which
+            DLFError: `decode` raises it for one of the files. Nothing is returned; the error's `index` and its message say which
                 file it is, counted from 0.
         """
         self.timings = {}
-        parsed = [_named(index, self._parse, data) for index, data in enumerate(files)]
-        items = zip(parsed, files, strict=True)
+        datas = [bytes(data) if isinstance(data, (bytearray, memoryview)) else data for data in files]
+        parsed = [indexed(index, self._parse, data) for index, data in enumerate(datas)]
+        items = zip(parsed, datas, strict=True)
         work = partial(self._decode_batch, on_device=on_device)
-        return _by_batches(work, items, lambda item: _tiles(item[0].height, item[0].width), batch)
+        return _by_batches(work, items, lambda item: tiles(item[0].height, item[0].width), batch)
 
     def close(self) -> None:
-        """Release the loaded stages; they are loaded again should the codec be used again."""
+        """Release the loaded stages; the codec loads them again when it is used again."""
         self._stages.clear()
 
     def __enter__(self) -> "Codec":
@@ -179,36 +190,24 @@ class Codec:
         self.close()
 
     def _load(self, image: Any) -> Any:
-        """An image, checked: its pixels, or those that the backend finds on its device."""
+        """Return an image's pixels, (H, W, 3) uint8: a NumPy array, or one on the backend's device."""
         with self._timed("image"):
-            pixels = self._steps.load(image)
-            if pixels is None:
-                return images.load(image, self._limits)
-            images.check_size(pixels.shape[1], pixels.shape[0], self._limits or Limits())
-            return pixels
+            return self._steps.load(image, self._limits)
 
     def _encode_batch(self, pixels: Sequence[images.Pixels]) -> list[bytes]:
-        """The files of images of one padded size."""
-        count, (down, across) = len(pixels), _tiles(*pixels[0].shape[:2])
+        """Encode images of one padded size."""
+        count, (down, across) = len(pixels), tiles(*pixels[0].shape[:2])
         latents = self._run("analysis", {"image": self._steps.pad(pixels)})
         z = self._checked("analysis", latents, "z", (count, down, across, self._entropy.codebook_dim, TOKENS))
         y = self._checked("analysis", latents, "y", (count, self._entropy.channels, 8 * down, 8 * across))
         coded = self._steps.encode(z, y)
         return [
-            write_file(
-                width=each.shape[1],
-                height=each.shape[0],
-                fingerprint=self._entropy.fingerprint,
-                token_bits=self._entropy.token_bits,
-                tokens=tokens,
-                detail=detail,
-                checksum=self._checksum,
-            )
+            self._entropy.write_file(each.shape[1], each.shape[0], tokens, detail, checksum=self._checksum)
             for each, (tokens, detail) in zip(pixels, coded, strict=True)
         ]
 
     def _parse(self, data: bytes) -> FileInfo:
-        """What a file's header tells, if this bundle's model wrote the file."""
+        """Return a file's header. Raises WrongModelError unless this bundle's model wrote the file."""
         file = parse_file(data, self._limits)
         if (file.fingerprint, file.token_bits) != (self._entropy.fingerprint, self._entropy.token_bits):
             raise WrongModelError(
@@ -219,26 +218,31 @@ class Codec:
         return file
 
     def _decode_batch(self, items: Sequence[tuple[FileInfo, bytes]], on_device: bool) -> list[Any]:
-        """The images of files of one padded size."""
-        down, across = _tiles(items[0][0].height, items[0][0].width)
+        """Decode files of images of one padded size."""
+        down, across = tiles(items[0][0].height, items[0][0].width)
         tokens = [unpack_tokens(data, file) for file, data in items]
         arrays = self._steps.decode(tokens, [detail_stream(data, file) for file, data in items], down, across)
-        for stage in ("synthesis", "adaptor", "generator"):
+        for stage in DECODER_STAGES:
             arrays = self._run(stage, arrays)
-        shape = (len(items), 3, images.TILE * down, images.TILE * across)
+        shape = (len(items), 3, TILE * down, TILE * across)
         image = self._checked("generator", arrays, "image", shape)
         return self._steps.crop(image, [(file.height, file.width) for file, _ in items], on_device)
 
     def _run(self, name: str, inputs: Arrays) -> Arrays:
         with self._timed("load"), self._failures(name, "load"):
-            stage = self._stages.get(name) or self.backend.load(self.bundle.stage(name))
+            stage = self._stages.get(name) or self.backend.load(self.bundle, name)
         if not self._low_memory:
             self._stages[name] = stage
         with self._timed(name), self._failures(name, "run"):
             return stage(inputs)
 
     def _checked(self, stage: str, arrays: Arrays, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """An output of a stage, if it has the shape that the entropy core and the caller can take."""
+        """Return an output of a stage. Raises BundleBrokenError if it is missing or has another shape or dtype."""
+        dtype = arrays[name].dtype if name in arrays else np.dtype(np.float32)
+        if dtype != np.float32:
+            raise BundleBrokenError(
+                f"Bundle {self.bundle.path}: stage {stage} gives {name} in {dtype}, not float32; export the bundle again."
+            )
         found = arrays[name].shape if name in arrays else "nothing"
         if found != shape:
             raise BundleBrokenError(
@@ -266,38 +270,18 @@ class Codec:
         _log.debug("%s: %.3f s", step, seconds)
 
 
-def _tiles(height: int, width: int) -> tuple[int, int]:
-    """The tiles down and across of the padded image."""
-    return -(-height // images.TILE), -(-width // images.TILE)
-
-
-def _named(index: int, work: Callable[..., T], *arguments: Any) -> T:
-    """The work on one of many items; a refusal tells which."""
-    try:
-        return work(*arguments)
-    except DLFError as error:
-        error.index = index
-        error.args = (f"item {index}: {error}",)
-        raise
-
-
 def _by_batches(
     work: Callable[[Sequence[T]], list[R]], items: Iterable[T], size: Callable[[T], tuple[int, int]], batch: int
 ) -> list[R]:
-    """The results of `work` on batches of items of one size, in the order of the items; each batch as soon as it is full."""
+    """Return the results of `work` in the order of the items. It is given batches of items of one size, once they are full."""
     if batch < 1:
         raise InvalidArgumentError(f"batch is {batch}; it must be at least 1.")
     results: dict[int, R] = {}
     waiting: dict[tuple[int, int], dict[int, T]] = {}
 
     def flush(group: dict[int, T]) -> None:
-        try:
+        with reindexed(list(group)):
             results.update(zip(group, work(list(group.values())), strict=True))
-        except DLFError as error:
-            if error.index is not None:  # which of the batch it is
-                error.index = list(group)[error.index]
-                error.args = (f"item {error.index}: {error}",)
-            raise
 
     for index, item in enumerate(items):
         group = waiting.setdefault(size(item), {})

@@ -1,15 +1,31 @@
-"""Every refusal of dlf, one class each, under `DLFError`.
+"""The exceptions of dlf: one class for each kind of refusal, all derived from `DLFError`.
 
 The codes are those of `dlf_result` in `dlf.h`, so that an error has one number in C and in Python.
-Messages name the file, the fact and the remedy.
+A message names the file, what is wrong with it, and the remedy.
 """
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class DLFError(Exception):
-    """Base of all refusals. `code` is the number of the refusal in `dlf.h`; `index` the item's, where many were given."""
+    """Base of all exceptions of dlf.
+
+    Attributes:
+        code: the error's number in `dlf.h`.
+        index: which of many items it is about, counted from 0; the message begins with it. None for a single item.
+    """
 
     code = 0
     index: int | None = None
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if self.index is None else f"item {self.index}: {message}"
 
 
 class InvalidArgumentError(DLFError, ValueError):
@@ -121,3 +137,23 @@ class ExportError(DLFError):
 
 
 BY_CODE: dict[int, type[DLFError]] = {cls.code: cls for cls in DLFError.__subclasses__()}
+
+
+def indexed(index: int, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Return `work(*args, **kwargs)`; an error that it raises gets the index."""
+    try:
+        return work(*args, **kwargs)
+    except DLFError as error:
+        error.index = index
+        raise
+
+
+@contextmanager
+def reindexed(indexes: Sequence[int | None]) -> Iterator[None]:
+    """Give an error about item i of a batch the index `indexes[i]`, that of the item in what the caller passed."""
+    try:
+        yield
+    except DLFError as error:
+        if error.index is not None:
+            error.index = indexes[error.index]
+        raise

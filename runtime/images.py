@@ -2,7 +2,8 @@
 
 import logging
 import os
-import threading
+import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -11,20 +12,32 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from dlf.runtime.core import Limits
+from dlf.runtime import color, jpeg, png
 from dlf.runtime.errors import DLFError, ImageError, SizeLimitError
 from dlf.runtime.files import write_atomically
+from dlf.runtime.formats import TILE
+from dlf.runtime.libdlf import Limits
+from dlf.runtime.pillow import open_unlimited
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Batch: TypeAlias = NDArray[np.float32]
 ImageLike: TypeAlias = NDArray[Any] | Image.Image | str | os.PathLike[str] | BinaryIO
 
-TILE = 256  # the model's tile, in pixels: images are padded to whole tiles
 
 _log = logging.getLogger(__name__)
-_pillow_limit = threading.Lock()
+_HEAD = 1 << 16  # bytes in which the boxes of an AVIF or HEIF file tell its colours
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 
 
 def load(image: ImageLike, limits: Limits | None = None) -> Pixels:
@@ -32,8 +45,10 @@ def load(image: ImageLike, limits: Limits | None = None) -> Pixels:
 
     `image` is an array, (H, W, 3) or (H, W), of uint8; a Pillow image; the path of a file that Pillow reads; or a binary
     file object. From files and Pillow images: the EXIF orientation is applied; grayscale, palette, CMYK and other modes
-    are converted; an embedded colour profile is converted to sRGB; 16 bits a channel become 8; what is transparent is
-    laid over white, and of an animation the first frame is taken, both with a warning in the log.
+    are converted; colours that the file declares (an ICC profile, PNG's cICP, gAMA and cHRM, AVIF's and HEIF's nclx) are
+    converted to sRGB; 16 bits a channel become 8. With a warning in the log, what is transparent is laid over white, of an
+    animation the first frame is taken, colours that cannot be converted are taken as sRGB, EXIF that cannot be read is
+    ignored, and of a JPEG that was closed too early what is there is taken. PNG's metadata that no picture needs is not read.
 
     Raises:
         ImageError: it cannot be read, is empty, or has a shape, type or mode that has no one meaning as a picture.
@@ -45,14 +60,16 @@ def load(image: ImageLike, limits: Limits | None = None) -> Pixels:
     if isinstance(image, Image.Image):
         name = getattr(image, "filename", "") or "image"
         with _failures(name):
+            if (file := _unread(image)) is not None:
+                return _from_file(file, name, limits)
             return _from_pillow(image, name, limits)
     if isinstance(image, (str, os.PathLike)):
         name = os.fspath(image)
-        with _failures(name), open(name, "rb") as file, _open(file) as picture:
-            return _from_pillow(picture, name, limits)
+        with _failures(name), open(name, "rb") as file:
+            return _from_file(file, name, limits)
     if hasattr(image, "read"):
-        with _failures("image"), _open(image) as picture:
-            return _from_pillow(picture, "image", limits)
+        with _failures("image"):
+            return _from_file(image, "image", limits)
     raise ImageError(
         f"image: {type(image).__name__} is not supported; give an (H, W, 3) uint8 array, a PIL image, a path or a binary file."
     )
@@ -79,11 +96,12 @@ def format_of(suffix: str) -> str:
     """Return Pillow's name for the format that a suffix such as `.png` stands for.
 
     Raises:
-        ImageError: Pillow writes no such format.
+        ImageError: Pillow writes no such format, or it cannot hold a colour picture as it is.
     """
     name = Image.registered_extensions().get(suffix.lower())
-    if name not in Image.SAVE:
+    if name not in Image.SAVE or suffix.lower() in (".pbm", ".pgm", ".pfm"):
         raise ImageError(f"no image format is known for the suffix {suffix!r}; use .png, .jpg, .webp, .tif or .bmp.")
+    _encode(np.zeros((40, 70, 3), np.uint8), name)  # a sample: icons have sizes of their own, GIF has 256 colours
     return name
 
 
@@ -91,14 +109,22 @@ def encode_as(pixels: Pixels, suffix: str) -> bytes:
     """Return an image file of the format of a suffix (lossy formats at quality 95).
 
     Raises:
-        ImageError: Pillow writes no such format, or not at this size.
+        ImageError: Pillow writes no such format, or not at this size, or the format cannot hold the picture.
     """
-    name = format_of(suffix)
+    return _encode(pixels, format_of(suffix))
+
+
+def _encode(pixels: Pixels, name: str) -> bytes:
+    height, width, _ = pixels.shape
     buffer = BytesIO()
     try:
         Image.fromarray(pixels).save(buffer, name, quality=95)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"an image of {pixels.shape[1]}x{pixels.shape[0]} cannot be written as {name} ({error}).") from error
+        with open_unlimited(buffer) as written:
+            held = written.size == (width, height) and written.mode in ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+    except (OSError, ValueError, KeyError, struct.error) as error:  # Pillow's writers raise all of these
+        raise ImageError(f"an image of {width}x{height} cannot be written as {name} ({error}).") from error
+    if not held:
+        raise ImageError(f"the format {name} cannot hold the picture: it changes its size or its colours; use .png.")
     return buffer.getvalue()
 
 
@@ -145,53 +171,145 @@ def _failures(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: cannot be read as an image ({type(error).__name__}: {error}).") from error
 
 
-def _open(file: BinaryIO) -> Image.Image:
-    """`Image.open` without Pillow's own size limit, a global: `limits` are checked instead, also before anything is decoded."""
-    with _pillow_limit:
-        pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(file)
-        finally:
-            Image.MAX_IMAGE_PIXELS = pillow_limit
+def _unread(image: Image.Image) -> BinaryIO | None:
+    """The file of a PNG or JPEG that is open but of which nothing was read yet; it tells more than Pillow does."""
+    file = getattr(image, "fp", None)
+    if image.format not in ("PNG", "JPEG") or not getattr(image, "tile", None) or file is None:
+        return None
+    at = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(at)
+    return BytesIO(data)
 
 
-def _from_pillow(image: Image.Image, name: str, limits: Limits) -> Pixels:
+def _seekable(file: BinaryIO) -> BinaryIO:
+    """The file at its start; of a pipe, its content."""
+    try:
+        file.seek(0)
+        return file
+    except (AttributeError, OSError):
+        return BytesIO(file.read())
+
+
+def _from_file(file: BinaryIO, name: str, limits: Limits) -> Pixels:
+    """The picture of an image file, and what is found out about it beside Pillow."""
+    file = _seekable(file)
+    head = file.read(_HEAD)
+    if not head.startswith(png.SIGNATURE):
+        with open_unlimited(file) as picture:
+            check_size(*picture.size, limits, name)
+            codes = color.nclx(head) if head[4:8] == b"ftyp" else None
+            pixels = _from_pillow(picture, name, limits, codes)
+        if head.startswith(jpeg.SIGNATURE):
+            file.seek(0)
+            if jpeg.ends_early(file.read()):
+                _log.warning("%s: the file ends before its picture does; what is missing is gray or blurred.", name)
+        return pixels
+    check_size(int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"), limits, name)
+    simple = png.simplify(head + file.read())
+    for kind in simple.dropped:
+        _log.warning("%s: its %s is too large, and is not used.", name, {"iCCP": "colour profile", "eXIf": "EXIF"}[kind])
+    codes = simple.cicp[:2] if simple.cicp else None
+    with open_unlimited(BytesIO(simple.data)) as picture:
+        transparent = picture.info.pop("transparency", None) if picture.mode in ("L", "I;16", "RGB") else None
+        if transparent is None:
+            return _from_pillow(picture, name, limits, codes)
+        return _from_pillow(picture, name, limits, codes, Image.fromarray(_differing(simple, picture.mode, transparent)))
+
+
+def _differing(file: png.PNG, mode: str, transparent: int | tuple[int, ...]) -> NDArray[np.uint8]:
+    """(H, W) uint8, 255 where a PNG without an alpha channel differs from the one value that it declares as transparent."""
+    with open_unlimited(BytesIO(file.data)) as picture:
+        samples = np.asarray(picture).astype(np.int32)
+    if mode == "RGB" and file.depth == 16:
+        with open_unlimited(BytesIO(file.data)) as picture:  # once more, for the other 8 bits of each sample
+            picture.tile = [tile._replace(args="RGB;16L") for tile in picture.tile]  # type: ignore[attr-defined]
+            samples = 256 * samples + np.asarray(picture)
+    if mode == "L":
+        samples //= 255 // ((1 << file.depth) - 1)  # Pillow spreads those of 1, 2 and 4 bits
+    different = np.atleast_3d(samples != np.asarray(transparent)).any(axis=-1)
+    return np.where(different, np.uint8(255), np.uint8(0))
+
+
+def _from_pillow(
+    image: Image.Image,
+    name: str,
+    limits: Limits,
+    codes: tuple[int, int] | None = None,
+    alpha: Image.Image | None = None,
+) -> Pixels:
+    """The picture of a Pillow image; `codes` (of its colours) and `alpha` are what its file declares beside Pillow."""
     check_size(*image.size, limits, name)
     if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO is a JPEG with its previews
         _log.warning("%s: has several frames; only one is used.", name)
     # 16-bit gray is "I;16" or, from some readers, "I"; an "I" or "F" of another origin has no fixed range.
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         raise ImageError(f"{name}: 32-bit samples (mode {image.mode}) have no fixed range; scale them to 8 bits first.")
-    profile = image.info.get("icc_profile")
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    if (turn := _orientation(image, name)) is not None:
+        image = _with_info(image.transpose(turn), image)
+        alpha = alpha and alpha.transpose(turn)
     if image.mode.startswith("I"):
-        image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+        image = _eight_bits(image)
 
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    if image.has_transparency_data:
+        alpha = image.convert("RGBA").getchannel("A")
     if image.mode in ("1", "LA"):
-        image = image.convert("L")
+        image = _with_info(image.convert("L"), image)
     elif image.mode in ("P", "PA", "RGBA", "RGBa"):
-        image = image.convert("RGBA").convert("RGB")
-    if profile:
-        image = _to_srgb(image, profile, name)
-    image = image.convert("RGB")
-    if alpha is not None and alpha.getextrema()[0] < 255:  # type: ignore[operator]
-        _log.warning("%s: has transparent parts; they are laid over white.", name)
-        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
-    return np.array(image)
+        image = _with_info(image.convert("RGBA").convert("RGB"), image)
+    pixels = _in_srgb(image, name, codes)
+    if alpha is None or alpha.getextrema()[0] == 255:
+        return pixels
+    _log.warning("%s: has transparent parts; they are laid over white.", name)
+    image = Image.fromarray(pixels)
+    return np.array(Image.composite(image, Image.new("RGB", image.size, "white"), alpha))
 
 
-def _to_srgb(image: Image.Image, profile: bytes, name: str) -> Image.Image:
-    """Convert an L, RGB or CMYK image from an embedded ICC profile to sRGB; unchanged, with a warning, where that fails."""
-    from PIL import ImageCms
+def _with_info(image: Image.Image, original: Image.Image) -> Image.Image:
+    """A converted image with what the file told of the colours."""
+    image.info = original.info
+    return image
 
+
+def _orientation(image: Image.Image, name: str) -> Image.Transpose | None:
+    """How to turn an image upright, by its EXIF. The orientation alone is read: damage elsewhere does not matter."""
     try:
-        source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):  # converting would only cost roundings
-            return image
-        if image.mode == "L" and source.profile.xcolor_space.strip() == "RGB":
-            image = image.convert("RGB")
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow says of damaged EXIF
+            return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception as error:  # Pillow's reader of EXIF raises nearly anything
+        _log.warning("%s: its EXIF cannot be read (%s); the picture is taken as upright.", name, error)
+        return None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit gray in 8 bits. In TIFF, Pillow leaves 12-bit samples in their range, and white as 0 where the file has it so."""
+    samples = np.asarray(image).astype(np.float32)
+    tags = getattr(image, "tag_v2", {})
+    full = (1 << tags.get(_TIFF_BITS, (16,))[0]) - 1
+    if tags.get(_TIFF_PHOTOMETRIC) == 0:
+        samples = full - samples
+    gray = Image.fromarray(np.rint(samples * (255 / full)).astype(np.uint8))
+    return _with_info(gray, image)
+
+
+def _in_srgb(image: Image.Image, name: str, codes: tuple[int, int] | None) -> Pixels:
+    """The pixels in sRGB. Of several declarations the first in PNG's order holds: codes, profile, sRGB, gamma and primaries."""
+    info = image.info
+    colours = None
+    try:
+        if codes and not (info.get("icc_profile") and image.format != "PNG"):
+            colours = color.from_codes(*codes)
+        elif info.get("icc_profile"):
+            image = color.convert_profile(image, info["icc_profile"])
+        elif "srgb" not in info and ("gamma" in info or "chromaticity" in info):
+            colours = color.from_gamma(info.get("gamma"), info.get("chromaticity"))
+        pixels = np.array(image.convert("RGB"))
+        return pixels if colours is None or colours.are_srgb else color.convert(pixels, colours)
+    except color.UnknownColoursError as error:
+        _log.warning("%s: declares %s, which is not converted; the values are taken as sRGB.", name, error)
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
         _log.warning("%s: its colour profile cannot be used (%s); the values are taken as sRGB.", name, error)
-        return image
+    return np.array(image.convert("RGB"))

@@ -1,15 +1,15 @@
-"""What a `.dlf` file says of itself, without a model."""
+"""Describe a `.dlf` file from its header, without a model."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dlf.runtime.core import Limits, parse_file
-from dlf.runtime.images import TILE
+from dlf.runtime.formats import TILE
+from dlf.runtime.libdlf import Limits, parse_file
 
 
 @dataclass(frozen=True)
 class PartSizes:
-    """Bytes of a `.dlf` file: of all of it, and of its parts in their order."""
+    """Sizes in bytes of a `.dlf` file and of its parts, in the order of the file."""
 
     total: int
     header: int
@@ -36,16 +36,16 @@ class Info:
 
     @property
     def padding_waste(self) -> float:
-        """The share of the coded area that lies outside the image, 0 up to 1."""
+        """The share of the coded area that is padding, from 0 to below 1."""
         return 1 - self.width * self.height / (self.tiles * TILE**2)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON."""
+        """Return all values in a dictionary that can be written as JSON."""
         return {**asdict(self), "bpp": self.bpp, "padding_waste": self.padding_waste}
 
 
 def info(data: bytes, *, limits: Limits | None = None) -> Info:
-    """Describe a `.dlf` file, given as its bytes, after checking all that can be checked without a model.
+    """Describe a `.dlf` file, given as its bytes, after checking everything that can be checked without a model.
 
     Raises:
         NotDLFError, UnsupportedVersionError, TruncatedError, TokensMissingError, ChecksumError: it is damaged or foreign.

@@ -1,7 +1,7 @@
-"""What lies between the stages: pictures to batches, latents to tokens and detail streams, and back; here, on the CPU.
+"""The steps of the codec that are not neural stages: load, pad and crop images, look tokens up, code the detail latent.
 
-A backend that keeps its arrays elsewhere brings steps of its own (`gpu_steps`). They give the same files: what the coder sees
-is defined in integers, whoever computes it.
+`HostSteps` computes them on the CPU. A backend whose arrays are on another device computes them there (`dlf.runtime.gpu.steps`).
+Both write the same bytes, because the integers that are coded do not depend on where they are computed.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,60 +13,65 @@ from numpy.typing import NDArray
 
 from dlf.runtime import images
 from dlf.runtime.backends import Backend
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.core import TOKENS_PER_TILE as TOKENS
-from dlf.runtime.core import EntropyModel
-from dlf.runtime.errors import BackendFailedError, DLFError
+from dlf.runtime.bundles.bundle import Bundle
+from dlf.runtime.errors import BackendFailedError, indexed
+from dlf.runtime.formats import DETAIL_PER_TILE
+from dlf.runtime.formats import TOKENS_PER_TILE as TOKENS
 from dlf.runtime.images import Pixels
+from dlf.runtime.libdlf import EntropyModel, Limits
 
-# What times a named part of the work.
+# Called with a step's name: measures the seconds that the `with` block takes.
 Timed: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
 
 class Steps(Protocol):
-    """Works on batches of n images of one padded size, h by w tiles. Arrays are what the backend's stages take and give."""
+    """Process batches of n images of one padded size, h by w tiles. Arrays are of the type that the backend's stages use."""
 
-    def load(self, image: Any) -> Any:
-        """What `pad` takes as an image, if it is one that only this backend knows, an array on its device; else None."""
+    def load(self, image: Any, limits: Limits) -> Any:
+        """Return an image as an array (H, W, 3) uint8: of NumPy, or on the backend's device if the image is there already.
+
+        Raises ImageError and SizeLimitError, see `images.load`.
+        """
         ...
 
     def pad(self, pixels: Sequence[Any]) -> Any:
-        """n arrays (H, W, 3) uint8 -> the batch (n, 3, 256h, 256w) float32 in -1..1."""
+        """Return n arrays (H, W, 3) uint8 as one batch (n, 3, 256h, 256w) float32 in -1..1."""
         ...
 
     def encode(self, z: Any, y: Any) -> list[tuple[NDArray[np.uint16], bytes]]:
-        """z (n, h, w, dim, 32) and y (n, C, 8h, 8w) -> of each image its tokens (tiles, 32) and its detail stream.
+        """Return each image's tokens (tiles, 32) and detail stream, from z (n, h, w, dim, 32) and y (n, C, 8h, 8w).
 
-        Raises BackendFailedError if they are not finite.
+        Raises BackendFailedError if z or y has values that are not finite.
         """
         ...
 
     def decode(self, tokens: Sequence[NDArray[np.uint16]], details: Sequence[bytes], down: int, across: int) -> dict[str, Any]:
-        """The inverse: z_hat and y_hat.
+        """Return z_hat (n, h, w, dim, 32) and y_hat (n, C, 8h, 8w), by name; `down` is h and `across` is w.
 
-        Raises TruncatedError, TrailingBytesError, StreamCorruptError, with the image's `index` in the batch.
+        Raises TruncatedError, TrailingBytesError, StreamCorruptError; the error's `index` is the image's position in the batch.
         """
         ...
 
     def crop(self, image: Any, sizes: Sequence[tuple[int, int]], on_device: bool) -> list[Any]:
-        """The batch (n, 3, 256h, 256w), and each image's height and width -> n arrays (height, width, 3) uint8.
+        """Cut n images (height, width, 3) uint8 of the given sizes out of a batch (n, 3, 256h, 256w).
 
-        They are NumPy's, or stay where they are. Raises BackendFailedError if the batch is not finite.
+        They are NumPy arrays or, with `on_device`, arrays on the backend's device. Raises BackendFailedError if the batch has
+        values that are not finite.
         """
         ...
 
 
 @runtime_checkable
 class HasSteps(Protocol):
-    """A backend with steps of its own."""
+    """A backend that computes the steps on its own device."""
 
     def steps(self, bundle: Bundle, timed: Timed) -> Steps:
-        """Its steps for the entropy model of a bundle."""
+        """Return the backend's steps with the bundle's entropy model."""
         ...
 
 
 def steps_of(backend: Backend, bundle: Bundle, timed: Timed) -> Steps:
-    """The steps that go with a backend."""
+    """Return the backend's own steps, or else those on the CPU."""
     return backend.steps(bundle, timed) if isinstance(backend, HasSteps) else HostSteps(bundle.entropy, timed)
 
 
@@ -77,8 +82,9 @@ class HostSteps:
         self._entropy = entropy
         self._timed = timed
 
-    def load(self, image: Any) -> None:
-        """No image that others do not know."""
+    def load(self, image: Any, limits: Limits) -> Pixels:
+        """See `Steps.load`."""
+        return images.load(image, limits)
 
     def pad(self, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
         """See `Steps.pad`."""
@@ -91,7 +97,7 @@ class HostSteps:
         with self._timed("vq"):
             tokens = self._entropy.vq_lookup(z.reshape(-1, z.shape[-2], TOKENS)).reshape(len(z), -1, TOKENS)
         with self._timed("detail"):
-            return [(found, self._entropy.encode_detail(each)[0]) for found, each in zip(tokens, y, strict=True)]
+            return [(found, self._entropy.encode_detail(each)) for found, each in zip(tokens, y, strict=True)]
 
     def decode(
         self, tokens: Sequence[NDArray[np.uint16]], details: Sequence[bytes], down: int, across: int
@@ -101,7 +107,10 @@ class HostSteps:
             z_hat = [indexed(at, self._entropy.vq_embed, each) for at, each in enumerate(tokens)]
         with self._timed("detail"):
             decode_detail = self._entropy.decode_detail
-            y_hat = [indexed(at, decode_detail, each, 8 * down, 8 * across)[None] for at, each in enumerate(details)]
+            y_hat = [
+                indexed(at, decode_detail, each, DETAIL_PER_TILE * down, DETAIL_PER_TILE * across)[None]
+                for at, each in enumerate(details)
+            ]
         return {"z_hat": _joined([each.reshape(1, down, across, -1, TOKENS) for each in z_hat]), "y_hat": _joined(y_hat)}
 
     def crop(self, image: NDArray[np.float32], sizes: Sequence[tuple[int, int]], on_device: bool) -> list[Pixels]:
@@ -112,21 +121,12 @@ class HostSteps:
 
 
 def require_finite(stage: str, **finite: bool) -> None:
-    """Refuse a stage's outputs, by their names, that have an infinite value or one that is not a number."""
+    """Raise BackendFailedError for a stage's outputs that are not finite; `finite` tells of each output whether it is."""
     for name, is_finite in finite.items():
         if not is_finite:
             raise BackendFailedError(f"Stage {stage} gave values that are not finite as {name}.")
 
 
-def indexed(index: int, work: Callable[..., Any], *arguments: Any) -> Any:
-    """The work on one of many items; a refusal carries its index."""
-    try:
-        return work(*arguments)
-    except DLFError as error:
-        error.index = index
-        raise
-
-
 def _joined(batches: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Batches as one."""
+    """Return the batches as one batch."""
     return batches[0] if len(batches) == 1 else np.concatenate(batches)

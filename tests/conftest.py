@@ -5,22 +5,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers_bundle import make_toy_bundle
-from helpers_export import tiny_model, write_synthetic
+from helpers.bundle import make_toy_bundle
+from helpers.export import tiny_model, write_synthetic
 
 import dlf
-from dlf.runtime.backends import GPU, INSTALL
+from dlf.runtime.backends.choice import GPU, INSTALL
 
 
 @pytest.fixture(scope="session")
 def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small bundle (`helpers_bundle`); not to be changed."""
+    """A small bundle (`helpers.bundle`); not to be changed."""
     return make_toy_bundle(tmp_path_factory.mktemp("toy") / "bundle")
 
 
 @pytest.fixture
 def bundle_copy(toy_bundle: Path, tmp_path: Path) -> Path:
-    """A copy of the small bundle, to be spoilt."""
+    """A copy of the small bundle that a test may change."""
     return Path(shutil.copytree(toy_bundle, tmp_path / "copy"))
 
 
@@ -47,7 +47,7 @@ def mini_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported bundle of the smallest model (`helpers_export.TINY`) with random weights; not to be changed."""
+    """An exported bundle of the smallest model (`helpers.export.TINY`) with random weights; not to be changed."""
     from dlf.export.bundle import write_bundle
 
     path = tmp_path_factory.mktemp("tiny") / "bundle"

@@ -18,12 +18,12 @@ typedef struct batch {
     const dlf_model *model;
     char **names;
     int count;
-    pthread_mutex_t lock; /* of what follows */
+    pthread_mutex_t lock; /* of the fields below */
     int next;
     int failed;
 } batch;
 
-/* `name` with a suffix of four characters in place of its own, to be freed by the caller. */
+/* Returns `name` with its suffix replaced by another of four characters; the caller frees it. */
 static char *renamed(const char *name, const char *suffix) {
     const size_t length = strlen(name);
     char *other = (char *)malloc(length + 1);
@@ -32,7 +32,7 @@ static char *renamed(const char *name, const char *suffix) {
     return other;
 }
 
-/* The pixels in a binary PPM file of 8 bits a channel without comments; 0 if it is no such file. */
+/* Finds the pixels in a binary PPM file of 8 bits a channel without comments; returns 0 if it is not such a file. */
 static int parse_ppm(uint8_t *data, size_t size, dlf_image *image) {
     int header = 0;
     char text[32] = {0};

@@ -1,4 +1,4 @@
-/* A decoder in a pipe, which writes into a buffer of its own. It needs nothing but libdlf:
+/* A decoder in a pipe, which passes its own buffer to libdlf. It needs only libdlf:
  *
  *     dlf_to_ppm BUNDLE < photo.dlf | pnmtojpeg > photo.jpg
  *
@@ -38,12 +38,13 @@ int main(int argc, char **argv) {
         return EXIT_FAILURE;
 
     dlf_file_info info = {sizeof info};
-    const dlf_result parsed = dlf_file_parse(data, size, NULL, &info); /* needs no model: what is no .dlf file ends here */
+    char message[256];
+    const dlf_result parsed = dlf_file_parse(data, size, NULL, &info, message, sizeof message); /* without a model yet */
     dlf_model *model = NULL;
     dlf_context *context = NULL;
     int done = 0;
     if (parsed != DLF_OK)
-        fprintf(stderr, "%s\n", dlf_result_string(parsed));
+        fprintf(stderr, "%s\n", message);
     else if (dlf_model_open(argv[1], NULL, &model) != DLF_OK)
         fprintf(stderr, "%s\n", dlf_model_message(model));
     else if (dlf_context_create(model, NULL, &context) != DLF_OK)

@@ -14,7 +14,7 @@
 #include "files.h"
 
 static int encode(dlf_context *context, const char *png, const char *dlf) {
-    const png_color white = {255, 255, 255}; /* under what is transparent */
+    const png_color white = {255, 255, 255}; /* behind transparent pixels */
     png_image file = {0};
     file.version = PNG_IMAGE_VERSION;
     if (!png_image_begin_read_from_file(&file, png)) {

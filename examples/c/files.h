@@ -1,4 +1,4 @@
-/* What the examples need of files. What goes wrong is told on stderr. */
+/* The examples' functions for files. Errors are printed on stderr. */
 #ifndef FILES_H
 #define FILES_H
 
@@ -13,7 +13,7 @@ static inline int has_suffix(const char *name, const char *suffix) {
     return length >= end && strcmp(name + length - end, suffix) == 0;
 }
 
-/* All that a stream holds, to be freed by the caller; NULL on failure. `name` is for messages. */
+/* Returns the whole content of a stream, which the caller frees; NULL on failure. `name` is for messages. */
 static inline uint8_t *read_stream(FILE *stream, const char *name, size_t *size) {
     size_t capacity = 4096;
     uint8_t *data = (uint8_t *)malloc(capacity);
@@ -46,7 +46,7 @@ static inline uint8_t *read_file(const char *name, size_t *size) {
     return data;
 }
 
-/* Ends the writing of a file: 1, or 0 on failure, with no file left behind. */
+/* Closes a file that was written. Returns 1, or 0 on failure, and then deletes the file. */
 static inline int finish_file(FILE *file, const char *name, int written) {
     if (file != NULL)
         written = fclose(file) == 0 && written;
@@ -63,7 +63,7 @@ static inline int write_file(const char *name, const void *data, size_t size) {
     return finish_file(file, name, file != NULL && fwrite(data, 1, size, file) == size);
 }
 
-/* As binary PPM: an RGB image whose rows follow each other without a gap. 1, or 0 on failure. */
+/* Writes an RGB image, whose rows have no gaps between them, as binary PPM. Returns 1, or 0 on failure. */
 static inline int write_ppm(FILE *stream, const dlf_image *image) {
     const size_t pixels = (size_t)image->width * image->height;
     return fprintf(stream, "P6\n%u %u\n255\n", image->width, image->height) > 0 &&

@@ -1,4 +1,4 @@
-/* What the encoder and the decoder element share: the model and the context, and the property that names the bundle. */
+/* Common to the encoder and the decoder element: the model and the context, and the property that names the bundle. */
 #ifndef GST_DLF_H
 #define GST_DLF_H
 
@@ -17,7 +17,7 @@ typedef struct {
     dlf_context *context;
 } GstDlfCodec;
 
-/* Add the property "bundle" to a class whose set_property and get_property hand over to the functions below. */
+/* Add the property "bundle" to a class whose set_property and get_property call the functions below. */
 void gst_dlf_codec_install_property(GObjectClass *object_class);
 void gst_dlf_codec_set_bundle(GstDlfCodec *codec, const GValue *value);
 void gst_dlf_codec_get_bundle(const GstDlfCodec *codec, GValue *value);

@@ -42,7 +42,7 @@ static gboolean set_format(GstVideoDecoder *decoder, GstVideoCodecState *state) 
     return TRUE;
 }
 
-/* A stream that is not framed, such as filesrc's: a .dlf file does not tell its length, so it is all that comes. */
+/* A stream that is not framed, such as filesrc's: a .dlf file does not contain its length, so it is the whole stream. */
 static GstFlowReturn parse(GstVideoDecoder *decoder, GstVideoCodecFrame *frame, GstAdapter *adapter, gboolean at_eos) {
     (void)frame;
     if (!at_eos)
@@ -55,9 +55,10 @@ static GstFlowReturn parse(GstVideoDecoder *decoder, GstVideoCodecFrame *frame, 
 static GstFlowReturn decode(GstDlfDec *self, GstVideoCodecFrame *frame, const GstMapInfo *file) {
     GstVideoDecoder *decoder = GST_VIDEO_DECODER(self);
     dlf_file_info header = {.struct_size = sizeof header};
-    const dlf_result parsed = dlf_file_parse(file->data, file->size, NULL, &header);
+    char message[256];
+    const dlf_result parsed = dlf_file_parse(file->data, file->size, NULL, &header, message, sizeof message);
     if (parsed != DLF_OK) {
-        GST_ELEMENT_ERROR(self, STREAM, DECODE, ("%s", dlf_result_string(parsed)), (NULL));
+        GST_ELEMENT_ERROR(self, STREAM, DECODE, ("%s", message), (NULL));
         return GST_FLOW_ERROR;
     }
     GstVideoCodecState *state =
@@ -104,7 +105,7 @@ static GstFlowReturn handle_frame(GstVideoDecoder *decoder, GstVideoCodecFrame *
 }
 
 static void set_property(GObject *object, guint id, const GValue *value, GParamSpec *spec) {
-    (void)id, (void)spec; /* there is but one */
+    (void)id, (void)spec; /* there is only one */
     gst_dlf_codec_set_bundle(&GST_DLF_DEC(object)->codec, value);
 }
 

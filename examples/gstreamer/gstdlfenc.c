@@ -68,7 +68,7 @@ static GstFlowReturn handle_frame(GstVideoEncoder *encoder, GstVideoCodecFrame *
 }
 
 static void set_property(GObject *object, guint id, const GValue *value, GParamSpec *spec) {
-    (void)id, (void)spec; /* there is but one */
+    (void)id, (void)spec; /* there is only one */
     gst_dlf_codec_set_bundle(&GST_DLF_ENC(object)->codec, value);
 }
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from dlf.runtime.formats import TILE
+
 # Constants of the architecture, the same in every configuration.
-TILE = 256  # pixels a side of a tile
 PATCH = 16  # pixels a side of a ViT patch
 GRID = TILE // PATCH  # patches a side of a tile
-LATENT_TOKENS = 32  # semantic tokens of a tile
 HEAD_WIDTH = 64  # of every attention head but the pixel generator's
 SKIP_SCALE = 0.12  # symbols of a smaller scale are not coded
 

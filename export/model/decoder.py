@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from dlf.export.model.attention import TransformerBlock
-from dlf.export.model.config import GRID, LATENT_TOKENS, Config
+from dlf.export.model.config import GRID, Config
 from dlf.export.model.interactive_transform import DetailBlocks, InteractiveTransform
 from dlf.export.model.partition import unpartition
 from dlf.export.model.swin import SwinRun
+from dlf.runtime.formats import TOKENS_PER_TILE
 
 
 class Decoder(nn.Module):
@@ -20,7 +21,7 @@ class Decoder(nn.Module):
         self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(1, width))
         self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(1 + GRID * GRID, width))
         self.mask_token = nn.Parameter(width**-0.5 * torch.randn(1, 1, width))
-        self.latent_token_positional_embedding = nn.Parameter(width**-0.5 * torch.randn(LATENT_TOKENS, width))
+        self.latent_token_positional_embedding = nn.Parameter(width**-0.5 * torch.randn(TOKENS_PER_TILE, width))
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = nn.ModuleList(TransformerBlock(width) for _ in range(config.vit_layers))
         self.ln_post = nn.LayerNorm(width)

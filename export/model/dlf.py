@@ -1,15 +1,16 @@
-"""The whole model, cut where the codec cuts it: analysis | VQ, SQ and their entropy coding | synthesis, adaptor, generator."""
+"""The whole model, divided as in the codec: analysis | VQ, SQ and their entropy coding | synthesis, adaptor, generator."""
 
 import torch
 from torch import Tensor, nn
 
-from dlf.export.model.config import LATENT_TOKENS, Config
+from dlf.export.model.config import Config
 from dlf.export.model.decoder import Decoder
 from dlf.export.model.encoder import Encoder
 from dlf.export.model.latent_adaptor import LatentAdaptor
 from dlf.export.model.pixel_generator import PixelGenerator
 from dlf.export.model.scalar_quantiser import ScalarQuantiser
 from dlf.export.model.vector_quantiser import Codebook, VectorQuantiser
+from dlf.runtime.formats import TOKENS_PER_TILE
 
 
 class HybridCodec(nn.Module):
@@ -17,7 +18,7 @@ class HybridCodec(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.latent_tokens = nn.Parameter(config.vit_width**-0.5 * torch.randn(LATENT_TOKENS, config.vit_width))
+        self.latent_tokens = nn.Parameter(config.vit_width**-0.5 * torch.randn(TOKENS_PER_TILE, config.vit_width))
         self.encoder = Encoder(config)
         self.quantize = VectorQuantiser(config.codebook_size, config.codebook_dim)
         self.quantize_feat = ScalarQuantiser(config)

@@ -1,13 +1,14 @@
-"""The encoder: a ViT over the patches of each tile, a detail branch over the whole map, and where they meet."""
+"""The encoder: a ViT over the patches of each tile, a detail branch over the whole map, and the transforms that join them."""
 
 import torch
 from torch import Tensor, nn
 
 from dlf.export.model.attention import TransformerBlock
-from dlf.export.model.config import GRID, LATENT_TOKENS, PATCH, Config
+from dlf.export.model.config import GRID, PATCH, Config
 from dlf.export.model.interactive_transform import DetailBlocks, InteractiveTransform
 from dlf.export.model.partition import partition
 from dlf.export.model.swin import SwinRun
+from dlf.runtime.formats import TOKENS_PER_TILE
 
 
 class Encoder(nn.Module):
@@ -19,7 +20,7 @@ class Encoder(nn.Module):
         self.patch_embed = nn.Conv2d(3, width, PATCH, stride=PATCH)
         self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(1, width))
         self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(1 + GRID * GRID, width))
-        self.latent_token_positional_embedding = nn.Parameter(width**-0.5 * torch.randn(LATENT_TOKENS, width))
+        self.latent_token_positional_embedding = nn.Parameter(width**-0.5 * torch.randn(TOKENS_PER_TILE, width))
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = nn.ModuleList(TransformerBlock(width) for _ in range(config.vit_layers))
         self.ln_post = nn.LayerNorm(width)
@@ -65,7 +66,7 @@ class Encoder(nn.Module):
                 detail = self.feat_blocks[str(i)](detail)
 
         n, height, width, _ = detail.shape
-        z = self.read_tokens(s).reshape(n, height // GRID, width // GRID, -1, LATENT_TOKENS)
+        z = self.read_tokens(s).reshape(n, height // GRID, width // GRID, -1, TOKENS_PER_TILE)
 
         detail = self.feat_out["1"](self.feat_out["0"](detail).permute(0, 3, 1, 2))
         detail = self.feat_out["4"](self.feat_out["3"](detail.permute(0, 2, 3, 1)))
@@ -73,7 +74,7 @@ class Encoder(nn.Module):
 
     def read_tokens(self, s: Tensor) -> Tensor:
         """The semantic latent (tiles, codebook_dim, 32) that the last layer's output (tiles, 289, vit_width) holds."""
-        z = self.ln_post(s[:, -LATENT_TOKENS:])
+        z = self.ln_post(s[:, -TOKENS_PER_TILE:])
         # The authors read the memory of (32, width) as (width, 32): no transposition.
-        latent: Tensor = self.conv_out(z.reshape(s.shape[0], -1, LATENT_TOKENS, 1))[..., 0]
+        latent: Tensor = self.conv_out(z.reshape(s.shape[0], -1, TOKENS_PER_TILE, 1))[..., 0]
         return latent

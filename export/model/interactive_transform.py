@@ -1,16 +1,17 @@
-"""The interactive transform (IT): where the semantic tokens and the detail map of a tile read each other."""
+"""The interactive transform (IT): joint attention of the semantic tokens and the detail map of a tile."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.export.model.attention import TransformerBlock
-from dlf.export.model.config import GRID, LATENT_TOKENS
+from dlf.export.model.config import GRID
 from dlf.export.model.convolution import ConvNeXtBlock
 from dlf.export.model.partition import partition, unpartition
 from dlf.export.model.swin import SwinRun
+from dlf.runtime.formats import TOKENS_PER_TILE
 
-TILE_TOKENS = 1 + GRID * GRID + LATENT_TOKENS  # class, patches, latents
+TILE_TOKENS = 1 + GRID * GRID + TOKENS_PER_TILE  # class, patches, latents
 
 
 class InteractiveTransform(nn.Module):
@@ -44,7 +45,7 @@ class InteractiveTransform(nn.Module):
 
 
 class DetailBlocks(nn.Sequential):
-    """What the detail map goes through after each interactive transform: two Swin and two ConvNeXt blocks."""
+    """The blocks that process the detail map after each interactive transform: two Swin and two ConvNeXt blocks."""
 
     def __init__(self, width: int) -> None:
         super().__init__(SwinRun(width, 2, first=1), ConvNeXtBlock(width), ConvNeXtBlock(width))

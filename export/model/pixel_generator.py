@@ -73,7 +73,7 @@ class Upsample(nn.Module):
 
 
 class _Level(nn.Module):
-    """One resolution: ResNet blocks, with attention at the lowest, and upsampling but at the highest."""
+    """One resolution: ResNet blocks, with attention at the lowest, and upsampling at all but the highest."""
 
     def __init__(self, config: Config, inputs: int, outputs: int, lowest: bool, highest: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""SQ of the detail latent, and the four-part Gaussian prior that tells the arithmetic coder what to expect.
+"""SQ of the detail latent, and the four-part Gaussian prior that gives the arithmetic coder its distributions.
 
 The four parts ("steps") are coded one after the other; at each step every position of the map codes one of the four
 groups of channels, so that a step's prior sees all that was coded before, at the same position and around it.
@@ -32,13 +32,13 @@ def coded_mask(step: int, channels: int, height: int, width: int) -> Tensor:
 
 
 def gather_step(x: Tensor, step: int) -> Tensor:
-    """The latents coded at a step, (n, channels/4, height, width), of x (n, channels, height, width)."""
+    """Return the latents coded at a step, (n, channels/4, height, width), of x (n, channels, height, width)."""
     masked = torch.where(coded_mask(step, *x.shape[1:]), x, torch.zeros((), dtype=x.dtype))
     return masked.unflatten(1, (4, -1)).sum(1)
 
 
 class PriorParams(NamedTuple):
-    """What the prior knows before anything is coded; each (n, channels, height, width)."""
+    """The prior's parameters before anything is coded; each (n, channels, height, width)."""
 
     step_size: Tensor
     scales: Tensor

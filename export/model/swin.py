@@ -15,7 +15,7 @@ from dlf.export.model.partition import partition, unpartition
 
 POSITIONS = WINDOW * WINDOW
 SHIFT = WINDOW // 2
-# Stands for -inf: exp() of it is 0 in float32 and float16, and unlike -inf it may be multiplied by 0.
+# Used instead of -inf: its exp() is 0 in float32 and float16, and unlike -inf it may be multiplied by 0.
 MASKED = -1e4
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dlf.export.model.config import TILE
+from dlf.runtime.formats import TILE
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 SCALES = (0.75, 1.25)  # source pixels of a crop per pixel of it

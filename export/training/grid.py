@@ -6,7 +6,8 @@ A generator that upsamples 16 times can leave a weave whose frequencies are mult
 import torch
 from torch import Tensor
 
-from dlf.export.model.config import PATCH, TILE
+from dlf.export.model.config import PATCH
+from dlf.runtime.formats import TILE
 
 LUMA = (0.299, 0.587, 0.114)
 

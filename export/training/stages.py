@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.export.model import DLF, Config
-from dlf.export.model.config import TILE
+from dlf.export.perceptual.lpips import LPIPS
 from dlf.export.training.adversary import Discriminator, balance, critic_loss, deceive_loss
 from dlf.export.training.grid import grid_excess
-from dlf.export.training.perceptual import LPIPS
 from dlf.export.training.quantisers import Semantic, quantise_detail, quantise_semantic
+from dlf.runtime.formats import TILE
 
 Kind = Literal["generator", "tokens", "finetune"]
 SHIFT = 16  # pixels, the period of the generator's grid: AlexNet sees each tile at a random shift below it

@@ -1,51 +1,19 @@
-"""Backends run the bundle's ONNX stages, in float32; this is the protocol that they share, and the choice of one.
+"""Backends run the bundle's ONNX stages, in float32; this is the protocol that they share. `choice` picks and opens one.
 
 A backend's library is imported when the backend is opened, never before.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.runtime import cuda_driver, processor, trt
-from dlf.runtime.errors import BackendFailedError, BackendMissingError, DLFError, InvalidArgumentError
+if TYPE_CHECKING:
+    from dlf.runtime.bundles.bundle import Bundle
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
-
-# Module in this package -> what to install. Each is named after the library it imports, which for the last may be TensorRT-RTX.
-GPU = "tensorrt"
-INSTALL = {
-    "openvino": "pip install 'dlf[cpu]'",
-    "onnxruntime": "pip install 'dlf[onnxruntime]'",
-    GPU: "pip install 'dlf[gpu]'",
-}
-
-# Backends with the precisions of bundles, the fastest first for a model of the released size (docs/bench.md has the figures): on
-# processors with int8 dot products, and on those without.
-_WITH_DOT_PRODUCTS = (
-    ("openvino", "int8"),
-    ("onnxruntime", "int8"),
-    ("openvino", "fp32"),
-    ("openvino", "fp16"),
-    ("onnxruntime", "fp32"),
-    ("onnxruntime", "fp16"),
-)
-_WITHOUT_DOT_PRODUCTS = (
-    ("onnxruntime", "int8"),
-    ("openvino", "fp32"),
-    ("openvino", "fp16"),
-    ("openvino", "int8"),
-    ("onnxruntime", "fp32"),
-    ("onnxruntime", "fp16"),
-)
-# Last, since dlf's code for it has not run on a GPU yet: it is for those who ask for it or have nothing else. Its order is an
-# expectation.
-_ON_GPU = ((GPU, "fp16"), (GPU, "int8"), (GPU, "fp32"))
 
 
 class Stage(Protocol):
@@ -53,6 +21,14 @@ class Stage(Protocol):
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """Run it: named arrays in, named arrays out, all float32. Fails with whatever the library raises."""
+        ...
+
+
+class HasStages(Protocol):
+    """What a backend on the CPU needs of a bundle."""
+
+    def stage(self, name: str) -> Path:
+        """The ONNX file of a stage, with its external data beside it."""
         ...
 
 
@@ -64,91 +40,9 @@ class Backend(Protocol):
     precision: str  # of the arithmetic, such as "fp32"
     versions: Mapping[str, str]  # library -> version
 
-    def load(self, file: Path) -> Stage:
-        """Load an ONNX file, with the external data beside it. Fails with whatever the library raises."""
+    def load(self, bundle: "Bundle", stage: str) -> Stage:
+        """Load a stage of a bundle, whose files are checked first.
+
+        Raises BundleBrokenError; fails with whatever the library raises.
+        """
         ...
-
-
-def installed() -> list[str]:
-    """The names of the backends that have what they need, in the order of `INSTALL`."""
-    return [name for name in INSTALL if missing(name) is None]
-
-
-def missing(name: str) -> str | None:
-    """What a backend of `INSTALL` lacks here, and what to do, in words; None if it can be opened."""
-    if name != GPU:
-        return None if find_spec(name) else f"{name} is not installed; run: {INSTALL[name]}"
-    if not any(find_spec(library) for library in trt.LIBRARIES):
-        return f"neither TensorRT nor TensorRT-RTX is installed; run: {INSTALL[name]}"
-    if not find_spec("pycuda"):
-        return f"pycuda is not installed; run: {INSTALL[name]}"
-    no_gpu = cuda_driver.missing()
-    return no_gpu and f"{no_gpu}; install the driver, or use another backend"
-
-
-def order() -> tuple[tuple[str, str], ...]:
-    """All backends with all precisions of bundles, the fastest on this machine first."""
-    return (_WITH_DOT_PRODUCTS if processor.has_int8_dot_products() else _WITHOUT_DOT_PRODUCTS) + _ON_GPU
-
-
-def precisions(name: str) -> Sequence[str]:
-    """The precisions of bundles, that first which a backend runs fastest on this machine."""
-    return [precision for backend, precision in order() if backend == name]
-
-
-def choose(name: str | None, there: Collection[str]) -> tuple[str, str]:
-    """The backend to open when `name`, or by None the best, is asked for, and why, in words.
-
-    Args:
-        name: the backend; None for the one that runs a bundle in one of these precisions fastest.
-        there: the precisions in which there are bundles.
-
-    Raises:
-        InvalidArgumentError: there is no backend of that name.
-        BackendMissingError: it is not installed, or none is.
-    """
-    if name is not None:
-        _require(name)
-        return name, "asked for"
-    available = installed()
-    if not available:
-        raise BackendMissingError(f"No backend is installed; run: {' or: '.join(INSTALL.values())}.")
-    best = next((backend for backend, precision in order() if backend in available and precision in there), available[0])
-    processors = "with" if processor.has_int8_dot_products() else "without"
-    return best, f"the fastest of {', '.join(available)} on a processor {processors} int8 dot products"
-
-
-def _require(name: str) -> None:
-    """Refuse a backend that there is not, or that lacks something."""
-    if name not in INSTALL:
-        raise InvalidArgumentError(f"There is no backend {name!r}; choose from {', '.join(INSTALL)}.")
-    if (lack := missing(name)) is not None:
-        raise BackendMissingError(f"The backend {name} cannot be used: {lack}.")
-
-
-def open_backend(name: str, threads: int | None, stream: int | None = None) -> Backend:
-    """Open a backend.
-
-    Args:
-        name: the backend.
-        threads: CPU threads; None for as many as the library chooses. A GPU has no use for them.
-        stream: handle of the CUDA stream that the caller works on; None for one of the backend's own.
-
-    Raises:
-        InvalidArgumentError: there is no backend of that name, `threads` is below 1, or a stream is given to one on the CPU.
-        BackendMissingError: it is not installed.
-        BackendFailedError: it is installed but does not start.
-    """
-    if threads is not None and threads < 1:
-        raise InvalidArgumentError(f"threads is {threads}; it must be at least 1.")
-    _require(name)
-    if stream is not None and name != GPU:
-        raise InvalidArgumentError(f"The backend {name} runs on the CPU and takes no CUDA stream; leave it out or use {GPU}.")
-    options = {} if stream is None else {"stream": stream}
-    try:
-        backend: Backend = import_module(f"{__name__}.{name}").open_backend(threads, **options)
-    except DLFError:
-        raise
-    except Exception as error:
-        raise BackendFailedError(f"The backend {name} does not start ({type(error).__name__}: {error}).") from error
-    return backend

@@ -1,10 +1,9 @@
 """Stages in ONNX Runtime, on the CPU."""
 
-from pathlib import Path
+from dlf.runtime.backends import Arrays, HasStages, Stage, telemetry
 
-import onnxruntime
-
-from dlf.runtime.backends import Arrays, Stage
+with telemetry.off():
+    import onnxruntime
 
 
 class ONNXRuntimeBackend:
@@ -21,9 +20,9 @@ class ONNXRuntimeBackend:
         if threads is not None:
             self._options.intra_op_num_threads = threads
 
-    def load(self, file: Path) -> Stage:
-        """Load an ONNX file."""
-        session = onnxruntime.InferenceSession(file, self._options, providers=["CPUExecutionProvider"])
+    def load(self, bundle: HasStages, stage: str) -> Stage:
+        """See `dlf.runtime.backends.Backend`."""
+        session = onnxruntime.InferenceSession(bundle.stage(stage), self._options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
 
         def run(inputs: Arrays) -> Arrays:

@@ -1,7 +1,7 @@
 """Stages in TensorRT or TensorRT-RTX, on an NVIDIA GPU.
 
 Arrays stay on the GPU from one stage to the next, on one stream, and the kernels between the stages run there too
-(`dlf.runtime.gpu_steps`). Engines come from the cache (`dlf.runtime.engine_cache`); one that is missing is built at first use.
+(`dlf.runtime.gpu.steps`). Engines come from the cache (`dlf.runtime.gpu.engines`); one that is missing is built at first use.
 This code has been checked against TensorRT-RTX's and pycuda's interfaces, and has not run on a GPU yet.
 """
 
@@ -10,20 +10,19 @@ import logging
 import subprocess
 import weakref
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dlf.kernels.entropy_tables import EntropyTables
-from dlf.runtime import trt
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.cuda import Device
-from dlf.runtime.device_array import DeviceArray, is_on_device
-from dlf.runtime.engine_cache import EngineCache, Profile, Size, build_command, choose_profile, engine_key, gpu_name
+from dlf.kernels.entropy_bin import EntropyTables
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendFailedError
-from dlf.runtime.gpu_plan import KEPT_SHAPES, batch_size
-from dlf.runtime.gpu_steps import GPUSteps
+from dlf.runtime.gpu import tensorrt_library
+from dlf.runtime.gpu.arrays import DeviceArray, is_on_device
+from dlf.runtime.gpu.device import Device
+from dlf.runtime.gpu.engines import EngineCache, Profile, Size, build_command, choose_profile, engine_key, gpu_name
+from dlf.runtime.gpu.plan import KEPT_SHAPES, batch_size
+from dlf.runtime.gpu.steps import GPUSteps
 from dlf.runtime.steps import Timed
 
 _log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class TensorRTBackend:
 
     def __init__(self, threads: int | None, stream: int | None = None) -> None:
         """`threads` has no meaning here; `stream` is `Device`'s `given_stream`."""
-        self._trt: Any = trt.load()
+        self._trt: Any = tensorrt_library.load()
         self.gpu = Device(stream)
         self.device = self.gpu.name
         self.precision = "of the graph"  # strongly typed networks: the bundle says what each stage computes in
@@ -52,10 +51,8 @@ class TensorRTBackend:
         # Scratch memory of the engines, which run one after the other; its graphs are recorded anew where it moves.
         self._scratch: DeviceArray | None = None
 
-    def load(self, file: Path) -> "TensorRTStage":
-        """A stage of the bundle that the ONNX file lies in. Engines are loaded when a batch's size is known."""
-        bundle = Bundle(file.parent)
-        (stage,) = (name for name, entry in bundle.manifest["stages"].items() if entry["file"] == file.name)
+    def load(self, bundle: Bundle, stage: str) -> "TensorRTStage":
+        """See `dlf.runtime.backends.Backend`. An engine is loaded once a batch's size is known."""
         return TensorRTStage(self, bundle, stage)
 
     def steps(self, bundle: Bundle, timed: Timed) -> GPUSteps:
@@ -88,7 +85,7 @@ class TensorRTBackend:
     def context(self, engine: Any) -> Any:
         """A context of an engine, without scratch memory of its own."""
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if trt.is_rtx(self._trt):
+        if tensorrt_library.is_rtx(self._trt):
             config = engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)
             # A graph keeps the kernels that it was recorded with: they have to be the shape's own from the start.
@@ -98,7 +95,7 @@ class TensorRTBackend:
 
     def is_capturable(self, context: Any) -> bool:
         """Whether a context's work can be recorded now; TensorRT-RTX may still be compiling for it."""
-        return not trt.is_rtx(self._trt) or bool(context.is_stream_capturable(self.gpu.stream))
+        return not tensorrt_library.is_rtx(self._trt) or bool(context.is_stream_capturable(self.gpu.stream))
 
     def dtype(self, engine: Any, tensor: str) -> np.dtype[Any]:
         """The type of an engine's tensor."""

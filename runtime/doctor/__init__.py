@@ -1,6 +1,6 @@
-"""What `dlf doctor` finds out: what is installed and there, what would be used and why, and whether it computes what it should.
+"""The report of `dlf doctor`: what is installed, what would be used and why, and whether it computes correctly.
 
-Nothing here raises for what it finds: a missing backend or a broken bundle is a check that failed.
+A missing backend or a broken bundle raises no error here: it is a failed check of the report.
 """
 
 import os
@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import dlf
-from dlf.runtime import builtin, bundles
-from dlf.runtime.backends import INSTALL, Backend, choose, missing, open_backend, precisions
-from dlf.runtime.bundle import Bundle
+from dlf.runtime import bundles
+from dlf.runtime.backends import Backend
+from dlf.runtime.backends.choice import INSTALL, choose, missing, open_backend, precisions
+from dlf.runtime.bundles import builtin
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.doctor import selftest, system
 from dlf.runtime.doctor.selftest import Check
 from dlf.runtime.doctor.system import GPU
-from dlf.runtime.engine_cache import Engine, EngineCache
 from dlf.runtime.errors import DLFError
+from dlf.runtime.gpu.engines import Engine, EngineCache
 
 
 @dataclass
 class Report:
-    """All that was found.
+    """What `examine` found.
 
     Attributes:
         dlf, python, system: versions.
@@ -31,13 +33,13 @@ class Report:
         processor: the CPU's name.
         isa: the instructions that the entropy core's prior runs on; None if no bundle could be opened.
         gpus: the NVIDIA GPUs.
-        model: the path asked for; and if it could be opened, the bundle's folder, name, fingerprint and precision, and the reason
-            of the choice.
-        backends: backend -> what it lacks, in words; None if it can be used.
+        model: the path asked for; and if it could be opened, the bundle's folder, name, license (None if unknown), fingerprint
+            and precision, and the reason of the choice.
+        backends: backend -> why it cannot be used; None if it can.
         backend: the one in use, its name, the reason of the choice, its device, precision and versions; None if there is none.
         engines: the cached TensorRT engines, each with its stage, precision, library, version, gpu, bytes and path.
-        engine_folder: where they are.
-        checks: the self-test, in its order.
+        engine_folder: the folder of the cached engines.
+        checks: the results of the self-test, in the order of its checks.
     """
 
     dlf: str
@@ -47,7 +49,7 @@ class Report:
     processor: str
     isa: str | None
     gpus: list[GPU]
-    model: dict[str, str]
+    model: dict[str, str | None]
     backends: dict[str, str | None]
     backend: dict[str, Any] | None
     engine_folder: str
@@ -61,7 +63,7 @@ class Report:
 
 
 def examine(model: str | os.PathLike[str] | None = None, backend: str | None = None, threads: int | None = None) -> Report:
-    """Look at everything, and test a bundle on a backend; by default, as in `dlf.Codec`, the built-in model on the best.
+    """Examine the installation, and test a bundle on a backend; the defaults are those of `dlf.Codec`.
 
     Raises:
         InvalidArgumentError: there is no backend of that name, or `threads` is below 1.
@@ -126,6 +128,7 @@ def _choose_bundle(report: Report, found: Mapping[str, Bundle], backend: Backend
     report.model |= {
         "folder": str(bundle.path),
         "name": bundle.name,
+        "license": bundle.license,
         "fingerprint": bundle.fingerprint,
         "precision": bundle.precision,
         "reason": reason,

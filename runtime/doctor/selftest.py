@@ -1,5 +1,5 @@
-"""The self-test: the entropy core against its scalar code, each stage of a bundle against its stored reference outputs, and
-what a backend does itself between the stages against what the CPU does there.
+"""The self-test: compares the entropy core with its scalar code, each stage of a bundle with its stored reference outputs, and
+the steps that a backend computes on its own device with those on the CPU.
 """
 
 import os
@@ -11,23 +11,22 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.runtime import references
 from dlf.runtime.backends import Backend
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.core import TOKENS_PER_TILE, EntropyModel, detail_stream, parse_file, unpack_tokens, write_file
+from dlf.runtime.bundles import references
+from dlf.runtime.bundles.bundle import Bundle
+from dlf.runtime.bundles.references import References
 from dlf.runtime.errors import DLFError
-from dlf.runtime.references import References
+from dlf.runtime.formats import STAGES, TOKENS_PER_TILE
+from dlf.runtime.libdlf import EntropyModel, detail_stream, parse_file, unpack_tokens
 from dlf.runtime.steps import HasSteps, HostSteps, Steps
 
 # The largest relative error of a stage's outputs (`References.errors`), by the precision it computes in. The references
-# are those of the fp32 stages, whatever the bundle was converted to. (With the first built-in model OpenVINO's fp32 was off by
+# are those of the fp32 stages, also in a bundle of lower precision. (With the first built-in model OpenVINO's fp32 was off by
 # 5e-6, fp16 by 7e-4 and int8 by 2e-2.)
 TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-1}
-# What a backend's own steps between the stages may change: tokens (cosines may be equal but for the last bits), the detail
-# latent (a value halfway between two symbols), levels of a pixel.
+# How far a backend's own steps may differ from those on the CPU: the share of tokens (two codebook entries may be nearly equally
+# near), the relative error of the detail latent (a value may be halfway between two symbols), and levels of a pixel.
 TOKENS_CHANGED, LATENT_ERROR, LEVELS = 0.01, 0.05, 1
-
-STAGES = ("analysis", "synthesis", "adaptor", "generator")
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Check:
 
     Attributes:
         name: what was tested.
-        passed: whether it does what it should.
-        fact: what was found, such as the error of a stage's outputs.
+        passed: whether the result is correct.
+        fact: the result, such as the relative error of a stage's outputs.
     """
 
     name: str
@@ -46,13 +45,13 @@ class Check:
 
 
 class _FailedError(Exception):
-    """What is wrong."""
+    """A check failed; the message says how."""
 
 
 def run(bundle: Bundle, backend: Backend | None) -> list[Check]:
-    """Test that coding is exact, and run every stage on the backend, if there is one, to compare what it gives.
+    """Test that coding is exact, and that every stage gives its reference outputs on the backend, if there is one.
 
-    A stage without reference outputs is a check that failed: nothing can be said of it.
+    The check of a stage without reference outputs fails, because the stage cannot be tested.
     """
     checks = [
         _check("entropy core: round trip", lambda: _round_trip(bundle.entropy)),
@@ -76,7 +75,7 @@ def run(bundle: Bundle, backend: Backend | None) -> list[Check]:
 
 
 def _check(name: str, work: Callable[[], str]) -> Check:
-    """The check of a work that returns what it found, or raises what is wrong."""
+    """Return the check whose fact `work` returns, or whose failure it raises."""
     try:
         return Check(name, True, work())
     except (_FailedError, DLFError) as error:
@@ -114,7 +113,7 @@ def _stored_file(entropy: EntropyModel, stored: References) -> str:
 
 
 def _stage(bundle: Bundle, backend: Backend, stored: References, stage: str) -> str:
-    outputs = backend.load(bundle.stage(stage))(stored.inputs(stage, bundle.entropy))
+    outputs = backend.load(bundle, stage)(stored.inputs(stage, bundle.entropy))
     found = stored.errors(stage, outputs)
     precision = bundle.manifest["stages"][stage]["precision"]
     if precision not in TOLERANCE:
@@ -128,9 +127,9 @@ def _stage(bundle: Bundle, backend: Backend, stored: References, stage: str) -> 
 
 
 def _encoding(bundle: Bundle, backend: Backend, steps: Steps) -> str:
-    """From a picture to tokens and detail stream, with the backend's steps and with those on the CPU."""
+    """Encode a picture with the backend's steps and with those on the CPU, and compare tokens and detail latents."""
     entropy, pixels = bundle.entropy, references.picture()[:-6, :-12]  # not of whole tiles
-    analysis = backend.load(bundle.stage("analysis"))
+    analysis = backend.load(bundle, "analysis")
     coded = []
     for way in (steps, HostSteps(entropy, _untimed)):
         latents = analysis({"image": way.pad([pixels])})
@@ -147,13 +146,13 @@ def _encoding(bundle: Bundle, backend: Backend, steps: Steps) -> str:
 
 
 def _decoding(bundle: Bundle, backend: Backend, steps: Steps, stored: References) -> str:
-    """From the stored file to a picture, with the backend's steps and with those on the CPU."""
+    """Decode the stored file with the backend's steps and with those on the CPU, and compare the pictures."""
     file = parse_file(stored.file)
     tokens, detail = unpack_tokens(stored.file, file), detail_stream(stored.file, file)
     ways = (steps, HostSteps(bundle.entropy, _untimed))
     arrays = [way.decode([tokens], [detail], references.DOWN, references.ACROSS) for way in ways]
     for stage in STAGES[1:]:
-        loaded = backend.load(bundle.stage(stage))
+        loaded = backend.load(bundle, stage)
         arrays = [loaded(each) for each in arrays]
     size = file.height - 6, file.width - 12
     pictures = [way.crop(each["image"], [size], False)[0].astype(int) for way, each in zip(ways, arrays, strict=True)]
@@ -169,7 +168,7 @@ def _untimed(_: str) -> AbstractContextManager[None]:
 
 
 def _made_up(entropy: EntropyModel) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    """A detail latent (C, 16, 24) in -4..4 and tokens (6, 32), from integers, the same on every machine."""
+    """Return a detail latent (C, 16, 24) in -4..4 and tokens (6, 32), computed from integers: equal on every machine."""
     numbers = np.arange(entropy.channels * 16 * 24, dtype=np.uint32) * np.uint32(2654435761) >> np.uint32(16)
     y = ((numbers % 2049 - 1024.0) / 256).astype(np.float32)
     tokens = numbers[: 6 * TOKENS_PER_TILE] % entropy.codebook_size
@@ -177,24 +176,14 @@ def _made_up(entropy: EntropyModel) -> tuple[NDArray[np.float32], NDArray[np.uin
 
 
 def _encode(entropy: EntropyModel, y: NDArray[np.float32], tokens: NDArray[np.uint16]) -> tuple[bytes, NDArray[np.float32]]:
-    """A file of 768x512 pixels, and the detail latent as its decoder will see it."""
-    detail, y_hat = entropy.encode_detail(y)
-    return (
-        write_file(
-            width=768,
-            height=512,
-            fingerprint=entropy.fingerprint,
-            token_bits=entropy.token_bits,
-            tokens=tokens,
-            detail=detail,
-        ),
-        y_hat,
-    )
+    """Return the file of a 768x512 image, and the detail latent that a decoder reconstructs from it."""
+    detail, y_hat = entropy.encode_detail_with_reconstruction(y)
+    return entropy.write_file(768, 512, tokens, detail), y_hat
 
 
 @contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
-    """With an environment variable set, which libdlf reads when it opens a model."""
+    """Set an environment variable while the block runs; libdlf reads it when it opens a model."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# What the runtime can make use of, and what a bundle or an engine is made with.
+# The libraries that the runtime can use, and those that bundles and engines are made with.
 PACKAGES = ("numpy", "pillow", "openvino", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "onnx", "triton")
 
 _QUERY = ("name", "compute_cap", "memory.total", "driver_version")  # of nvidia-smi
@@ -34,7 +34,7 @@ def packages() -> dict[str, str | None]:
 
 
 def processor() -> str:
-    """The CPU's name, as well as it can be told."""
+    """The CPU's name, if the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

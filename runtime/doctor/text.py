@@ -1,4 +1,4 @@
-"""The doctor's report for people."""
+"""Print the doctor's report on a terminal."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,7 +8,7 @@ from dlf.runtime.doctor import Report
 
 
 def show(report: Report, console: Console) -> None:
-    """Print what is there, what would be used, and how the self-test went."""
+    """Print what is installed, what would be used, and the results of the self-test."""
     facts = Table.grid(padding=(0, 2))
     for name, fact in _facts(report):
         facts.add_row(f"[bold]{name}[/]", escape(fact))
@@ -47,9 +47,10 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     model = report.model
     if "name" in model:
         rows.append(("model", f"{model['name']} ({model['fingerprint']}), {model['folder']}"))
+        rows.append(("licence", model["license"] or "unknown"))
         rows.append(("precision", f"{model['precision']}: {model['reason']}"))
     else:
-        rows.append(("model", model["path"]))
+        rows.append(("model", str(model["path"])))
     if used := report.backend:
         versions = ", ".join(f"{library} {version}" for library, version in used["versions"].items())
         rows.append(("backend", f"{used['name']}: {used['reason']}"))

@@ -11,7 +11,6 @@ Importing it imports neither torch nor a backend.
 from importlib.metadata import version
 
 from dlf.runtime.codec import Codec
-from dlf.runtime.core import Limits
 from dlf.runtime.errors import (
     BackendFailedError,
     BackendMissingError,
@@ -34,6 +33,7 @@ from dlf.runtime.errors import (
     WrongModelError,
 )
 from dlf.runtime.info import Info, info
+from dlf.runtime.libdlf import Limits
 
 __all__ = [
     "BackendFailedError",

@@ -1,12 +1,13 @@
-"""Where the native library lies: `python -m dlf.config --cflags --libs` prints what a C build needs."""
+"""The paths of the native library: `python -m dlf.config --cflags --libs` prints what a C build needs."""
 
 import argparse
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
 import dlf
-from dlf.runtime import builtin
-from dlf.runtime.core import include_path, library_path
+from dlf.runtime.bundles import builtin
+from dlf.runtime.libdlf import include_path, library_path
 
 
 def main() -> None:
@@ -14,8 +15,11 @@ def main() -> None:
     include, folder = include_path(), library_path().parent
     answers = {
         "version": (dlf.__version__, "the version"),
-        "cflags": (f"-I{include}", "compiler flags"),
-        "libs": (f"-L{folder} -Wl,-rpath,{folder} -ldlf", "linker flags; the rpath is the installed library's folder"),
+        "cflags": (shlex.quote(f"-I{include}"), "compiler flags"),
+        "libs": (
+            shlex.join((f"-L{folder}", f"-Wl,-rpath,{folder}", "-ldlf")),
+            "linker flags; the rpath is the installed library's folder",
+        ),
         "includedir": (str(include), "the folder of dlf.h"),
         "libdir": (str(folder), "the folder of libdlf; its pkgconfig/ is for PKG_CONFIG_PATH"),
         "model": (str(builtin.path()), "the folder of the built-in model's bundle"),
@@ -34,7 +38,7 @@ def main() -> None:
 
 
 def _openvino() -> str | None:
-    """Where the wheel from PyPI keeps libopenvino_c; None without it."""
+    """Return the path of libopenvino_c in the wheel from PyPI; None if the wheel is not installed."""
     package = find_spec("openvino")
     return str(Path(package.origin).parent / "libs") if package and package.origin else None
 

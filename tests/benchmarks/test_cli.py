@@ -10,7 +10,7 @@ from pathlib import Path
 import bjontegaard
 import numpy as np
 import pytest
-from helpers_bundle import make_toy_bundle, seal
+from helpers.bundle import make_toy_bundle, seal
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -19,7 +19,7 @@ from dlf.benchmarks import measure, speed
 from dlf.benchmarks.cli import app
 from dlf.benchmarks.metrics import psnr
 from dlf.benchmarks.records import Speed, Timing
-from dlf.kernels.entropy_tables import EntropyTables
+from dlf.kernels.entropy_bin import EntropyTables
 
 QUICK = ("--metrics", "psnr", "--repeats", "0")  # no network to fetch, no process to start
 
@@ -90,7 +90,7 @@ def test_goes_on_where_it_was_interrupted(photos, monkeypatch):
     monkeypatch.setattr(measure, "image", interrupted)
     stopped = run("--dataset", "photos", "--json", "r.json", *QUICK)
     assert stopped.exit_code == 130
-    assert "r.json.partial keeps what is done" in stopped.stderr
+    assert "r.json.partial has the finished results" in stopped.stderr
     assert not Path("r.json").exists()
 
     monkeypatch.setattr(measure, "image", lambda path, *rest, **options: done.append(path.name) or whole(path, *rest, **options))
@@ -213,7 +213,7 @@ def test_four_models_have_bd_rates(tmp_path, monkeypatch):
         (["--batch", "two"], "is not a list of batch sizes"),
         (["--batch", "2,0"], "is not a list of batch sizes"),
         (["--min-speedup", "1"], "no --baseline"),
-        (["--backend", "openvino", "--baseline", "openvino", "--metrics", "psnr"], "no --baseline of its own"),
+        (["--backend", "openvino", "--baseline", "openvino", "--metrics", "psnr"], "cannot also be a --baseline"),
         (["--max-lpips", "1", "--metrics", "psnr"], "lpips is not among"),
         (["--backend", "none"], "no backend 'none'"),
         (["--dataset", "none"], "no such folder"),
@@ -234,7 +234,7 @@ def test_what_is_no_bundle_is_refused(photos):
 
 def test_the_built_in_model_is_the_default(photos, monkeypatch, toy_bundle):
     monkeypatch.delenv("DLF_MODEL")
-    monkeypatch.setattr(dlf.runtime.builtin, "path", lambda: toy_bundle)
+    monkeypatch.setattr(dlf.runtime.bundles.builtin, "path", lambda: toy_bundle)
     assert run("--dataset", "photos", "--limit", "1", "--json", "r.json", *QUICK).exit_code == 0
     assert report()["models"][0]["bundle"] == str(toy_bundle)
 

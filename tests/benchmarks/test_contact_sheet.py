@@ -1,4 +1,4 @@
-"""`dlf-bench --contact-sheet`: the right picture at the right place, told by its colour."""
+"""`dlf-bench --contact-sheet`: the right picture is in the right place; each has its own colour."""
 
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""The figures of the CPU: every peer in both directions, rates from what the graphs compute."""
+"""The CPU's figures: every peer in both directions, with rates from the graphs' operations."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_export import TINY, tiny_model
+from helpers.export import TINY, tiny_model
 from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner

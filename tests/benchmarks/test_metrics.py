@@ -1,4 +1,4 @@
-"""The metrics against published values, a second implementation and their properties."""
+"""The metrics, compared with published values and a second implementation; their properties."""
 
 import math
 import os
@@ -12,9 +12,9 @@ from PIL import Image
 pytest.importorskip("pytorch_msssim")
 
 from dlf.benchmarks.metrics import DISTS, Metrics, psnr
-from dlf.export.training import weights
+from dlf.export.perceptual import weights
+from dlf.export.perceptual.lpips import LPIPS
 from dlf.export.training.data import to_tensor
-from dlf.export.training.perceptual import LPIPS
 
 EXAMPLES = Path(os.environ.get("DLF_DATA", Path(__file__).parents[3] / "shared" / "data"), "lpips_examples")
 

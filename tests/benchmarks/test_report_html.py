@@ -1,4 +1,4 @@
-"""The HTML report, and what a browser makes of it."""
+"""The HTML report, also in a browser."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def page(tmp_path):
 
 
 class _Links(HTMLParser):
-    """What the page refers to."""
+    """Collects the addresses that the page refers to."""
 
     def __init__(self) -> None:
         super().__init__()

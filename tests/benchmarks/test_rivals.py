@@ -11,7 +11,7 @@ from dlf.runtime.errors import InvalidArgumentError
 
 
 def photograph() -> np.ndarray:
-    """Something that codecs can compress: soft structures of many sizes, in colour."""
+    """A colour picture that codecs can compress: smooth structures of many sizes."""
     rng = np.random.default_rng(0)
     layers = [
         np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, 3), np.uint8)).resize((192, 160), Image.Resampling.BICUBIC), float)

@@ -1,4 +1,4 @@
-"""Floors against arithmetic by hand; the command."""
+"""Lower bounds, compared with arithmetic by hand; the command."""
 
 import itertools
 import json
@@ -69,7 +69,7 @@ def test_bandwidth_is_bytes_over_the_shortest_time(monkeypatch):
 
 @pytest.fixture
 def bundle(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The toy bundle's folder, with a CPU and costs that are not measured."""
+    """The toy bundle's folder; the CPU's rates and the costs are fixed."""
     monkeypatch.setattr(roofline, "this_cpu", lambda threads: Device("this CPU", {"fp32": 1e9}, 1e9, "made up"))
     monkeypatch.setattr(roofline, "count_stages", lambda bundle, width, height: COSTS)
     return str(toy_bundle)
@@ -109,7 +109,7 @@ def test_plot_is_drawn(bundle, tmp_path):
 
 
 def test_stages_are_counted_for_whole_tiles(tiny_bundle):
-    from dlf.runtime.bundle import Bundle
+    from dlf.runtime.bundles.bundle import Bundle
 
     small, whole = (roofline.count_stages(Bundle(tiny_bundle), *size) for size in ((257, 100), (512, 256)))
     assert small == whole

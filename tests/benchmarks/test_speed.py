@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers_export import TINY, tiny_model
+from helpers.export import TINY, tiny_model
 from PIL import Image
 from safetensors.torch import save_file
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers_export import TINY, golden, tiny_model
+from helpers.export import TINY, golden, tiny_model
 from PIL import Image
 from safetensors.torch import save_file
 

@@ -1,14 +1,14 @@
 """Makes the conformance vectors again: python tests/conformance/make_vectors.py (with tests/ on PYTHONPATH).
 
 They are written by the independent implementations (NumPy's prior, the coder and the container in plain Python), never by the
-C++ core that is held against them.
+C++ core that is compared with them.
 """
 
 import hashlib
 
 import numpy as np
-from helpers_conformance import FOLDER, SIZES, WITH_STEPS, entropy_bin, entropy_tables, latent, python_write_file, tokens
-from helpers_entropy import python_detail_steps, python_encode_detail, random_tables
+from helpers.conformance import FOLDER, SIZES, WITH_STEPS, entropy_bin, entropy_tables, latent, python_write_file, tokens
+from helpers.entropy import python_detail_steps, python_encode_detail, random_tables
 
 
 def main() -> None:

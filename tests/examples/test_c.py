@@ -1,4 +1,4 @@
-"""The examples in C do what Python does: the same files, and the same pixels with the same backend."""
+"""The examples in C write the same files as Python, and decode the same pixels with the same backend."""
 
 import subprocess
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_bundle import make_toy_bundle
-from helpers_c import SIZES, build_example, config, picture, pkg_config, ppm
+from helpers.bundle import make_toy_bundle
+from helpers.c import SIZES, build_example, config, picture, pkg_config, ppm
 from PIL import Image
 
 import dlf

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from helpers_c import SIZES, build_example, config, picture, ppm, sanitized_library, tool
+from helpers.c import SIZES, build_example, config, picture, ppm, sanitized_library, tool
 from PIL import Image
 
 PROGRAMS = ("dlf_transcode", "dlf_to_ppm", "dlf_batch")

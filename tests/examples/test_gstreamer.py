@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_c import EXAMPLES, WARNINGS, config, output, picture, pkg_config, tool
+from helpers.c import EXAMPLES, WARNINGS, config, output, picture, pkg_config, tool
 from PIL import Image
 
 import dlf

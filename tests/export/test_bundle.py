@@ -1,4 +1,4 @@
-"""Writing bundles: what the runtime will find, and that a refused export leaves nothing."""
+"""Writing bundles: their content, and that a refused export leaves no files."""
 
 import hashlib
 import json
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_export import TINY, tiny_model
+from helpers.export import TINY, tiny_model
 
 import dlf.export.bundle
 from dlf.export.bundle import write_bundle
 from dlf.export.stages import PARITY, stages
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
 
 

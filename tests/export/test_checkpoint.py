@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_export import TINY, synthetic_checkpoint, tiny_model
+from helpers.export import TINY, synthetic_checkpoint, tiny_model
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dlf.export.checkpoint import GROUPS_KEY, infer_config, load_checkpoint
+from dlf.export.checkpoint import GROUPS_KEY, infer_config, load_checkpoint, read_tensors
 from dlf.export.model import DLF, MINI, RELEASED, Config
 from dlf.export.model.swin import boundary_masks
 from dlf.runtime.errors import CheckpointError
@@ -167,3 +167,22 @@ def test_refuses_a_file_without_a_state_dict(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": 1}}, path)
     with pytest.raises(CheckpointError, match="holds no state dict"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "fact"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
+        (b"<!DOCTYPE html><html></html>", "web page"),
+    ],
+)
+def test_file_that_stands_in_for_a_checkpoint_is_told_for_what_it_is(tmp_path, content, fact):
+    (tmp_path / "model.ckpt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=fact):
+        read_tensors(tmp_path / "model.ckpt")
+
+
+def test_old_serialisation_is_read(tmp_path):
+    torch.save({"weight": torch.ones(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert read_tensors(tmp_path / "old.pt")[0]["weight"].tolist() == [1, 1]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from helpers_export import TINY, tiny_model
+from helpers.export import TINY, tiny_model
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -11,7 +11,7 @@ import dlf
 import dlf.export.bundle
 from dlf.export.checkpoint import GROUPS_KEY
 from dlf.export.cli import app
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.bundles.bundle import Bundle
 
 runner = CliRunner()
 
@@ -30,16 +30,16 @@ def test_exports_and_replaces_only_when_told(checkpoint: Path, tmp_path: Path, m
     output = tmp_path / "deep" / "bundle"
     result = runner.invoke(app, [str(checkpoint), "-o", str(output)])
     assert result.exit_code == 0, result.output
-    assert Bundle(output).name == "tiny"
+    assert (Bundle(output).name, Bundle(output).license) == ("tiny", None)
 
     again = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "second"])
     assert again.exit_code == 1
     assert "--overwrite" in again.output
     assert Bundle(output).name == "tiny"
 
-    replaced = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "second", "--overwrite"])
+    replaced = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "second", "--license", "MIT", "--overwrite"])
     assert replaced.exit_code == 0, replaced.output
-    assert Bundle(output).name == "second"
+    assert (Bundle(output).name, Bundle(output).license) == ("second", "MIT")
     assert [entry.name for entry in output.parent.iterdir()] == ["bundle"]
 
 

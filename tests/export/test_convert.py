@@ -1,4 +1,4 @@
-"""Converting bundles: what is written, what goes back to fp32 and is named, what is refused."""
+"""Converting bundles: what is written, what is returned to fp32 and named, what is refused."""
 
 import json
 from dataclasses import replace
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from helpers_bundle import CHANNELS, GAIN, save_stage, seal
-from helpers_parity import Difference, named_copy
+from helpers.bundle import CHANNELS, GAIN, save_stage, seal
+from helpers.parity import Difference, named_copy
 from onnx import TensorProto
 from typer.testing import CliRunner
 
@@ -16,10 +16,10 @@ import dlf
 from dlf.export import parity
 from dlf.export.cli import app
 from dlf.export.convert import convert_bundle
+from dlf.export.fp16 import element_types
 from dlf.export.parity import Bars
-from dlf.export.precision import element_types
 from dlf.runtime import images
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
 
 LOOSE = Bars(tokens=1, bytes=1, lpips=1)  # so that only what a test is about can fail
@@ -95,7 +95,7 @@ def test_what_leaves_the_range_of_fp16_goes_back_to_fp32(source: Path, tmp_path:
 def test_the_stage_that_spoils_the_picture_goes_back_to_fp32(
     source: Path, tmp_path: Path, photographs: list[images.Pixels]
 ) -> None:
-    """The tint is made by subtracting large numbers, and is noise in fp16: the adaptor is to blame, nothing else."""
+    """The tint is made by subtracting large numbers, and is noise in fp16: the adaptor alone is the cause."""
     model = onnx.load(source / "adaptor.onnx")
     nodes = list(model.graph.node)
     nodes[0].output[0] = "small"
@@ -150,7 +150,7 @@ def test_command(source: Path, tmp_path: Path, photographs: list[images.Pixels])
 def test_command_that_fails_the_gate_exits_with_1(
     source: Path, tmp_path: Path, photographs: list[images.Pixels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(dlf.export.convert.PRECISIONS, "fp16", ("dlf.export.precision", Bars(tokens=-1)))
+    monkeypatch.setitem(dlf.export.convert.PRECISIONS, "fp16", ("dlf.export.fp16", Bars(tokens=-1)))
     monkeypatch.setattr(parity, "load_photographs", lambda folder: photographs)
     result = runner.invoke(app, [str(source), "-o", str(tmp_path / "out" / "fp16"), "--precision", "fp16"])
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""Emulated fp16: what a CPU runs is rounded as NumPy rounds to float16, after every node, and nothing takes the rounding out."""
+"""Emulated fp16: a CPU rounds after every node as NumPy rounds to float16, and no optimisation removes the rounding."""
 
 from pathlib import Path
 

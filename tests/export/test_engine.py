@@ -1,4 +1,4 @@
-"""TensorRT engines, built for real by TensorRT-RTX, which needs no GPU for it."""
+"""TensorRT engines, built by TensorRT-RTX itself, which needs no GPU for that."""
 
 import importlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from helpers_bundle import save_stage, seal
+from helpers.bundle import save_stage, seal
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
@@ -21,20 +21,23 @@ import dlf.export.cli
 from dlf.export import engine
 from dlf.export.checkpoint import load_checkpoint
 from dlf.export.engine import build_engine, parse_size, target_gpus
+from dlf.export.fp16 import convert
 from dlf.export.integer_prior import entropy_tables
-from dlf.export.precision import convert
 from dlf.export.stages import export_stage, stages
-from dlf.runtime import builtin, cuda_driver, trt
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.engine_cache import DEFAULT_PROFILES, EngineCache, Profile, Size, build_command, engine_key
+from dlf.runtime.bundles import builtin
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendMissingError, ExportError, InvalidArgumentError
+from dlf.runtime.gpu import driver, tensorrt_library
+from dlf.runtime.gpu.engines import DEFAULT_PROFILES, EngineCache, Profile, Size, build_command, engine_key
 
 STAGES = ("analysis", "synthesis", "adaptor", "generator")
 GPUS = ("sm_89", "sm_120")
 KODAK = Size(1, 2, 3)
 
 runner = CliRunner()
-needs_rtx = pytest.mark.skipif(trt.installed() != trt.RTX, reason="TensorRT-RTX is not what is installed")
+needs_rtx = pytest.mark.skipif(
+    tensorrt_library.installed() != tensorrt_library.RTX, reason="TensorRT-RTX is not what is installed"
+)
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ def check_engines(path: Path, stage: str, cache: EngineCache, caplog: pytest.Log
     for gpu in GPUS:
         G_LOGGER.once_logged.clear()  # else it tells each warning once a process
         built = build_engine(bundle, stage, gpu, cache=cache)
-        assert cache.find(engine_key(bundle, stage, trt.load(), gpu), KODAK).engine == built
+        assert cache.find(engine_key(bundle, stage, tensorrt_library.load(), gpu), KODAK).engine == built
     assert len(list(cache.engines())) == len(GPUS)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
     check_types(bundle, stage)
@@ -85,7 +88,7 @@ def check_engines(path: Path, stage: str, cache: EngineCache, caplog: pytest.Log
 
 def check_types(bundle: Bundle, stage: str) -> None:
     """Ask TensorRT itself, without Polygraphy, which types it has understood."""
-    rtx = trt.load()
+    rtx = tensorrt_library.load()
     logger = rtx.Logger(rtx.Logger.ERROR)
     builder = rtx.Builder(logger)
     network = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -154,7 +157,7 @@ def test_engine_is_built_once(small: Bundle, cache: EngineCache, monkeypatch: py
     built.path.write_bytes(b"damaged")
     again = build_engine(small, "generator", "sm_89", [KODAK])
     assert again.path == built.path
-    assert cache.find(engine_key(small, "generator", trt.load(), "sm_89"), KODAK).engine == again
+    assert cache.find(engine_key(small, "generator", tensorrt_library.load(), "sm_89"), KODAK).engine == again
 
 
 @needs_rtx
@@ -180,7 +183,7 @@ def test_file_that_is_no_graph_is_refused(small: Bundle, cache: EngineCache) -> 
 def test_missing_polygraphy_says_what_to_install(small: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "polygraphy", None)
     monkeypatch.delitem(sys.modules, "polygraphy.config", raising=False)
-    with pytest.raises(BackendMissingError, match=r"pip install 'dlf\[export\]'"):
+    with pytest.raises(BackendMissingError, match="pip install polygraphy onnx"):
         build_engine(small, "generator", "sm_89")
 
 
@@ -189,15 +192,15 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT in the place of TensorRT-RTX; it only builds where it runs."""
     module = ModuleType("tensorrt")
     module.__version__ = "11.0"
-    monkeypatch.setattr(trt, "load", lambda: module)
+    monkeypatch.setattr(tensorrt_library, "load", lambda: module)
 
 
 def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_driver, "first_gpu", lambda: ((8, 9), "NVIDIA L4"))
+    monkeypatch.setattr(driver, "first_gpu", lambda: ((8, 9), "NVIDIA L4"))
 
 
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_driver, "first_gpu", lambda: None)
+    monkeypatch.setattr(driver, "first_gpu", lambda: None)
 
 
 @needs_rtx
@@ -256,7 +259,7 @@ def test_command_fills_the_cache(small: Bundle, cache: EngineCache) -> None:
     assert result.exit_code == 0, result.output
     [built] = cache.engines()
     assert str(built.path) in result.output
-    assert built.key == engine_key(small, "generator", trt.load(), "sm_89")
+    assert built.key == engine_key(small, "generator", tensorrt_library.load(), "sm_89")
     assert cache.find(built.key, Size(1, 9, 9)).engine == built
     assert cache.find(replace(built.key, gpu="sm_120"), Size(1, 9, 9)).engine is None
 

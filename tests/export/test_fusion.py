@@ -1,11 +1,11 @@
-"""The modules of exported graphs compute what those of the model as written compute."""
+"""The replaced modules of exported graphs compute the same as the model's original ones."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_export import TINY, tiny_model
+from helpers.export import TINY, tiny_model
 from torch import nn
 
 from dlf.export.fusion import _transposed, fused

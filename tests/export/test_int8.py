@@ -1,4 +1,4 @@
-"""int8 graphs: what is quantised and what is not, against NumPy, and that runtimes take them."""
+"""int8 graphs: what is quantised and what is not, compared with NumPy, and that runtimes run them."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers_bundle import save_stage
-from helpers_export import in_int8
-from helpers_parity import Difference
+from helpers.bundle import LoneStage, save_stage
+from helpers.export import in_int8
+from helpers.parity import Difference
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -22,8 +22,9 @@ from dlf.export import int8, parity
 from dlf.export.cli import app
 from dlf.export.convert import convert_bundle
 from dlf.export.parity import Bars
-from dlf.runtime.backends import Arrays, open_backend
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.backends import Arrays
+from dlf.runtime.backends.choice import open_backend
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.images import Pixels
 
 PRODUCTS = ("Conv", "ConvTranspose", "MatMul")
@@ -65,7 +66,7 @@ def converted_by_hand(source: Path, target: Path, a: Array, keep: tuple[str, ...
 
 
 def run(path: Path, inputs: Arrays, backend: str = "onnxruntime") -> Arrays:
-    return open_backend(backend, threads=1).load(path)(inputs)
+    return open_backend(backend, threads=1).load(LoneStage(path), "")(inputs)
 
 
 def relative(actual: Array, expected: Array) -> float:

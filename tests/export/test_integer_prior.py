@@ -1,12 +1,12 @@
-"""From the float prior to the integer one: the tables say what the float network says, and nothing can overflow."""
+"""The integer prior: its tables agree with the float network, and nothing can overflow."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers_entropy import VECTORS
-from helpers_export import tiny_model
+from helpers.entropy import VECTORS
+from helpers.export import tiny_model
 from torch import Tensor
 
 from dlf.export.integer_prior import (
@@ -20,8 +20,8 @@ from dlf.export.integer_prior import (
 )
 from dlf.export.model.scalar_quantiser import coded_mask
 from dlf.kernels.entropy_params_reference import entropy_params
-from dlf.runtime.core import EntropyModel
 from dlf.runtime.errors import ExportError
+from dlf.runtime.libdlf import EntropyModel
 
 
 def test_frequencies_are_the_authors() -> None:

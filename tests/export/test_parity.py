@@ -1,4 +1,4 @@
-"""The parity gate's figures, against codecs that run both bundles and against the formulas."""
+"""The parity gate's figures, compared with codecs that run both bundles and with the formulas."""
 
 import shutil
 from pathlib import Path
@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from helpers_bundle import seal
-from helpers_entropy import python_detail_steps
-from helpers_parity import Difference
+from helpers.bundle import seal
+from helpers.entropy import python_detail_steps
+from helpers.parity import Difference
 from onnx import numpy_helper
 
 import dlf
 from dlf.export import parity
 from dlf.export.emulation import emulate
 from dlf.export.parity import STAGES, Bars, Gate, load_photographs, psnr
-from dlf.kernels.entropy_tables import EntropyTables
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime import images
-from dlf.runtime.backends import open_backend
-from dlf.runtime.bundle import Bundle
+from dlf.runtime.backends.choice import open_backend
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
 
 GOOD = {"psnr": 45.0, "tokens": 0.01, "bytes": -0.005, "lpips": 0.002}
@@ -88,7 +88,7 @@ def test_figures_are_those_of_two_codecs(toy_bundle: Path, spoilt: Path, photogr
 
         tokens, symbols = [], []
         for bundle in (toy_bundle, spoilt):
-            stage = open_backend("onnxruntime", 1).load(bundle / "analysis.onnx")
+            stage = open_backend("onnxruntime", 1).load(Bundle(bundle), "analysis")
             latents = stage({"image": images.pad_to_tiles(pixels)})
             tokens.append(Bundle(bundle).entropy.vq_lookup(latents["z"].reshape(-1, *latents["z"].shape[3:])))
             symbols.append(np.concatenate([step.symbols for step in python_detail_steps(tables, latents["y"][0])]))

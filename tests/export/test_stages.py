@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from helpers_export import TINY, tiny_model
+from helpers.export import TINY, tiny_model
 from onnx import numpy_helper
 
 from dlf.export.stages import PARITY_SIZES, Stage, check_stage, run_codec, stages

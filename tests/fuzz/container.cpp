@@ -1,7 +1,7 @@
 // A .dlf file up to the neural stages: the container, the tokens, the detail stream.
 #include "target.h"
 
-#include "crc16.h"
+#include "support/crc16.h"
 
 namespace {
 
@@ -10,7 +10,10 @@ constexpr dlf_limits kLimits = {sizeof(dlf_limits), 1024 * 1024, 2048}; // keeps
 dlf_result parse(const std::vector<uint8_t> &file, dlf_file_info &info) {
     info = {};
     info.struct_size = sizeof info;
-    return dlf_file_parse(file.data(), file.size(), &kLimits, &info);
+    char message[64] = "?";
+    const dlf_result result = dlf_file_parse(file.data(), file.size(), &kLimits, &info, message, sizeof message);
+    CHECK((result == DLF_OK) == (message[0] == 0));
+    return result;
 }
 
 // A file has one spelling: what its parts assemble to are its own bytes.

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from helpers_fuzz import write_seeds
+from helpers.fuzz import write_seeds
 
 FOLDER = Path(__file__).parent
 TARGETS = sorted(path.stem for path in FOLDER.glob("*.cpp") if path.stem != "feed_files")

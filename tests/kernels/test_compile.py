@@ -11,17 +11,29 @@ import pytest
 
 pytest.importorskip("triton")
 
+import triton
 from triton import knobs
 
 from dlf.kernels import compile as compiler
 from dlf.kernels import launches
+from dlf.runtime.gpu import cubins
 
 pytestmark = pytest.mark.skipif(knobs.runtime.interpret, reason="TRITON_INTERPRET is set: Triton compiles nothing")
 
 # A block's registers and the shared memory that the smallest of a generation offers it (CUDA C++ Programming Guide, "Technical
 # Specifications per Compute Capability").
 REGISTERS = 65536
-SHARED = {"sm_75": 64, "sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99}  # KiB
+SHARED = {
+    "sm_75": 64,
+    "sm_80": 163,
+    "sm_86": 99,
+    "sm_89": 99,
+    "sm_90": 227,
+    "sm_100": 227,
+    "sm_103": 227,
+    "sm_120": 99,
+    "sm_121": 99,
+}  # KiB
 
 
 def cuobjdump(*arguments: str) -> str:
@@ -50,13 +62,13 @@ def check(cubin: dict, path: Path) -> None:
 def check_folder(folder: Path, gpus: list[str], widths: tuple[int, ...]) -> None:
     index = json.loads((folder / compiler.INDEX).read_text())
     assert re.match(r"\d+\.\d+", index["triton"])
-    cubins = index["kernels"]
-    assert sorted(path.name for path in folder.iterdir()) == sorted([compiler.INDEX, *(cubin["file"] for cubin in cubins)])
+    entries = index["kernels"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([compiler.INDEX, *(cubin["file"] for cubin in entries)])
     prior = {(name, gpu, d) for name in launches.PRIOR for gpu in gpus if gpu != "sm_75" for d in widths}
     others = {(name, gpu, None) for name in launches.WARPS if name not in launches.PRIOR for gpu in gpus}
-    there = [(cubin["kernel"], cubin["gpu"], cubin["constants"].get("d")) for cubin in cubins]
+    there = [(cubin["kernel"], cubin["gpu"], cubin["constants"].get("d")) for cubin in entries]
     assert sorted(there, key=str) == sorted(prior | others, key=str)
-    for cubin in cubins:
+    for cubin in entries:
         check(cubin, folder / cubin["file"])
 
 
@@ -74,6 +86,59 @@ def test_all_gpus(tmp_path):
     )
     assert run.stdout.count("prior_between") == len(launches.WIDTHS) * (len(compiler.GPUS) - 1)
     check_folder(tmp_path, list(compiler.GPUS), launches.WIDTHS)
+
+
+def shipped() -> list[dict]:
+    return json.loads((cubins.FOLDER / compiler.INDEX).read_text())["kernels"]
+
+
+def test_shipped_cubins_fuse_no_products_and_sums():
+    """In kernels of floats that are defined bit by bit, but those that divide: divisions are made of FFMA."""
+    for cubin in shipped():
+        if cubin["kernel"] in ("crop_pixels", "update", "check_finite"):
+            sass = cuobjdump("--dump-sass", str(cubins.FOLDER / cubin["file"]))
+            assert "EXIT" in sass
+            assert "FFMA" not in sass, cubin["file"]
+
+
+@pytest.mark.parametrize("kernel", ["pad_pixels", "quantise"])
+def test_kernels_with_divisions_are_compiled_without_fusion(monkeypatch, kernel):
+    compiled = []
+    compile_ = compiler.triton.compile
+
+    def record(*arguments, **options):
+        compiled.append(compile_(*arguments, **options))
+        return compiled[0]
+
+    monkeypatch.setattr(compiler.triton, "compile", record)
+    compiler.compile_kernel(kernel, 0, "sm_89")
+    ptx = compiled[0].asm["ptx"]
+    assert "div.rn.f32" in ptx
+    assert not re.search(r"\bfma\.|\bmad\.\w*f32", ptx)
+    assert not re.search(r"\b(add|sub|mul)\.f32", ptx)  # with .rn ptxas may not fuse them
+
+
+def test_shipped_cubins_need_no_driver_of_cuda_13():
+    """By the ELF header: up to sm_90 the ABI version is 7, which drivers of CUDA 12 load; newer GPUs have 8 in CUDA 12.9 too."""
+    assert {cubin["gpu"] for cubin in shipped()} == set(compiler.GPUS)
+    for cubin in shipped():
+        path = cubins.FOLDER / cubin["file"]
+        assert path.read_bytes()[8] == (8 if int(cubin["gpu"][3:]) >= 100 else 7), cubin["file"]
+        if cubin["kernel"] == "crop_pixels":
+            assert re.search(r"toolkit=12\.?9\b", cuobjdump("--dump-elf", str(path))), cubin["file"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpu", compiler.GPUS)
+def test_shipped_cubins_are_what_their_sources_compile_to(gpu):
+    index = json.loads((cubins.FOLDER / compiler.INDEX).read_text())
+    if index["triton"] != triton.__version__:
+        pytest.skip(f"the cubins are of Triton {index['triton']}, and {triton.__version__} is installed")
+    found = [cubin for cubin in shipped() if cubin["gpu"] == gpu]
+    assert found
+    for cubin in found:
+        _, data = compiler.compile_kernel(cubin["kernel"], cubin["constants"].get("d", 0), gpu)
+        assert data == (cubins.FOLDER / cubin["file"]).read_bytes(), f"{cubin['file']}: compile the kernels again"
 
 
 def test_products_are_tensor_core_instructions(tmp_path):

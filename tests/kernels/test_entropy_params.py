@@ -1,13 +1,13 @@
 """The Triton kernels of the prior equal its NumPy reference in every bit."""
 
-import helpers_kernels
 import numpy as np
 import pytest
-from helpers_conformance import WITH_STEPS, entropy_tables, prior_steps
-from helpers_entropy import extreme_tables, identity_tables, random_tables
+from helpers import kernels as helpers_kernels
+from helpers.conformance import WITH_STEPS, entropy_tables, prior_steps
+from helpers.entropy import extreme_tables, identity_tables, random_tables
 
 from dlf.kernels import entropy_params_reference as reference
-from dlf.kernels.entropy_tables import EntropyTables
+from dlf.kernels.entropy_bin import EntropyTables
 
 
 def assert_equal_to_reference(device: str, tables: EntropyTables, step: int, r: np.ndarray, tile: int) -> np.ndarray:

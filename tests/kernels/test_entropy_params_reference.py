@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from helpers_entropy import identity_tables, random_tables
+from helpers.entropy import identity_tables, random_tables
 from torch.nn import functional
 
 from dlf.kernels import entropy_params_reference as reference
-from dlf.kernels.entropy_tables import DepthBlock, Layer
+from dlf.kernels.entropy_bin import DepthBlock, Layer
 
 
 def float_block(block: DepthBlock, x: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """The kernels of pictures against `dlf.runtime.images`, which says what they compute, bit by bit."""
 
-import helpers_kernels
 import numpy as np
 import pytest
+from helpers import kernels as helpers_kernels
 
 from dlf.runtime import images
 

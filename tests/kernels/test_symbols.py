@@ -1,15 +1,15 @@
 """A step's symbols: the NumPy reference against the C++ core and the specification's table, the kernels against the reference."""
 
-import helpers_kernels
 import numpy as np
 import pytest
-from helpers_entropy import random_tables
+from helpers import kernels as helpers_kernels
+from helpers.entropy import random_tables
 from numpy.typing import NDArray
 
 from dlf.kernels import launches
 from dlf.kernels import symbols_reference as reference
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.kernels.entropy_params_reference import entropy_params
-from dlf.kernels.entropy_tables import EntropyTables
 
 UNSEEN = 12345  # what must not be read, or must stay
 SHAPE = (2, 8, 10, 16)  # images, C, H, W
@@ -52,10 +52,10 @@ def test_the_steps_code_each_value_once():
 
 def test_the_reference_codes_the_cores_file(tables):
     """Quantised, coded and decoded with the reference's steps: the core's stream and its y_hat."""
-    core = pytest.importorskip("dlf.runtime.core")
+    core = pytest.importorskip("dlf.runtime.libdlf")
     model = core.EntropyModel(tables.to_bytes())
     y = np.random.default_rng(1).normal(0, 6, SHAPE[1:]).astype(np.float32)
-    stream, want = model.encode_detail(y)
+    stream, want = model.encode_detail_with_reconstruction(y)
     r, y_hat, symbols, coded = np.zeros(y.shape, np.int32), np.empty_like(y), [], []
     for step in range(4):
         indexes, means = entropy_params(tables, step, r)

@@ -1,9 +1,9 @@
 """The VQ look-up in Triton and the C++ core against float64, and the float64 reference against the specification's words."""
 
-import helpers_kernels
 import numpy as np
 import pytest
-from helpers_entropy import random_tables
+from helpers import kernels as helpers_kernels
+from helpers.entropy import random_tables
 from numpy.typing import NDArray
 
 from dlf.kernels import vq_lookup_reference as reference
@@ -36,7 +36,7 @@ def test_the_reference_is_the_nearest_of_normalised_vectors():
 
 
 def test_the_core_is_the_reference():
-    core = pytest.importorskip("dlf.runtime.core")
+    core = pytest.importorskip("dlf.runtime.libdlf")
     rng = np.random.default_rng(1)
     tables = random_tables(rng, 4, entries=300, dim=12)
     z = rng.normal(size=(4, 12, 32)).astype(np.float32)

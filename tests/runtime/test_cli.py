@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import dlf
-from dlf.runtime import builtin
+from dlf.runtime.bundles import builtin
 from dlf.runtime.cli import app
 
 FIELDS = {"width", "height", "version", "fingerprint", "tiles", "bytes", "bpp", "padding_waste"}
@@ -223,6 +223,24 @@ def test_limits_can_be_set(work, option, command, name):
     assert run(command, name, option, "1200").exit_code == 0
 
 
+def test_missing_output_folder_is_named_before_the_work(work, monkeypatch):
+    monkeypatch.setattr(dlf.Codec, "encode", None)
+    result = run("encode", "a.png", "-o", "nothere/x.dlf")
+    assert result.exit_code == 1
+    assert "nothere: there is no such folder" in result.stderr
+
+
+@pytest.mark.parametrize("name", [".", "/", "", ".."])
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_names_that_are_no_files_are_wrong_usage(work, command, name):
+    assert run(command, name).exit_code == 2
+
+
+def test_name_is_not_read_as_an_emoji(work):
+    Path("a.png").rename("x:100:y.png")
+    assert "x:100:y.png -> x:100:y.dlf" in run("encode", "x:100:y.png").stderr
+
+
 def test_bundle_that_is_none_fails(work):
     result = run("encode", "a.png", "--model", "nowhere")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -266,16 +284,16 @@ def test_wrong_usage_is_told(work, arguments, fact):
 def test_without_a_model_the_builtin_one_is_used_and_named(work, monkeypatch):
     monkeypatch.delenv("DLF_MODEL")
     assert run("encode", "a.png").exit_code == 0
-    assert f"model {builtin.fingerprint()} (built-in)" in run("info", "a.dlf").stdout
+    assert f"model {builtin.fingerprint()} (built-in, licence: {builtin.license()})" in run("info", "a.dlf").stdout
 
 
 def test_info_calls_no_other_model_builtin(work):
     assert run("encode", "a.png").exit_code == 0
-    assert "(built-in)" not in run("info", "a.dlf").stdout
+    assert "built-in" not in run("info", "a.dlf").stdout
 
 
 def test_installed_command_keeps_streams_apart(work, toy_bundle):
-    """As a process of its own: bytes on stdout, words on stderr."""
+    """In its own process: bytes on stdout, text on stderr."""
     command = [sys.executable, "-c", "from dlf.runtime.cli import main; main()"]
     with open("a.png", "rb") as image:
         done = subprocess.run([*command, "encode", "-"], stdin=image, capture_output=True, check=True, env=os.environ)

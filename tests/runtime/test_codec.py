@@ -2,12 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_bundle import make_toy_bundle, toy_picture, toy_tokens
+from helpers.bundle import make_toy_bundle, seal, toy_picture, toy_tokens
 from numpy.typing import NDArray
 
 import dlf
-from dlf.kernels.entropy_tables import EntropyTables
-from dlf.runtime.backends import Arrays, Stage, installed
+from dlf.kernels.entropy_bin import EntropyTables
+from dlf.runtime.backends import Arrays, Stage
+from dlf.runtime.backends.choice import installed
 
 SIZES = [(1, 1), (1, 300), (300, 1), (257, 255), (256, 256), (512, 300)]
 
@@ -99,12 +100,12 @@ def stage_runs(codec, monkeypatch) -> list[tuple[str, int]]:
     runs: list[tuple[str, int]] = []
     load = codec.backend.load
 
-    def load_spied(file: Path) -> Stage:
-        stage = load(file)
+    def load_spied(bundle: object, name: str) -> Stage:
+        stage = load(bundle, name)
 
         def run(inputs: Arrays) -> Arrays:
             count = len(next(iter(inputs.values())))
-            runs.append((file.stem, count))
+            runs.append((name, count))
             alone = [
                 {k: np.copy(v) for k, v in stage({k: v[i : i + 1] for k, v in inputs.items()}).items()} for i in range(count)
             ]
@@ -199,6 +200,14 @@ def test_backend_tells_what_is_in_use(codec, caplog):
         dlf.Codec(codec.bundle.path, codec.backend.name).encode(photograph(10, 10))
     for fact in (codec.backend.name, codec.backend.device, *codec.backend.versions.values(), "fp32", "analysis"):
         assert fact in caplog.text
+
+
+@pytest.mark.parametrize(("model", "told"), [({"name": "m", "license": "CC0-1.0"}, "CC0-1.0"), ({"name": "m"}, "unknown")])
+def test_log_tells_the_models_licence(bundle_copy, caplog, model, told):
+    seal(bundle_copy, model=model)
+    with caplog.at_level("INFO", "dlf"), dlf.Codec(bundle_copy) as codec:
+        assert codec.bundle.license == model.get("license")
+    assert f"licence: {told})" in caplog.text
 
 
 def test_timings_are_those_of_the_last_call(codec):

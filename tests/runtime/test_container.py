@@ -1,16 +1,16 @@
-"""The .dlf file, against a writer made from docs/format.md and binascii's CRC."""
+"""The .dlf file, compared with a writer made from docs/format.md and binascii's CRC."""
 
 import binascii
 import struct
 
 import numpy as np
 import pytest
-from helpers_entropy import random_tables
+from helpers.entropy import random_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlf.runtime import errors
-from dlf.runtime.core import EntropyModel, FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
+from dlf.runtime.libdlf import EntropyModel, FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
 
 NO_LIMITS = Limits(max_pixels=2**42, max_side=2**21)
 
@@ -115,7 +115,7 @@ def test_largest_side():
 
 @pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n" + bytes(100), b"\xff\xd8\xff\xe0", b"\x00"])
 def test_another_format_is_refused(data):
-    with pytest.raises(errors.NotDLFError, match=f"0x{data[0]:02X}"):
+    with pytest.raises(errors.NotDLFError, match=f"0x{data[0]:02x}"):
         parse_file(data)
 
 
@@ -222,10 +222,7 @@ def encode(model: EntropyModel, width: int, height: int, seed: int) -> bytes:
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, model.codebook_size, (-(-width // 256) * -(-height // 256), 32)).astype(np.uint16)
     y = rng.normal(size=(model.channels, 8 * -(-height // 256), 8 * -(-width // 256))).astype(np.float32)
-    detail, _ = model.encode_detail(y)
-    return write_file(
-        width=width, height=height, fingerprint=model.fingerprint, token_bits=model.token_bits, tokens=tokens, detail=detail
-    )
+    return model.write_file(width, height, tokens, model.encode_detail(y))
 
 
 def decode(model: EntropyModel, data: bytes) -> None:

@@ -49,3 +49,21 @@ def test_pipe_is_written_to_and_not_replaced(tmp_path):
     assert os.read(reader, 100) == b"content"
     os.close(reader)
     assert pipe.is_fifo()
+
+
+def test_replaced_file_keeps_its_permissions(tmp_path):
+    (tmp_path / "private").write_bytes(b"old")
+    (tmp_path / "private").chmod(0o600)
+    write_atomically(tmp_path / "private", b"new")
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+
+
+def test_longest_name_can_be_written(tmp_path):
+    write_atomically(tmp_path / ("x" * 255), b"new")
+    assert [len(path.name) for path in tmp_path.iterdir()] == [255]
+
+
+def test_descriptor_is_written_to(tmp_path):
+    with (tmp_path / "out").open("wb") as file:
+        write_atomically(Path(f"/dev/fd/{file.fileno()}"), b"content")
+    assert (tmp_path / "out").read_bytes() == b"content"

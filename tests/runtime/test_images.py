@@ -197,6 +197,135 @@ def test_broken_profile_is_ignored_with_a_warning(picture, tmp_path, caplog):
     assert "profile" in caplog.text
 
 
+def linear_profile(name: str) -> bytes:
+    """sRGB's primaries with a curve that is the identity."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    table = {
+        profile[at : at + 4]: struct.unpack(">II", profile[at + 4 : at + 12]) for at in range(132, 132 + 12 * profile[131], 12)
+    }
+    start, size = table[b"rTRC"]
+    curve = (b"curv" + bytes(8)).ljust(size, b"\0")  # of no entries: the identity
+    return (profile[:start] + curve + profile[start + size :]).replace("sRGB".encode("utf-16-be"), name.encode("utf-16-be"))
+
+
+def srgb_of_light(light: NDArray[np.float64]) -> NDArray[np.float64]:
+    """IEC 61966-2-1, 0 to 1 -> 0 to 255."""
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("name", ["sRGB", "line"])
+def test_the_name_of_a_profile_says_nothing(picture, name):
+    file = BytesIO()
+    Image.fromarray(picture).save(file, "PNG", icc_profile=linear_profile(name))
+    assert np.abs(images.load(file) - srgb_of_light(picture / 255)).max() <= 2
+
+
+def coloured_png(picture: NDArray[np.uint8], *chunks: bytes) -> BytesIO:
+    file = BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    data = file.getvalue()
+    return BytesIO(data[:33] + b"".join(chunks) + data[33:])
+
+
+def test_gamma_of_png_is_converted(picture):
+    linear = coloured_png(picture, chunk(b"gAMA", struct.pack(">I", 100_000)))
+    assert np.abs(images.load(linear) - srgb_of_light(picture / 255)).max() <= 1
+    usual = coloured_png(picture, chunk(b"gAMA", struct.pack(">I", 45_455)))
+    assert np.array_equal(images.load(usual), picture)
+
+
+def test_cicp_of_png_is_converted_and_goes_before_gamma():
+    red = np.full((1, 1, 3), (200, 60, 60), np.uint8)
+    p3 = coloured_png(red, chunk(b"cICP", bytes([12, 13, 0, 1])), chunk(b"gAMA", struct.pack(">I", 100_000)))
+    assert np.abs(images.load(p3).astype(int) - (217, 42, 52)).max() <= 1  # by lcms, from a Display P3 profile
+
+
+def test_high_dynamic_range_is_taken_as_srgb_with_a_warning(picture, caplog):
+    assert np.array_equal(images.load(coloured_png(picture, chunk(b"cICP", bytes([9, 16, 0, 1])))), picture)
+    assert "PQ" in caplog.text
+
+
+def test_nclx_of_avif_is_converted():
+    file = BytesIO()
+    Image.new("RGB", (32, 32), (200, 60, 60)).save(file, "AVIF", quality=100, subsampling="4:4:4")
+    before, box, after = file.getvalue().partition(b"colrnclx")
+    linear = before + box + struct.pack(">HH", 1, 8) + after[4:]
+    expected = srgb_of_light(np.array([200, 60, 60]) / 255)
+    assert np.abs(images.load(BytesIO(linear)) - expected).max() <= 2
+
+
+@pytest.mark.parametrize(("bits", "value"), [(1, 1), (2, 1), (4, 9), (8, 200), (16, 513)])
+def test_transparent_gray_is_laid_over_white(bits, value):
+    samples = np.zeros((1, 16), int)
+    samples[:, 8:] = value
+    row = b"".join(f"{sample:0{bits}b}".encode() for sample in samples[0])
+    packed = int(row, 2).to_bytes(16 * bits // 8, "big")
+    data = png(16, 1, bits, 0, b"\0" + packed)
+    data = data[:33] + chunk(b"tRNS", struct.pack(">H", value)) + data[33:]
+    assert images.load(BytesIO(data))[0, :, 0].tolist() == [0] * 8 + [255] * 8
+
+
+def test_transparent_colour_is_compared_in_all_sixteen_bits():
+    samples = np.array([[(258, 0, 0), (259, 0, 0)]], ">u2")
+    data = png(2, 1, 16, 2, b"\0" + samples.tobytes())
+    data = data[:33] + chunk(b"tRNS", struct.pack(">HHH", 259, 0, 0)) + data[33:]
+    assert images.load(BytesIO(data)).tolist() == [[[1, 0, 0], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_sixteen_bit_tiff_is_read_with_white_where_it_is(photometric):
+    ramp = np.arange(0, 65536, 4369, dtype="<u2")
+    entries = [(256, 16), (257, 1), (258, 16), (259, 1), (262, photometric), (273, 200), (277, 1), (278, 1), (279, 32)]
+    tags = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in entries)
+    file = b"II*\0" + struct.pack("<IH", 8, len(entries)) + tags
+    loaded = images.load(BytesIO(file.ljust(200, b"\0") + ramp.tobytes()))[0, :, 0]
+    assert loaded.tolist() == (np.arange(16) * 17)[:: 1 if photometric else -1].tolist()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_that_was_closed_in_the_middle_is_told(progressive, caplog):
+    file = BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG", progressive=progressive)
+    images.load(file)
+    assert not caplog.records
+    images.load(BytesIO(file.getvalue()[: len(file.getvalue()) * 2 // 3] + b"\xff\xd9"))
+    assert "ends before its picture" in caplog.text
+
+
+EXIF = b"II*\0\x08\0\0\0\2\0" + struct.pack("<HHIHH", 274, 3, 1, 6, 0)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        struct.pack("<HHI4s", 282, 2, 3, b"72\0\0"),  # a resolution as text
+        struct.pack("<HHII", 282, 10, 1, 38),  # and negative
+        struct.pack("<HHI4s", 34853, 2, 4, b"GPS\0"),
+    ],
+)
+def test_orientation_is_read_beside_damaged_exif(picture, entry):
+    exif = EXIF + entry + bytes(4) + struct.pack("<ii", -72, 1)
+    assert np.array_equal(images.load(coloured_png(picture, chunk(b"eXIf", exif))), np.rot90(picture, -1))
+
+
+def test_exif_that_cannot_be_read_is_told(picture, caplog):
+    assert np.array_equal(images.load(coloured_png(picture, chunk(b"eXIf", b"\0\1garbage"))), picture)
+    assert "EXIF" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_large_metadata_of_png_does_not_cost_the_picture(picture, kind):
+    large = chunk(kind, b"name\0\0" + zlib.compress(bytes(2 << 20)))
+    assert np.array_equal(images.load(coloured_png(picture, large)), picture)
+
+
+@pytest.mark.parametrize("suffix", [".ico", ".icns", ".gif", ".pbm"])
+def test_formats_that_cannot_hold_the_picture_are_refused_before_the_work(suffix):
+    with pytest.raises(dlf.ImageError, match=r"\.png"):
+        images.format_of(suffix)
+
+
 def test_animation_gives_its_first_frame_with_a_warning(tmp_path, caplog):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])

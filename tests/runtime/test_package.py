@@ -1,4 +1,4 @@
-"""What users of the installed package see: what `import dlf` brings and costs, and the flags for C programs."""
+"""The installed package: what `import dlf` imports, and the flags for C programs."""
 
 import shutil
 import subprocess
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import dlf
-from dlf.runtime import builtin, errors
+from dlf.runtime import errors
+from dlf.runtime.bundles import builtin
 
 
 def run(*arguments: str) -> str:

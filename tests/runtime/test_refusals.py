@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_bundle import make_toy_bundle
+from helpers.bundle import make_toy_bundle
 
 import dlf
-from dlf.runtime.backends import installed
+from dlf.runtime.backends.choice import installed
 
 
 @pytest.fixture(scope="module")

@@ -121,8 +121,11 @@ typedef struct dlf_file_info {
  *  data      hostile; size bytes
  *  limits    NULL for the defaults
  *  info      filled as far as parsing went, also when a refusal is returned; the rest is 0
+ *  message   NULL, or receives the reason of a refusal (the fact and the remedy; it does not name the file) or "", cut to
+ *            message_size bytes with the 0 at the end
  * Returns DLF_OK, NOT_DLF, UNSUPPORTED_VERSION, TRUNCATED, SIZE_LIMIT, TOKENS_MISSING, CHECKSUM. */
-DLF_API dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info) DLF_NOEXCEPT;
+DLF_API dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info, char *message,
+                                  size_t message_size) DLF_NOEXCEPT;
 
 /* Assemble a .dlf file.
  *  info      width, height, fingerprint, token_bits and has_checksum are read
@@ -241,6 +244,68 @@ DLF_API void dlf_rans_decoder_free(dlf_rans_decoder *decoder) DLF_NOEXCEPT; /* N
 DLF_API dlf_result dlf_prior_step(const dlf_entropy *entropy, int step, const int32_t *r, uint32_t height, uint32_t width,
                                   int16_t *indexes, int16_t *means) DLF_NOEXCEPT;
 
+/* ------------------------------------------------------------------------------------------ bundles
+ * A bundle is a folder that holds one model; docs/format.md, section 4. dlf_model_open opens one by itself: these functions are
+ * for who runs the stages without a dlf_model. */
+
+/* An open bundle. Its manifest and its entropy.bin have been checked; any other file is checked when it is first asked for. */
+typedef struct dlf_bundle dlf_bundle;
+
+/* Strings belong to the bundle. */
+typedef struct dlf_bundle_info {
+    size_t struct_size;
+    const char *name;      /* of the model */
+    uint32_t fingerprint;  /* as dlf_file_info has it */
+    const char *precision; /* of its stages, such as "fp32" */
+    const char *manifest;  /* the text of manifest.json: JSON in UTF-8, which has been checked */
+} dlf_bundle_info;
+
+/* Open a bundle: its manifest and its entropy.bin are read and checked.
+ *  folder    of the bundle; a trusted name. What is in it may be hostile. Names in the manifest are plain file names. The files may
+ *            be symbolic links, wherever they lead: the size and the SHA-256 in the manifest vouch for them. What is no regular
+ *            file is refused at once
+ *  out       *out receives the bundle, to be released with dlf_bundle_free, also where this fails: then it can only tell
+ *            dlf_bundle_message. NULL where there was no memory for that
+ * Returns DLF_OK, INVALID_ARGUMENT (also of the environment variable DLF_ISA, see dlf_entropy_open), OUT_OF_MEMORY,
+ * BUNDLE_FOREIGN, BUNDLE_BROKEN. */
+DLF_API dlf_result dlf_bundle_open(const char *folder, dlf_bundle **out) DLF_NOEXCEPT;
+DLF_API void dlf_bundle_free(dlf_bundle *bundle) DLF_NOEXCEPT; /* NULL is allowed */
+
+/* Why the bundle's last call failed: the file, the fact and the remedy, in English; "" where it did not. NULL is allowed, and
+ * out of memory. The string belongs to the bundle, and is valid until its next call. */
+DLF_API const char *dlf_bundle_message(const dlf_bundle *bundle) DLF_NOEXCEPT;
+
+/* Describe an open bundle.
+ *  info      filled, up to its struct_size
+ * Returns DLF_OK, INVALID_ARGUMENT (a bundle that did not open). */
+DLF_API dlf_result dlf_bundle_get_info(const dlf_bundle *bundle, dlf_bundle_info *info) DLF_NOEXCEPT;
+
+/* The bundle's entropy model, which belongs to it; NULL for a bundle that did not open. */
+DLF_API const dlf_entropy *dlf_bundle_entropy(const dlf_bundle *bundle) DLF_NOEXCEPT;
+
+/* The ONNX file of a stage, "analysis", "synthesis", "adaptor" or "generator", after checking it and the external data files that
+ * it refers to, all of which the manifest must list.
+ *  path      *path receives the path, a string of the bundle that is valid until its next call; unchanged on failure
+ * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_BROKEN. */
+DLF_API dlf_result dlf_bundle_stage(dlf_bundle *bundle, const char *stage, const char **path) DLF_NOEXCEPT;
+
+/* What a stage computes, as a digest: the SHA-256, in hexadecimal, of a line "SHA-256 NAME" for its ONNX file and for each external
+ * data file, sorted by name. The external data are not read: their hashes are the manifest's.
+ *  digest    *digest receives it, a string as `path` of dlf_bundle_stage
+ * Returns as dlf_bundle_stage. */
+DLF_API dlf_result dlf_bundle_stage_digest(dlf_bundle *bundle, const char *stage, const char **digest) DLF_NOEXCEPT;
+
+/* Any file that the manifest lists, such as entropy.bin or references.npz, after checking it.
+ *  path      as `path` of dlf_bundle_stage
+ * Returns as dlf_bundle_stage. */
+DLF_API dlf_result dlf_bundle_file(dlf_bundle *bundle, const char *name, const char **path) DLF_NOEXCEPT;
+
+/* Check the text of a manifest.json, as dlf_bundle_open does, without the bundle's other files.
+ *  data      hostile; size bytes
+ *  message   NULL, or receives the reason of a refusal, cut to message_size bytes with the 0 at the end
+ * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_FOREIGN, BUNDLE_BROKEN. */
+DLF_API dlf_result dlf_manifest_check(const void *data, size_t size, char *message, size_t message_size) DLF_NOEXCEPT;
+
 /* ---------------------------------------------------------------------------------------------- log */
 
 typedef enum dlf_log_level {
@@ -335,12 +400,11 @@ typedef struct dlf_model_info {
     const char *backend_version;
 } dlf_model_info;
 
-/* Open a bundle: its manifest and entropy.bin are read and checked, and the backend is started.
- *  folder    of the bundle; a trusted name. What is in it may be hostile as far as the library itself reads it: manifest and
- *            entropy.bin. Names that lead out of the folder, and files whose size or SHA-256 is not the manifest's, are
- *            refused. The stages are read by the backend, whose parsers need not be made for hostile files.
+/* Open a bundle as dlf_bundle_open does, and start the backend.
+ *  folder    of the bundle, as dlf_bundle_open takes it. What is in it may be hostile as far as the library itself reads it:
+ *            manifest and entropy.bin. The stages are read by the backend, whose parsers need not be made for hostile files.
  *  options   NULL for the defaults
- *  out       *out receives the model, to be released with dlf_model_free, also where this fails: then it can tell but
+ *  out       *out receives the model, to be released with dlf_model_free, also where this fails: then it can only tell
  *            dlf_model_message. NULL where there was no memory for that
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_FOREIGN, BUNDLE_BROKEN, BACKEND_MISSING, BACKEND_FAILED. */
 DLF_API dlf_result dlf_model_open(const char *folder, const dlf_model_options *options, dlf_model **out) DLF_NOEXCEPT;
@@ -359,12 +423,6 @@ DLF_API dlf_result dlf_model_get_info(const dlf_model *model, dlf_model_info *in
 
 /* The model's entropy model, which belongs to it; NULL for a model that did not open. */
 DLF_API const dlf_entropy *dlf_model_entropy(const dlf_model *model) DLF_NOEXCEPT;
-
-/* Check the text of a manifest.json, as dlf_model_open does, but for what needs the bundle's other files.
- *  data      hostile; size bytes
- *  message   NULL, or receives the reason of a refusal, cut to message_size bytes with the 0 at the end
- * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_FOREIGN, BUNDLE_BROKEN. */
-DLF_API dlf_result dlf_manifest_check(const void *data, size_t size, char *message, size_t message_size) DLF_NOEXCEPT;
 
 /* ----------------------------------------------------------------------------------------- contexts */
 

@@ -1,4 +1,4 @@
-"""Quantisation in training against the codec's: the same symbols, a rate that coded bytes confirm, gradients that pass."""
+"""Quantisation in training, compared with the codec's: the same symbols, the rate of the coded bytes, and gradients."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the training's own losses and starting points promise."""
+"""The training's losses and starting points."""
 
 from dataclasses import replace
 

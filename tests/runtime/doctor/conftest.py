@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from helpers_doctor import add_references
+from helpers.doctor import add_references
 
 
 @pytest.fixture

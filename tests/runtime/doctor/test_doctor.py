@@ -1,4 +1,4 @@
-"""`dlf doctor` as a whole: what it tells, and its exit codes."""
+"""`dlf doctor` as a whole: its report and its exit codes."""
 
 import json
 import re
@@ -7,11 +7,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import dlf
-from dlf.runtime import backends
 from dlf.runtime import doctor as doctor_module
+from dlf.runtime.backends import choice
+from dlf.runtime.bundles import builtin
 from dlf.runtime.cli import app
 from dlf.runtime.doctor import examine
-from dlf.runtime.engine_cache import EngineCache, EngineKey, Profile, Size
+from dlf.runtime.gpu.engines import EngineCache, EngineKey, Profile, Size
 
 KEY = EngineKey("generator", "ab" * 32, "fp16", "tensorrt_rtx", "1.2.3", "sm_89", "linux-x86_64")
 
@@ -43,8 +44,13 @@ def test_report_for_people_says_the_same(referenced):
     result = doctor("--model", str(referenced))
     assert result.exit_code == 0
     assert "All 7 checks passed." in result.stdout
+    assert re.search(r"licence +unknown", result.stdout)
     for stage in ("analysis", "synthesis", "adaptor", "generator"):
         assert f"pass  stage: {stage}" in result.stdout
+
+
+def test_tells_the_licence_of_the_builtin_model():
+    assert examine().model["license"] == builtin.license()
 
 
 def test_bundle_without_references_exits_with_1(toy_bundle):
@@ -59,7 +65,7 @@ def test_wrong_backend_exits_with_1(referenced, monkeypatch):
     from dlf.runtime.backends.openvino import OpenVINOBackend
 
     load = OpenVINOBackend.load
-    halved = lambda self, file: lambda inputs: {k: v / 2 for k, v in load(self, file)(inputs).items()}  # noqa: E731
+    halved = lambda self, *stage: lambda inputs: {k: v / 2 for k, v in load(self, *stage)(inputs).items()}  # noqa: E731
     monkeypatch.setattr(OpenVINOBackend, "load", halved)
     result = doctor("--model", str(referenced), "--backend", "openvino")
     assert result.exit_code == 1
@@ -69,22 +75,22 @@ def test_wrong_backend_exits_with_1(referenced, monkeypatch):
 
 def test_choice_is_explained(referenced):
     found = examine(referenced).backend
-    assert found["name"] == backends.installed()[0]
+    assert found["name"] == choice.installed()[0]
     assert re.fullmatch(r"the fastest of .* on a processor with(out)? int8 dot products", found["reason"])
 
 
 def test_backends_that_cannot_be_used_are_told_with_the_remedy(referenced, monkeypatch):
-    monkeypatch.setattr(backends, "missing", lambda name: None if name == "onnxruntime" else f"{name} is not there; buy it")
-    monkeypatch.setattr(doctor_module, "missing", backends.missing)
+    monkeypatch.setattr(choice, "missing", lambda name: None if name == "onnxruntime" else f"{name} is not there; buy it")
+    monkeypatch.setattr(doctor_module, "missing", choice.missing)
     report = examine(referenced)
-    assert report.backends == {name: backends.missing(name) for name in backends.INSTALL}
+    assert report.backends == {name: choice.missing(name) for name in choice.INSTALL}
     assert report.backend["name"] == "onnxruntime"
     shown = " ".join(doctor("--model", str(referenced)).stdout.split())
     assert "openvino cannot be used: openvino is not there; buy it" in shown
 
 
 def test_missing_backend_is_a_failure_and_the_entropy_core_is_tested_still(referenced, monkeypatch):
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
     report = examine(referenced)
     assert not report.passed
     assert report.backend is None

@@ -1,18 +1,19 @@
-"""The self-test passes what is right and fails each thing that can be wrong, and that alone."""
+"""The self-test passes a correct installation, and each fault fails its own check alone."""
 
 import json
 
 import numpy as np
 import pytest
-from helpers_bundle import make_toy_bundle, seal
-from helpers_doctor import FakeBackend, add_references
+from helpers.bundle import make_toy_bundle, seal
+from helpers.doctor import FakeBackend, add_references
 
-from dlf.runtime import references
-from dlf.runtime.backends import Arrays, open_backend
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.core import EntropyModel
+from dlf.runtime.backends import Arrays
+from dlf.runtime.backends.choice import open_backend
+from dlf.runtime.bundles import references
+from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.doctor import selftest
 from dlf.runtime.doctor.selftest import STAGES, Check, run
+from dlf.runtime.libdlf import EntropyModel
 from dlf.runtime.steps import HostSteps
 
 CORE = ["entropy core: round trip", "entropy core: scalar code", "entropy core: stored file"]

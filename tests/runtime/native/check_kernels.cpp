@@ -14,9 +14,9 @@
 #include <random>
 #include <vector>
 
-#include "../../../runtime/native/src/detail.h"
-#include "../../../runtime/native/src/prior_tables.h"
-#include "../../../runtime/native/src/sha256.h"
+#include "entropy/detail_coder.h"
+#include "entropy/prior_tables.h"
+#include "support/sha256.h"
 
 static size_t allocations = 0;
 
@@ -76,7 +76,7 @@ std::vector<int16_t> random_activations(Random &random, size_t count) {
     return x;
 }
 
-// One call's operands: the same for every table, but for the layout of layers.
+// One call's operands: the same for every table except for the layout of layers.
 struct Case {
     Case(Random &random, size_t outputs_, size_t inputs_, size_t positions_)
         : outputs(outputs_), positions(positions_), x_stride((inputs_ + kMaxPanel - 1) / kMaxPanel * kMaxPanel),

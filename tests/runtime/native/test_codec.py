@@ -1,4 +1,4 @@
-"""C and Python give the same answer: the same files, and from each other's files the same pixels, on the same backend."""
+"""C and Python write the same files and decode each other's files to the same pixels, on the same backend."""
 
 import os
 import threading
@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_native import Backend, Context, Model, logged, openvino_library
+from helpers.bundle import LoneStage
+from helpers.native import Backend, Context, Model, logged, openvino_library
 from numpy.typing import NDArray
 from PIL import Image
 
 import dlf
-from dlf.runtime import builtin
-from dlf.runtime.backends import open_backend
+from dlf.runtime.backends.choice import open_backend
+from dlf.runtime.bundles import builtin
 
 SIZES = [(1, 1), (1, 300), (300, 1), (256, 256), (257, 255), (300, 520)]
 
@@ -31,7 +32,8 @@ def native_codec(bundle: Path, backend: str = "openvino", **options: object) -> 
         pytest.importorskip("openvino")
         return Context(Model(bundle, threads=1, openvino=str(openvino_library()).encode(), **options))
     python = open_backend(backend, 1)
-    context = Context(Model(bundle, backend=(own := Backend(lambda name, file: python.load(file))).pointer(), **options))
+    own = Backend(lambda name, file: python.load(LoneStage(file), name))
+    context = Context(Model(bundle, backend=own.pointer(), **options))
     context.own = own  # type: ignore[attr-defined]  # lives as long
     return context
 
@@ -82,7 +84,7 @@ def test_mini_model(mini_checkpoint, tmp_path):
         image = photograph(height, width)
         data = python.encode(image)
         assert native.encode(image) == data
-        # Python's generator takes another way to the same picture (dlf.runtime.backends.upper_levels).
+        # Python's generator takes another way to the same picture (dlf.runtime.backends.winograd).
         distance = np.abs(native.decode(data).astype(int) - python.decode(data))
         assert distance.max() <= 1
         assert distance.mean() < 1e-2
@@ -144,6 +146,7 @@ def test_the_log_tells_model_backend_and_steps(toy_bundle):
         context.decode(context.encode(photograph(10, 10)))
     levels, texts = zip(*lines, strict=True)
     assert texts[0].startswith("Model toy (")
+    assert "licence: unknown" in texts[0]
     for fact in ("openvino", "fp32", openvino.get_version()):
         assert fact in texts[0]
     assert levels == (1, *[2] * (len(lines) - 1))

@@ -1,4 +1,4 @@
-"""Contexts: buffers, memory, limits and refusals, over stages of a few lines that take no backend's library."""
+"""Contexts: buffers, memory, limits and refusals, with stages of a few lines that need no backend's library."""
 
 import ctypes
 from ctypes import byref, c_size_t, c_uint32, c_void_p
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_bundle import CHANNELS, DIM
-from helpers_native import LIB, Allocate, Allocator, Arrays, Backend, Context, Free, Image, Limits, Model, image_of
+from helpers.bundle import CHANNELS, DIM
+from helpers.native import LIB, Allocate, Allocator, Arrays, Backend, Context, Free, Image, Limits, Model, image_of
 from numpy.typing import NDArray
 
 import dlf
@@ -19,7 +19,7 @@ IMAGE = RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8)
 
 
 def stages(name: str, file: Path) -> object:
-    """Stages that carry an image's upper left 8x8 blocks of 32 pixels in the latent, and nothing else."""
+    """Stages whose latent holds only an image's upper left 8x8 blocks of 32 pixels."""
 
     def analysis(inputs: Arrays) -> Arrays:
         _, _, height, width = inputs["image"].shape
@@ -311,7 +311,7 @@ def test_damaged_files_are_refused_as_python_does(context, python):
 
 
 def test_token_outside_the_codebook_is_refused(tmp_path, backend):
-    from helpers_bundle import make_toy_bundle
+    from helpers.bundle import make_toy_bundle
 
     context = Context(Model(make_toy_bundle(tmp_path / "odd", entries=40), backend=backend.pointer()))
     bare = context.encode(IMAGE, checksum=False)

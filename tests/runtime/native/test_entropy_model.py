@@ -5,13 +5,13 @@ import struct
 
 import numpy as np
 import pytest
-from helpers_entropy import random_tables
+from helpers.entropy import random_tables
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dlf.kernels.entropy_tables import EntropyTables
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime import errors
-from dlf.runtime.core import EntropyModel
+from dlf.runtime.libdlf import EntropyModel
 
 
 def tables(channels: int = 4) -> EntropyTables:

@@ -1,4 +1,4 @@
-"""Every instruction set's kernels against the scalar code: those of this processor, and NEON under emulation."""
+"""The kernels of every instruction set, compared with the scalar code: this processor's, and NEON in an emulator."""
 
 import os
 import re
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_entropy import random_tables
+from helpers.entropy import random_tables
 
 from dlf.runtime import errors
-from dlf.runtime.core import EntropyModel
+from dlf.runtime.libdlf import EntropyModel
 
 NATIVE = Path(__file__).parents[3] / "runtime" / "native"
 ISAS = ("scalar", "avx2", "avx512", "neon")
@@ -20,7 +20,7 @@ CROSS_COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 
 
 def processor_isas() -> set[str]:
-    """What this processor has, as Linux tells it."""
+    """The instruction sets that Linux reports for this processor."""
     flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
     isas = {"scalar"}
     if "avx2" in flags:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_bundle import save_stage, seal
-from helpers_native import Context, Model, openvino_library
+from helpers.bundle import save_stage, seal
+from helpers.native import Context, Model, openvino_library
 from onnx import helper
 
 import dlf
@@ -84,7 +84,7 @@ def test_library_is_found_by_option_or_environment_as_file_or_folder(toy_bundle,
     for place in (folder, file):
         assert Model(toy_bundle, openvino=str(place).encode()).info()["backend"] == b"openvino"
     code = f"""
-from helpers_native import Model
+from helpers.native import Model
 print(Model({str(toy_bundle)!r}).info()["backend"].decode())
 """
     for place in (folder, file):  # in a process of its own, since os.environ's changes do not reach a library that is loaded
@@ -96,7 +96,7 @@ print(Model({str(toy_bundle)!r}).info()["backend"].decode())
 @pytest.mark.parametrize("place", ["none/libopenvino_c.so", "empty", "libdlf"])
 def test_missing_library_says_what_to_do(toy_bundle, tmp_path, place):
     (tmp_path / "empty").mkdir()
-    path = str(dlf.runtime.core.library_path()) if place == "libdlf" else str(tmp_path / place)
+    path = str(dlf.runtime.libdlf.library_path()) if place == "libdlf" else str(tmp_path / place)
     with pytest.raises(dlf.BackendMissingError, match=r"pip install openvino.*DLF_OPENVINO"):
         Model(toy_bundle, openvino=path.encode())
 

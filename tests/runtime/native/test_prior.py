@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers_entropy import extreme_tables, random_tables
+from helpers.entropy import extreme_tables, random_tables
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.kernels.entropy_params_reference import entropy_params
-from dlf.kernels.entropy_tables import EntropyTables
-from dlf.runtime.core import EntropyModel
+from dlf.runtime.libdlf import EntropyModel
 
 
 def assert_equal(tables: EntropyTables, r: np.ndarray, step: int) -> None:

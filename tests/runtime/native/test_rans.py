@@ -1,13 +1,13 @@
-"""The coder, against the reference coder's streams and a second implementation."""
+"""The rANS coder, compared with the reference coder's streams and a second implementation."""
 
 import numpy as np
 import pytest
-from helpers_entropy import VECTORS, python_rans_decode, python_rans_encode, random_tables, reference_frequencies
+from helpers.entropy import VECTORS, python_rans_decode, python_rans_encode, random_tables, reference_frequencies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlf.runtime import errors
-from dlf.runtime.core import EntropyModel
+from dlf.runtime.libdlf import EntropyModel
 
 MAX_SYMBOL = 1 << 20
 INITIAL = (1 << 23).to_bytes(4, "little")

@@ -14,17 +14,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-import helpers_c
 import numpy as np
 import pytest
-from helpers_bundle import CHANNELS, DIM
-from helpers_native import Arrays, Backend, Context, Model, ModelOptions
+from helpers import c as helpers_c
+from helpers.bundle import CHANNELS, DIM
+from helpers.native import Arrays, Backend, Context, Model, ModelOptions
 from numpy.typing import NDArray
 
 import dlf
-from dlf.runtime import cuda_driver, errors
-from dlf.runtime.bundle import Bundle
-from dlf.runtime.engine_cache import (
+from dlf.runtime import errors
+from dlf.runtime.bundles.bundle import Bundle
+from dlf.runtime.gpu import driver
+from dlf.runtime.gpu.engines import (
     DEFAULT_PROFILES,
     EngineCache,
     EngineKey,
@@ -372,7 +373,7 @@ def test_failure_of_the_device_is_told_and_leaves_nothing(ready, function, kind,
         ready.run()
 
 
-@pytest.mark.skipif(cuda_driver.missing() is None, reason="there is a GPU")
+@pytest.mark.skipif(driver.missing() is None, reason="there is a GPU")
 def test_missing_driver_says_what_to_do(built, toy_bundle):
     lib = ctypes.CDLL(str(built.libdlf / "libdlf.so"))
     lib.dlf_model_message.restype = ctypes.c_char_p
@@ -385,7 +386,7 @@ def test_missing_driver_says_what_to_do(built, toy_bundle):
     assert message.startswith("NVIDIA's driver cannot be loaded") and "install NVIDIA's driver" in message
 
 
-@pytest.mark.skipif(cuda_driver.missing() is None, reason="there is a GPU")
+@pytest.mark.skipif(driver.missing() is None, reason="there is a GPU")
 def test_installed_libdlf_says_what_is_missing(toy_bundle):
     with pytest.raises(dlf.BackendMissingError, match=r"built without TensorRT; build it anew|NVIDIA's driver"):
         Model(toy_bundle, tensorrt=b"")

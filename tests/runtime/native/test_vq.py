@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from helpers_entropy import VECTORS, random_tables
+from helpers.entropy import VECTORS, random_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlf.kernels.entropy_tables import EntropyTables
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime import errors
-from dlf.runtime.core import EntropyModel
+from dlf.runtime.libdlf import EntropyModel
 
 
 def make(entries: int, dim: int, seed: int = 0) -> tuple[EntropyTables, EntropyModel]:
@@ -23,7 +23,7 @@ def test_lookup_is_the_nearest_unit_vector(seed, tiles, entries, dim):
     unit = z / np.linalg.norm(z.astype(np.float64), axis=1, keepdims=True)
     distances = np.linalg.norm(unit[:, None] - tables.codebook.astype(np.float64)[None, :, :, None], axis=2)
     chosen = np.take_along_axis(distances, tokens[:, None].astype(np.int64), 1)[:, 0]
-    # The codebook's vectors are units but for float32's rounding, by which angle and distance may differ.
+    # The codebook's vectors have length 1 up to float32's rounding, so the nearest by angle and by distance may differ.
     assert (chosen <= distances.min(1) + 1e-6).all()
 
 

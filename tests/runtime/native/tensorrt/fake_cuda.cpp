@@ -8,7 +8,7 @@
 #include <map>
 #include <mutex>
 
-#include "cuda_api.h"
+#include "backends/cuda_api.h"
 
 using namespace dlf::cuda;
 

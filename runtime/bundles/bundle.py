@@ -1,0 +1,71 @@
+"""The bundle: one folder that holds one model. libdlf reads it and checks each file; see docs/format.md, section 4."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from dlf.runtime.bundles import references
+from dlf.runtime.bundles.references import References
+from dlf.runtime.libdlf import BundleReader
+
+
+class Bundle:
+    """A bundle whose manifest and entropy model have been read and checked; any other file is checked on first use.
+
+    Not for use by several threads at a time, except for its attributes.
+
+    Attributes:
+        path: the folder.
+        manifest: the content of manifest.json.
+        name: of the model.
+        license: of the model, as its manifest words it; None where it has none.
+        precision: of its stages: "fp32", or a lower one that its graphs spell out.
+        fingerprint: of the model, as `.dlf` files carry it: four hexadecimal digits.
+        entropy: its entropy model.
+
+    Raises:
+        BundleForeignError: the folder is no bundle, or one of a format version that this dlf does not know.
+        BundleBrokenError: a file is missing, malformed, not a regular file, or not what its hash says.
+        InvalidArgumentError: DLF_ISA asks for what this processor does not have.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._reader = BundleReader(self.path)
+        self.manifest = self._reader.manifest
+        self.name = self._reader.name
+        self.license: str | None = self.manifest["model"].get("license")
+        self.precision = self._reader.precision
+        self.fingerprint = f"{self._reader.fingerprint:04x}"
+        self.entropy = self._reader.entropy
+
+    def entropy_bytes(self) -> bytes:
+        """Return the content of entropy.bin, checked."""
+        return self._reader.file("entropy.bin").read_bytes()
+
+    def stage(self, name: str) -> Path:
+        """Return a stage's ONNX file after checking it and the external data files that it refers to.
+
+        Raises BundleBrokenError.
+        """
+        return self._reader.stage(name)
+
+    def references(self) -> References | None:
+        """Return the reference outputs of the stages; None if the bundle has none. Raises BundleBrokenError."""
+        return references.read(self._reader.file(references.NAME)) if references.NAME in self.manifest["files"] else None
+
+    def stage_digest(self, name: str) -> str:
+        """SHA-256, in hexadecimal, of a stage's graph and weights; the weights count as the manifest has them, unread.
+
+        Raises BundleBrokenError.
+        """
+        return self._reader.stage_digest(name)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal; read in pieces, since a stage's weights may be larger than memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,18 @@
+"""Constants of the formats that several modules use, see docs/format.md. `formats.h` has the same for libdlf."""
+
+BUNDLE_FORMAT = "dlf-bundle"
+BUNDLE_VERSION = 1
+
+TILE = 256  # pixels a side of a tile; images are padded to whole tiles
+TOKENS_PER_TILE = 32
+DETAIL_PER_TILE = 8  # positions a side of the detail latent that one tile has
+
+# A bundle's stages, in the order in which they run.
+ENCODER_STAGES = ("analysis",)
+DECODER_STAGES = ("synthesis", "adaptor", "generator")
+STAGES = ENCODER_STAGES + DECODER_STAGES
+
+
+def tiles(height: int, width: int) -> tuple[int, int]:
+    """Return how many tiles, down and across, cover an image of `height` x `width` pixels."""
+    return -(-height // TILE), -(-width // TILE)

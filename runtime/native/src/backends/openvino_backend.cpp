@@ -1,0 +1,274 @@
+#include "backends/openvino_backend.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <mutex>
+#include <numeric>
+#include <sstream>
+
+#include <sys/mman.h>
+
+#include "support/failure.h"
+#include "backends/openvino_api.h"
+#include "backends/backend_guard.h"
+#include "support/shared_library.h"
+
+namespace dlf {
+namespace {
+
+using namespace openvino;
+
+constexpr const char *kLibrary = "libopenvino_c.so";
+
+// An object of OpenVINO's, and the function that releases it.
+template <class T> using Owned = std::unique_ptr<T, void (*)(T *)>;
+
+// Takes the pages of a model's files out of this process's memory.
+//
+// OpenVINO maps the weights and packs them into memory of its own, one half when it compiles and the other when it first
+// runs, but keeps the mapping; half of the resident memory would be weights that are not read again. The mapping is shared
+// and read-only, so that a page that is wanted after all comes back from the file.
+void release_pages(const std::string &file) {
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);) {
+        uintptr_t start = 0, end = 0;
+        char permissions[5] = "";
+        int path = 0;
+        if (std::sscanf(line.c_str(), "%lx-%lx %4s %*s %*s %*s %n", &start, &end, permissions, &path) == 3 && path > 0 &&
+            std::strcmp(permissions, "r--s") == 0 && line.compare(static_cast<size_t>(path), file.size(), file) == 0)
+            madvise(reinterpret_cast<void *>(start), end - start, MADV_DONTNEED);
+    }
+}
+
+class OpenVINO : public Functions {
+public:
+    OpenVINO(const std::string &file, uint32_t threads) : threads_(std::to_string(threads)), limited_(threads > 0) {
+        const SharedLibrary library("OpenVINO's C library", file,
+                                    "run: pip install openvino, and name its folder openvino/libs in DLF_OPENVINO");
+#define DLF_LOOK_UP(name, result, parameters) library.look_up(name, #name);
+        DLF_OPENVINO_FUNCTIONS(DLF_LOOK_UP)
+#undef DLF_LOOK_UP
+        Core *core = nullptr;
+        char *device = nullptr;
+        Version version = {};
+        check(ov_core_create(&core));
+        core_ = {core, ov_core_free};
+        check(ov_core_get_property(core, "CPU", "FULL_DEVICE_NAME", &device));
+        device_ = device;
+        ov_free(device);
+        check(ov_get_openvino_version(&version));
+        version_ = version.build_number;
+        ov_version_free(&version);
+    }
+
+    const std::string &device() const { return device_; }
+    const std::string &version() const { return version_; }
+
+    Owned<CompiledModel> compile(const char *file) const {
+        CompiledModel *compiled = nullptr;
+        // The plugin's own default is bfloat16 where the processor has it.
+        const size_t arguments = limited_ ? 6 : 4; // without a limit the last two are not read
+        check(ov_core_compile_model_from_file(core_.get(), file, "CPU", arguments, &compiled, "INFERENCE_PRECISION_HINT", "f32",
+                                              "PERFORMANCE_HINT", "LATENCY", "INFERENCE_NUM_THREADS", threads_.c_str()));
+        return {compiled, ov_compiled_model_free};
+    }
+
+    void check(Status status) const {
+        if (status == 0)
+            return;
+        const char *message = ov_get_last_err_msg();
+        fail(DLF_ERROR_BACKEND_FAILED, message == nullptr ? "OpenVINO gives no reason" : message);
+    }
+
+private:
+    std::string threads_;
+    bool limited_;
+    std::string device_, version_;
+    Owned<Core> core_{nullptr, nullptr};
+};
+
+// An input or output of a stage.
+struct NamedPort {
+    std::string name;
+    ElementType type;
+};
+
+struct Run {
+    Owned<Request> request;
+    std::vector<Owned<Tensor>> outputs;
+};
+
+class LoadedStage {
+public:
+    LoadedStage(const OpenVINO &openvino, const char *file)
+        : ov_(openvino), file_(std::filesystem::canonical(file)), compiled_(openvino.compile(file)) {
+        size_t count = 0;
+        ov_.check(ov_.ov_compiled_model_inputs_size(compiled_.get(), &count));
+        for (size_t i = 0; i < count; ++i)
+            inputs_.push_back(port(ov_.ov_compiled_model_input_by_index, i));
+        ov_.check(ov_.ov_compiled_model_outputs_size(compiled_.get(), &count));
+        if (count > DLF_MAX_OUTPUTS)
+            fail(DLF_ERROR_BACKEND_FAILED, "it has " + std::to_string(count) + " outputs");
+        for (size_t i = 0; i < count; ++i)
+            outputs_.push_back(port(ov_.ov_compiled_model_output_by_index, i));
+        release_pages(file_);
+    }
+
+    std::unique_ptr<Run> run(const dlf_tensor *inputs, size_t input_count, dlf_tensor *outputs) {
+        auto run = std::make_unique<Run>(Run{request(), {}});
+        std::vector<Owned<Tensor>> tensors; // which a request does not keep alive
+        for (size_t i = 0; i < inputs_.size(); ++i) {
+            const auto given = std::find_if(inputs, inputs + input_count,
+                                            [&](const dlf_tensor &input) { return inputs_[i].name == input.name; });
+            if (given == inputs + input_count)
+                fail(DLF_ERROR_BACKEND_FAILED, "it has an input '" + inputs_[i].name + "', which the codec does not give");
+            tensors.push_back(tensor(*given, inputs_[i]));
+            ov_.check(ov_.ov_infer_request_set_input_tensor_by_index(run->request.get(), i, tensors.back().get()));
+        }
+        ov_.check(ov_.ov_infer_request_infer(run->request.get()));
+        release_pages(file_);
+        for (size_t i = 0; i < outputs_.size(); ++i) {
+            Tensor *tensor = nullptr;
+            ov_.check(ov_.ov_infer_request_get_output_tensor_by_index(run->request.get(), i, &tensor));
+            run->outputs.emplace_back(tensor, ov_.ov_tensor_free);
+            outputs[i] = described(tensor, outputs_[i]);
+        }
+        return run;
+    }
+
+    size_t output_count() const { return outputs_.size(); }
+
+    void take_back(Run *run) noexcept {
+        std::unique_ptr<Run> taken(run);
+        taken->outputs.clear();
+        try {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            free_.push_back(std::move(taken->request));
+        } catch (...) { // no memory to keep it
+        }
+    }
+
+private:
+    using Get = Status (*)(const CompiledModel *, size_t, Port **);
+
+    NamedPort port(Get get, size_t index) const {
+        Port *raw = nullptr;
+        ov_.check(get(compiled_.get(), index, &raw));
+        const Owned<Port> port(raw, ov_.ov_output_const_port_free);
+        char *name = nullptr;
+        NamedPort found{};
+        ov_.check(ov_.ov_port_get_any_name(raw, &name));
+        found.name = name;
+        ov_.ov_free(name);
+        ov_.check(ov_.ov_port_get_element_type(raw, &found.type));
+        return found;
+    }
+
+    Owned<Request> request() {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            if (!free_.empty()) {
+                Owned<Request> request = std::move(free_.back());
+                free_.pop_back();
+                return request;
+            }
+        }
+        Request *request = nullptr;
+        ov_.check(ov_.ov_compiled_model_create_infer_request(compiled_.get(), &request));
+        return {request, ov_.ov_infer_request_free};
+    }
+
+    Owned<Tensor> tensor(const dlf_tensor &input, const NamedPort &port) const {
+        int64_t dims[DLF_MAX_RANK];
+        std::copy_n(input.shape, input.rank, dims);
+        Tensor *raw = nullptr;
+        // Inputs are only read, whatever the type of the pointer says.
+        ov_.check(ov_.ov_tensor_create_from_host_ptr(port.type, Shape{static_cast<int64_t>(input.rank), dims},
+                                                        const_cast<float *>(input.data), &raw));
+        Owned<Tensor> tensor(raw, ov_.ov_tensor_free);
+        check_size(raw, std::accumulate(input.shape, input.shape + input.rank, size_t{1}, std::multiplies<>()), port);
+        return tensor;
+    }
+
+    dlf_tensor described(const Tensor *tensor, const NamedPort &port) const {
+        dlf_tensor output = {};
+        output.name = port.name.c_str();
+        Shape shape = {};
+        ov_.check(ov_.ov_tensor_get_shape(tensor, &shape));
+        const auto rank = static_cast<size_t>(shape.rank);
+        if (rank <= DLF_MAX_RANK)
+            std::copy_n(shape.dims, rank, output.shape);
+        ov_.ov_shape_free(&shape);
+        if (rank > DLF_MAX_RANK)
+            fail(DLF_ERROR_BACKEND_FAILED, "its output '" + port.name + "' has " + std::to_string(rank) + " dimensions");
+        output.rank = rank;
+        check_size(tensor, std::accumulate(output.shape, output.shape + rank, size_t{1}, std::multiplies<>()), port);
+        void *data = nullptr;
+        ov_.check(ov_.ov_tensor_data(tensor, &data));
+        output.data = static_cast<const float *>(data);
+        return output;
+    }
+
+    void check_size(const Tensor *tensor, size_t count, const NamedPort &port) const {
+        size_t bytes = 0;
+        ov_.check(ov_.ov_tensor_get_byte_size(tensor, &bytes));
+        if (bytes != count * sizeof(float))
+            fail(DLF_ERROR_BACKEND_FAILED, "'" + port.name + "' is not of float32");
+    }
+
+    const OpenVINO &ov_;
+    std::string file_;
+    Owned<CompiledModel> compiled_;
+    std::vector<NamedPort> inputs_;
+    std::vector<NamedPort> outputs_;
+    std::mutex mutex_;
+    std::vector<Owned<Request>> free_; // requests that wait for a run; as many as ran at the same time
+};
+
+dlf_result load(void *user, const char *, const char *file, void **loaded, char *message, size_t message_size) {
+    return reported(message, message_size, [&] { *loaded = new LoadedStage(*static_cast<OpenVINO *>(user), file); });
+}
+
+dlf_result run(void *, void *loaded, const dlf_tensor *inputs, size_t input_count, dlf_tensor *outputs, size_t *output_count,
+               void **run, char *message, size_t message_size) {
+    return reported(message, message_size, [&] {
+        auto *stage = static_cast<LoadedStage *>(loaded);
+        *run = stage->run(inputs, input_count, outputs).release();
+        *output_count = stage->output_count();
+    });
+}
+
+void release(void *, void *loaded, void *run) { static_cast<LoadedStage *>(loaded)->take_back(static_cast<Run *>(run)); }
+
+void unload(void *, void *loaded) { delete static_cast<LoadedStage *>(loaded); }
+
+} // namespace
+
+std::shared_ptr<const Backend> open_openvino(const char *library, uint32_t threads) {
+    if (library == nullptr)
+        library = std::getenv("DLF_OPENVINO");
+    std::shared_ptr<OpenVINO> openvino;
+    try {
+        openvino = std::make_shared<OpenVINO>(library_file(library == nullptr ? kLibrary : library, kLibrary), threads);
+    } catch (const Failure &failure) {
+        if (failure.result == DLF_ERROR_BACKEND_MISSING)
+            throw;
+        fail(failure.result, "The backend openvino does not start (" + failure.message + ").");
+    }
+    dlf_backend table = {};
+    table.struct_size = sizeof table;
+    table.name = "openvino";
+    table.device = openvino->device().c_str();
+    table.version = openvino->version().c_str();
+    table.user = openvino.get();
+    table.load = load;
+    table.run = run;
+    table.release = release;
+    table.unload = unload;
+    return std::make_shared<const Backend>(table, openvino);
+}
+
+} // namespace dlf

@@ -1,0 +1,148 @@
+#include "codec/container.h"
+
+#include <algorithm>
+#include <string>
+
+#include "support/byte_reader.h"
+#include "support/crc16.h"
+#include "support/sha256.h"
+#include "entropy/tokens.h"
+
+namespace dlf {
+namespace {
+
+constexpr uint8_t kMagic = 0xDF;
+constexpr uint8_t kNoChecksum = 0x10;
+constexpr int kVarintBytes = 3;
+static_assert(kMaxSide == 1u << (7 * kVarintBytes));
+
+uint32_t tile_count(uint32_t width, uint32_t height) {
+    return static_cast<uint32_t>(tiles_along(width) * tiles_along(height));
+}
+
+uint32_t read_varint(ByteReader &reader) {
+    uint32_t value = 0;
+    for (int i = 0; i < kVarintBytes; ++i) {
+        const uint8_t byte = reader.byte();
+        value |= uint32_t{byte & 0x7Fu} << (7 * i);
+        if (!(byte & 0x80)) {
+            require(i == 0 || byte != 0, DLF_ERROR_NOT_DLF); // a longer spelling of the same number
+            return value;
+        }
+    }
+    throw Failure{DLF_ERROR_NOT_DLF};
+}
+
+void write_varint(std::pmr::vector<uint8_t> &out, uint32_t value) {
+    for (; value >= 0x80; value >>= 7)
+        out.push_back(static_cast<uint8_t>(value | 0x80));
+    out.push_back(static_cast<uint8_t>(value));
+}
+
+std::string size_text(uint32_t width, uint32_t height) { return std::to_string(width) + "x" + std::to_string(height); }
+
+// What was found in a refused file, and what to do.
+std::string refusal(dlf_result result, const uint8_t *data, size_t size, const dlf_file_info &info) {
+    const std::string incomplete = "it is incomplete, so copy or download it again";
+    switch (result) {
+    case DLF_ERROR_NOT_DLF:
+        if (info.version == 0)
+            return "it starts with byte 0x" + hexadecimal(data, 1) + ", not with 0xdf, so it is not a .dlf file";
+        return "its header does not spell an image size, so it is damaged or not a .dlf file";
+    case DLF_ERROR_UNSUPPORTED_VERSION:
+        return "it is of .dlf version " + std::to_string(info.version) + " and this dlf reads version " +
+               std::to_string(kFileVersion) + "; it needs another version of dlf";
+    case DLF_ERROR_TRUNCATED: return "it ends inside its header, after " + std::to_string(size) + " bytes; " + incomplete;
+    case DLF_ERROR_TOKENS_MISSING:
+        return "a " + size_text(info.width, info.height) + " image takes at least " +
+               std::to_string(info.token_bytes + info.checksum_bytes) + " bytes after the header and there are " +
+               std::to_string(size - info.header_bytes) + "; " + incomplete;
+    case DLF_ERROR_CHECKSUM:
+        return "its checksum does not match its bytes; it is damaged or cut short, so copy or download it again";
+    default: return "";
+    }
+}
+
+void read_file(const uint8_t *data, size_t size, const dlf_limits &limits, dlf_file_info &info) {
+    ByteReader reader(data, size, DLF_ERROR_TRUNCATED);
+    require(reader.byte() == kMagic, DLF_ERROR_NOT_DLF);
+    const uint8_t flags = reader.byte();
+    info.version = flags >> 5;
+    require(info.version == kFileVersion, DLF_ERROR_UNSUPPORTED_VERSION);
+    info.has_checksum = (flags & kNoChecksum) ? 0 : 1;
+    info.token_bits = (flags & 0x0F) + 1u;
+    info.fingerprint = static_cast<uint32_t>(reader.byte() << 8);
+    info.fingerprint |= reader.byte();
+    info.width = read_varint(reader) + 1;
+    info.height = read_varint(reader) + 1;
+    info.header_bytes = size - reader.left();
+
+    check_size(info.width, info.height, limits);
+
+    info.tiles = tile_count(info.width, info.height);
+    info.token_bytes = info.tiles * token_bytes_per_tile(info.token_bits);
+    info.checksum_bytes = info.has_checksum ? 2 : 0;
+    require(reader.left() >= info.token_bytes + info.checksum_bytes, DLF_ERROR_TOKENS_MISSING);
+    info.detail_bytes = reader.left() - info.token_bytes - info.checksum_bytes;
+    if (info.has_checksum) {
+        reader.bytes(info.token_bytes + info.detail_bytes);
+        require(reader.value<uint16_t>() == crc16(data, size - 2), DLF_ERROR_CHECKSUM);
+    }
+}
+
+} // namespace
+
+void check_size(uint32_t width, uint32_t height, const dlf_limits &limits) {
+    const std::string image = "the image is " + size_text(width, height) + " pixels, over the limit of ";
+    if (std::max(width, height) > limits.max_side)
+        fail(DLF_ERROR_SIZE_LIMIT, image + std::to_string(limits.max_side) + " a side; raise it with max_side");
+    if (uint64_t{width} * height > limits.max_pixels)
+        fail(DLF_ERROR_SIZE_LIMIT, image + std::to_string(limits.max_pixels) + " in all; raise it with max_pixels");
+}
+
+void parse_file(const uint8_t *data, size_t size, const dlf_limits &limits, dlf_file_info &info) {
+    try {
+        read_file(data, size, limits, info);
+    } catch (const Failure &failure) {
+        if (!failure.message.empty())
+            throw;
+        fail(failure.result, refusal(failure.result, data, size, info));
+    }
+}
+
+void write_file(const dlf_file_info &info, const uint16_t *tokens, const uint8_t *detail, size_t detail_size,
+                std::pmr::vector<uint8_t> &out) {
+    const auto in_range = [](uint32_t value, uint32_t low, uint32_t high) { return low <= value && value <= high; };
+    require(in_range(info.width, 1, kMaxSide) && in_range(info.height, 1, kMaxSide) && in_range(info.token_bits, 1, 16) &&
+                info.fingerprint <= 0xFFFF && info.has_checksum <= 1,
+            DLF_ERROR_INVALID_ARGUMENT);
+    const size_t tiles = tile_count(info.width, info.height);
+    const size_t tokens_end = tiles * kTokensPerTile;
+    require(std::all_of(tokens, tokens + tokens_end, [&](uint16_t token) { return token >> info.token_bits == 0; }),
+            DLF_ERROR_INVALID_ARGUMENT);
+
+    out.clear();
+    out.push_back(kMagic);
+    out.push_back(static_cast<uint8_t>(kFileVersion << 5 | (info.has_checksum ? 0u : kNoChecksum) | (info.token_bits - 1)));
+    out.push_back(static_cast<uint8_t>(info.fingerprint >> 8));
+    out.push_back(static_cast<uint8_t>(info.fingerprint));
+    write_varint(out, info.width - 1);
+    write_varint(out, info.height - 1);
+
+    const size_t header_bytes = out.size();
+    out.resize(header_bytes + tiles * token_bytes_per_tile(info.token_bits));
+    pack_tokens(tokens, tokens_end, info.token_bits, out.data() + header_bytes);
+    out.insert(out.end(), detail, detail + detail_size);
+    if (info.has_checksum) {
+        const uint16_t crc = crc16(out.data(), out.size());
+        out.push_back(static_cast<uint8_t>(crc));
+        out.push_back(static_cast<uint8_t>(crc >> 8));
+    }
+}
+
+size_t file_bound(size_t tiles, uint32_t token_bits, size_t detail_size) {
+    constexpr size_t kFixedBytes = 4, kChecksumBytes = 2;
+    return kFixedBytes + 2 * kVarintBytes + tiles * token_bytes_per_tile(token_bits) + detail_size + kChecksumBytes;
+}
+
+} // namespace dlf

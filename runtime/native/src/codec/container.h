@@ -1,0 +1,30 @@
+// The .dlf file: section 1 of docs/format.md.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory_resource>
+#include <vector>
+
+#include "dlf.h"
+
+namespace dlf {
+
+constexpr uint32_t kMaxSide = 1u << 21; // which a varint of three bytes can hold
+
+// Refuses an image over the limits. Throws a Failure.
+void check_size(uint32_t width, uint32_t height, const dlf_limits &limits);
+
+// Reads and checks a file's header and checksum. `info` is filled as far as parsing went, also when this throws a Failure, whose
+// message tells the fact and the remedy.
+void parse_file(const uint8_t *data, size_t size, const dlf_limits &limits, dlf_file_info &info);
+
+// `out` receives the file of a header (its width, height, fingerprint, token_bits and has_checksum), its tokens and its detail
+// stream, which is not in `out`.
+void write_file(const dlf_file_info &info, const uint16_t *tokens, const uint8_t *detail, size_t detail_size,
+                std::pmr::vector<uint8_t> &out);
+
+// The most bytes that a file can have; `detail_size` is the most that its detail stream can have.
+size_t file_bound(size_t tiles, uint32_t token_bits, size_t detail_size);
+
+} // namespace dlf

@@ -1,0 +1,77 @@
+#include "codec/manifest.h"
+
+#include <nlohmann/json.hpp>
+
+#include "support/failure.h"
+#include "support/formats.h"
+
+namespace dlf {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int kMaxDepth = 16; // of nested values; readers that call themselves for each are safe then
+
+Json parse(std::string_view text) {
+    if (text.size() > kMaxManifestBytes)
+        fail(DLF_ERROR_BUNDLE_BROKEN, "is larger than " + std::to_string(kMaxManifestBytes) + " bytes");
+    if (text.find('\0') != std::string_view::npos) // where the parser would stop reading
+        fail(DLF_ERROR_BUNDLE_BROKEN, "is not JSON (it has a byte 0)");
+    const auto check_depth = [](int depth, Json::parse_event_t, Json &) {
+        if (depth > kMaxDepth)
+            fail(DLF_ERROR_BUNDLE_BROKEN, "nests values deeper than " + std::to_string(kMaxDepth) + " levels");
+        return true;
+    };
+    try {
+        return Json::parse(text, check_depth);
+    } catch (const Json::exception &error) {
+        fail(DLF_ERROR_BUNDLE_BROKEN, std::string("is not JSON (") + error.what() + ")");
+    }
+}
+
+uint64_t size_of(const Json &entry) {
+    const Json &bytes = entry.at("bytes");
+    if (!bytes.is_number_unsigned())
+        fail(DLF_ERROR_BUNDLE_BROKEN, "lacks or garbles a field (\"bytes\" is no size)");
+    return bytes.get<uint64_t>();
+}
+
+Manifest::Stage stage_from(const Json &entry) {
+    Manifest::Stage stage = {entry.at("file").get<std::string>(), entry.value("precision", ""), {}};
+    for (const Json &input : entry.value("inputs", Json::array())) {
+        Manifest::Port port = {input.at("name").get<std::string>(), {}};
+        for (const Json &side : input.at("shape"))
+            port.shape.push_back(side.is_number_unsigned() ? side.dump() : side.get<std::string>());
+        stage.inputs.push_back(std::move(port));
+    }
+    return stage;
+}
+
+} // namespace
+
+Manifest parse_manifest(std::string_view text) {
+    const Json json = parse(text);
+    if (!json.is_object() || !json.contains("format") || json.at("format") != kBundleFormat)
+        fail(DLF_ERROR_BUNDLE_FOREIGN, "has another format, so this is not a bundle; make one with dlf-export");
+    const auto version = json.find("format_version");
+    if (version == json.end() || *version != kBundleVersion)
+        fail(DLF_ERROR_BUNDLE_FOREIGN,
+             "has format version " + (version != json.end() && version->is_number() ? version->dump() : "unknown") +
+                 ", and this dlf reads version " + std::to_string(kBundleVersion) + ": update dlf, or export the bundle again");
+    try {
+        Manifest manifest;
+        manifest.name = json.at("model").at("name").get<std::string>();
+        manifest.license = json.at("model").value("license", "");
+        manifest.fingerprint = json.at("fingerprint").get<std::string>();
+        manifest.precision = json.at("precision").get<std::string>();
+        for (const auto &[name, entry] : json.at("files").get_ref<const Json::object_t &>())
+            manifest.files[name] = {size_of(entry), entry.at("sha256").get<std::string>()};
+        for (const auto &[name, entry] : json.at("stages").get_ref<const Json::object_t &>())
+            manifest.stages[name] = stage_from(entry);
+        return manifest;
+    } catch (const Json::exception &error) { // a key that is missing, or a value of another type
+        fail(DLF_ERROR_BUNDLE_BROKEN, std::string("lacks or garbles a field (") + error.what() + ")");
+    }
+}
+
+} // namespace dlf

@@ -1,0 +1,40 @@
+// The content of a manifest.json: section 4 of docs/format.md.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace dlf {
+
+struct Manifest {
+    struct File {
+        uint64_t bytes;
+        std::string sha256; // hexadecimal
+    };
+    struct Port {
+        std::string name;
+        std::vector<std::string> shape; // of sides such as "3", "n" and "256*h"
+    };
+    struct Stage {
+        std::string file;
+        std::string precision;    // "" where it is not told; only engines depend on it
+        std::vector<Port> inputs; // none where they are not told; likewise
+    };
+
+    std::string name;        // of the model
+    std::string license;     // of the model, in words; "" where it is not told
+    std::string fingerprint; // four hexadecimal digits
+    std::string precision;   // what the stages compute in, such as "fp32"
+    std::map<std::string, File> files;
+    std::map<std::string, Stage> stages;
+};
+
+constexpr size_t kMaxManifestBytes = 1 << 20;
+
+// Reads untrusted text. Throws a Failure, whose message says what is wrong with the manifest without naming it.
+Manifest parse_manifest(std::string_view text);
+
+} // namespace dlf

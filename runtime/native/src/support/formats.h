@@ -1,0 +1,24 @@
+// Constants of the formats that several files use, see docs/format.md. runtime/formats.py has the same for Python.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace dlf {
+
+constexpr uint32_t kFileVersion = 1; // of the .dlf format
+constexpr const char *kBundleFormat = "dlf-bundle";
+constexpr int kBundleVersion = 1;
+
+constexpr size_t kTileSide = 256; // pixels; images are padded to whole tiles
+constexpr size_t kTokensPerTile = 32;
+constexpr size_t kDetailPerTile = 8; // positions a side of the detail latent that one tile has
+
+// A bundle's stages, in the order in which they run.
+constexpr const char *kEncoderStage = "analysis";
+constexpr std::array<const char *, 3> kDecoderStages = {"synthesis", "adaptor", "generator"};
+
+constexpr size_t tiles_along(uint32_t side) { return (side + kTileSide - 1) / kTileSide; }
+
+} // namespace dlf

@@ -1,0 +1,258 @@
+#include "winograd/winograd.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <sys/mman.h>
+
+#include "support/aligned.h"
+#include "winograd/winograd_api.h"
+
+namespace dlf {
+namespace {
+
+enum Kind : int32_t {
+    kFirst,    // h = conv(silu(norm(x)))
+    kSecond,   // x += conv(silu(norm(h)))
+    kShortcut, // x = weight x, before kSecond
+    kUpsample, // x = conv(x, doubled in size)
+    kOutput,   // out = conv(silu(norm(x)))
+};
+
+using Floats = AlignedVector<float>;
+
+// Returns the kernels for this processor and, if it is set, DLF_ISA. NULL if there are none; then the caller computes the levels.
+const LevelKernels *kernels() {
+#if defined(__x86_64__)
+    const char *const isa = std::getenv("DLF_ISA");
+    const auto wanted = [&](const LevelKernels &table) { return isa == nullptr || std::strcmp(isa, table.isa) == 0; };
+    if (wanted(kAvx512LevelKernels) && __builtin_cpu_supports("avx512f"))
+        return &kAvx512LevelKernels;
+    if (wanted(kAvx2LevelKernels) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return &kAvx2LevelKernels;
+#endif
+    return nullptr;
+}
+
+// Runs job(index, thread) for all indices below `count`; in as many threads as can be started.
+template <class Job> void in_parallel(size_t count, size_t threads, const Job &job) {
+    std::atomic<size_t> next{0};
+    const auto work = [&](size_t thread) {
+        for (size_t index; (index = next.fetch_add(1, std::memory_order_relaxed)) < count;)
+            job(index, thread);
+    };
+    std::vector<std::thread> others;
+    others.reserve(threads);
+    try {
+        for (size_t thread = 1; thread < std::min(threads, count); ++thread)
+            others.emplace_back(work, thread);
+    } catch (const std::system_error &) { // the threads that were started do the work
+    }
+    work(0);
+    for (std::thread &other : others)
+        other.join();
+}
+
+size_t rounded_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// Three pieces of memory that the maps of all steps share: x, h, and what is made from x. Each is as large as the largest map;
+// pages that no map uses are never touched.
+class Pieces {
+public:
+    explicit Pieces(size_t floats) {
+        const size_t bytes = rounded_up(floats * sizeof(float), kHugePage);
+        for (Piece &piece : pieces_) {
+            piece.reset(static_cast<float *>(std::aligned_alloc(kHugePage, bytes)));
+            if (piece == nullptr)
+                throw std::bad_alloc();
+            madvise(piece.get(), bytes, MADV_HUGEPAGE); // without it a third of the time is spent on page faults
+        }
+    }
+    Map x(size_t channels, size_t height, size_t width) const { return {pieces_[0].get(), channels, height, width}; }
+    Map h(size_t channels, size_t height, size_t width) const { return {pieces_[1].get(), channels, height, width}; }
+    Map next(size_t channels, size_t height, size_t width) const { return {pieces_[2].get(), channels, height, width}; }
+    void next_is_x() { std::swap(pieces_[0], pieces_[2]); }
+
+private:
+    static constexpr size_t kHugePage = size_t{1} << 21;
+    struct Free {
+        void operator()(float *values) const { std::free(values); }
+    };
+    using Piece = std::unique_ptr<float, Free>;
+    Piece pieces_[3];
+};
+
+class Levels {
+public:
+    Levels(const LevelKernels &kernels, size_t largest, size_t threads) : kernels_(kernels), threads_(threads), pieces_(largest) {}
+
+    void start(const float *x, size_t channels, size_t height, size_t width) {
+        x_ = pieces_.x(channels, height, width);
+        const size_t positions = height * width;
+        in_parallel(channels, threads_, [&](size_t channel, size_t) {
+            float *to = x_.values + channel / kBlock * positions * kBlock + channel % kBlock;
+            for (size_t i = 0; i < positions; ++i)
+                to[i * kBlock] = x[channel * positions + i];
+        });
+    }
+
+    void run(const dlf_level_step &step, float *out) {
+        const size_t channels = rounded_up(step.outputs, kernels_.panel);
+        switch (step.kind) {
+        case kFirst:
+            h_ = pieces_.h(channels, x_.height, x_.width);
+            return convolve(step, x_, h_, false);
+        case kSecond:
+            return convolve(step, h_, x_, true);
+        case kShortcut: {
+            const Map next = pieces_.next(channels, x_.height, x_.width);
+            const Floats weights = panel_weights(step), bias = padded_bias(step);
+            in_parallel(x_.height, threads_, [&](size_t row, size_t) {
+                kernels_.pointwise(x_, weights.data(), bias.data(), next, row);
+            });
+            return go_on_with(next);
+        }
+        case kUpsample: {
+            const Map next = pieces_.next(channels, 2 * x_.height, 2 * x_.width);
+            convolve(step, x_, next, false);
+            return go_on_with(next);
+        }
+        default: {
+            h_ = pieces_.h(channels, x_.height, x_.width);
+            convolve(step, x_, h_, false);
+            const size_t positions = x_.height * x_.width;
+            for (size_t channel = 0; channel < step.outputs; ++channel)
+                for (size_t i = 0; i < positions; ++i)
+                    out[channel * positions + i] = h_.values[channel / kBlock * positions * kBlock + i * kBlock + channel % kBlock];
+        }
+        }
+    }
+
+private:
+    void go_on_with(const Map &next) {
+        pieces_.next_is_x();
+        x_ = next;
+    }
+
+    void convolve(const dlf_level_step &step, const Map &x, const Map &out, bool add) {
+        Floats scale, shift;
+        if (step.groups != 0)
+            normalise(step, x, scale, shift);
+        const Floats weights = point_weights(step), bias = padded_bias(step);
+        const Convolution work = {x,   scale.empty() ? nullptr : scale.data(), shift.data(), weights.data(), bias.data(),
+                                  out, step.kind == kUpsample,                 add};
+        const size_t each = rounded_up(convolution_scratch(x.channels, kernels_.panel), kBlock);
+        Floats scratch(each * threads_);
+        in_parallel(convolution_items(out), threads_, [&](size_t item, size_t thread) {
+            kernels_.convolve(work, item, scratch.data() + thread * each);
+        });
+    }
+
+    // GroupNorm as x * scale + shift.
+    void normalise(const dlf_level_step &step, const Map &x, Floats &scale, Floats &shift) const {
+        std::vector<double> mean(x.channels), variance(x.channels);
+        in_parallel(x.channels / kBlock, threads_, [&](size_t block, size_t) {
+            kernels_.moments(x, block, mean.data() + block * kBlock, variance.data() + block * kBlock);
+        });
+        scale.resize(x.channels);
+        shift.resize(x.channels);
+        const size_t size = x.channels / step.groups;
+        for (size_t first = 0; first < x.channels; first += size) {
+            double group_mean = 0, group_variance = 0;
+            for (size_t c = first; c < first + size; ++c)
+                group_mean += mean[c] / static_cast<double>(size);
+            for (size_t c = first; c < first + size; ++c)
+                group_variance += (variance[c] + (mean[c] - group_mean) * (mean[c] - group_mean)) / static_cast<double>(size);
+            const double factor = 1 / std::sqrt(group_variance + static_cast<double>(step.epsilon));
+            for (size_t c = first; c < first + size; ++c) {
+                scale[c] = static_cast<float>(factor * static_cast<double>(step.gamma[c]));
+                shift[c] = static_cast<float>(static_cast<double>(step.beta[c]) - group_mean * factor * static_cast<double>(step.gamma[c]));
+            }
+        }
+    }
+
+    // G g G^T of each kernel. Computed in each run: it takes a hundredth of the convolution's time, and keeping it would take
+    // four times the memory of the weights.
+    Floats point_weights(const dlf_level_step &step) const {
+        static constexpr double kG[kPatch][3] = {{1.0 / 4, 0, 0},
+                                                 {-1.0 / 6, -1.0 / 6, -1.0 / 6},
+                                                 {-1.0 / 6, 1.0 / 6, -1.0 / 6},
+                                                 {1.0 / 24, 1.0 / 12, 1.0 / 6},
+                                                 {1.0 / 24, -1.0 / 12, 1.0 / 6},
+                                                 {0, 0, 1}};
+        const size_t panel = kernels_.panel, inputs = step.inputs, panels = rounded_up(step.outputs, panel);
+        Floats points(panels * inputs * kPoints);
+        in_parallel(step.outputs, threads_, [&](size_t output, size_t) {
+            float *const to = points.data() + output / panel * panel * inputs * kPoints + output % panel;
+            for (size_t input = 0; input < inputs; ++input) {
+                const float *g = step.weight + (output * inputs + input) * 9;
+                double half[kPatch][3];
+                for (size_t r = 0; r < kPatch; ++r)
+                    for (size_t c = 0; c < 3; ++c)
+                        half[r][c] = kG[r][0] * static_cast<double>(g[c]) + kG[r][1] * static_cast<double>(g[3 + c]) +
+                                     kG[r][2] * static_cast<double>(g[6 + c]);
+                for (size_t p = 0; p < kPoints; ++p) {
+                    const double *h = half[p / kPatch], *k = kG[p % kPatch];
+                    to[(p * inputs + input) * panel] = static_cast<float>(h[0] * k[0] + h[1] * k[1] + h[2] * k[2]);
+                }
+            }
+        });
+        return points;
+    }
+
+    Floats panel_weights(const dlf_level_step &step) const {
+        const size_t panel = kernels_.panel, inputs = step.inputs;
+        Floats weights(rounded_up(step.outputs, panel) * inputs);
+        for (size_t output = 0; output < step.outputs; ++output)
+            for (size_t input = 0; input < inputs; ++input)
+                weights[(output / panel * inputs + input) * panel + output % panel] = step.weight[output * inputs + input];
+        return weights;
+    }
+
+    Floats padded_bias(const dlf_level_step &step) const {
+        Floats bias(rounded_up(step.outputs, kernels_.panel));
+        std::copy_n(step.bias, step.outputs, bias.begin());
+        return bias;
+    }
+
+    const LevelKernels &kernels_;
+    size_t threads_;
+    Pieces pieces_;
+    Map x_{}, h_{};
+};
+
+} // namespace
+} // namespace dlf
+
+const char *dlf_winograd_isa(void) noexcept {
+    const dlf::LevelKernels *kernels = dlf::kernels();
+    return kernels == nullptr ? nullptr : kernels->isa;
+}
+
+int dlf_winograd_run(const dlf_level_step *steps, size_t count, const float *x, size_t channels, size_t height, size_t width,
+                     float *out, size_t threads) noexcept {
+    try {
+        const dlf::LevelKernels &kernels = *dlf::kernels();
+        size_t largest = channels * height * width, positions = height * width;
+        for (size_t i = 0; i < count; ++i) {
+            positions *= steps[i].kind == dlf::kUpsample ? 4 : 1;
+            largest = std::max(largest, dlf::rounded_up(steps[i].outputs, kernels.panel) * positions);
+        }
+        dlf::Levels levels(kernels, largest, threads);
+        levels.start(x, channels, height, width);
+        for (size_t i = 0; i < count; ++i)
+            levels.run(steps[i], out);
+        return 0;
+    } catch (const std::bad_alloc &) {
+        return 1;
+    }
+}
