@@ -65,12 +65,16 @@ class Encoder(nn.Module):
                 detail, s = self.inter_blocks[str(i)](detail, s)
                 detail = self.feat_blocks[str(i)](detail)
 
-        z = self.ln_post(s[:, -TOKENS_PER_TILE:])
-        # The authors read the memory of (32, width) as (width, 32): no transposition.
         n, height, width, _ = detail.shape
-        z = self.conv_out(z.reshape(tiles, -1, TOKENS_PER_TILE, 1))
-        z = z.reshape(n, height // GRID, width // GRID, -1, TOKENS_PER_TILE)
+        z = self.read_tokens(s).reshape(n, height // GRID, width // GRID, -1, TOKENS_PER_TILE)
 
         detail = self.feat_out["1"](self.feat_out["0"](detail).permute(0, 3, 1, 2))
         detail = self.feat_out["4"](self.feat_out["3"](detail.permute(0, 2, 3, 1)))
         return z, detail.permute(0, 3, 1, 2)
+
+    def read_tokens(self, s: Tensor) -> Tensor:
+        """The semantic latent (tiles, codebook_dim, 32) that the last layer's output (tiles, 289, vit_width) holds."""
+        z = self.ln_post(s[:, -TOKENS_PER_TILE:])
+        # The authors read the memory of (32, width) as (width, 32): no transposition.
+        latent: Tensor = self.conv_out(z.reshape(s.shape[0], -1, TOKENS_PER_TILE, 1))[..., 0]
+        return latent

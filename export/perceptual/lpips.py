@@ -1,10 +1,6 @@
-"""LPIPS on AlexNet and VGG16 (Zhang et al., CVPR 2018, version 0.1), as a training loss and as a metric.
+"""LPIPS on AlexNet and VGG16 (Zhang et al., CVPR 2018, version 0.1), as a training loss and as a metric."""
 
-For training, the same features also give a distance of texture, which compares each channel's mean and standard deviation over
-the picture. LPIPS alone compares position by position, and training with it blurs fine texture or replaces it by a pattern.
-"""
-
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -72,35 +68,22 @@ class LPIPS(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(n,) distances of images in -1..1, (n, 3, height, width); gradients flow to y alone."""
-        return self.compare(x, y).lpips
-
-    def compare(self, x: Tensor, y: Tensor, texture: bool = False) -> "Distances":
-        """Return the distance of `forward`, and that of texture if it is asked for."""
         with torch.no_grad():
-            reference = self.features((x - self.shift) / self.scale)
-        lpips, textures = torch.zeros(len(x)), torch.zeros(len(x))
-        for i, (a, b) in enumerate(zip(reference, self.features((y - self.shift) / self.scale), strict=True)):
-            squared = (_unit(a) - _unit(b)).square()
-            lpips = lpips + F.conv2d(squared, self.get_buffer(f"linear_{i}")).float().mean((1, 2, 3))
-            if texture:
-                textures = textures + _texture(a.float(), b.float()) / len(reference)
-        return Distances(lpips, textures)
+            reference = self.taps(x)
+        return self.distance(reference, self.taps(y))
 
+    def taps(self, x: Tensor) -> list[Tensor]:
+        """The features of images in -1..1, (n, 3, height, width)."""
+        features: list[Tensor] = self.features((x - self.shift) / self.scale)
+        return features
 
-class Distances(NamedTuple):
-    """Of image pairs, each (n,)."""
-
-    lpips: Tensor
-    texture: Tensor  # 0 to 2
-
-
-def _texture(a: Tensor, b: Tensor, steady: float = 1e-2) -> Tensor:
-    """Return the mean over channels of (1 - similarity of means) + (1 - similarity of standard deviations)."""
-    (variance_a, mean_a), (variance_b, mean_b) = (torch.var_mean(x, (2, 3), correction=0) for x in (a, b))
-    means = (2 * mean_a * mean_b + steady) / (mean_a.square() + mean_b.square() + steady)
-    variance_a, variance_b = variance_a + steady, variance_b + steady
-    deviations = 2 * (variance_a * variance_b).sqrt() / (variance_a + variance_b)
-    return (2 - means - deviations).mean(1)
+    def distance(self, reference: list[Tensor], taps: list[Tensor]) -> Tensor:
+        """(n,) distances of two results of `taps`."""
+        levels = [
+            F.conv2d((_unit(a) - _unit(b)).square(), self.get_buffer(f"linear_{i}")).float().mean((1, 2, 3))
+            for i, (a, b) in enumerate(zip(reference, taps, strict=True))
+        ]
+        return torch.stack(levels).sum(0)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ JPEG files are decoded once; a crop then costs a small resize. The cache is a fo
 after the other) and `sizes.npy` (height and width of each).
 """
 
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,28 @@ def build_cache(folders: Iterable[Path], cache: Path, longest_short_side: int) -
         np.save(cache / f"part-{name}", array)
         os.replace(cache / f"part-{name}", cache / name)
     return len(images)
+
+
+def pack_crops(photographs: "Photographs", folder: Path, size: int, side: int = 384) -> int:
+    """Write squares of the photographs as WebP files of at most `size` bytes together; returns their number.
+
+    Each photograph gives one square before any gives a second; `cache` reads the folder as any other.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    count, total = 0, 0
+    while True:
+        for i, (height, width) in enumerate(photographs.sizes.tolist()):
+            down, across = min(side, height), min(side, width)
+            top, left = int(rng.integers(height - down + 1)), int(rng.integers(width - across + 1))
+            crop = Image.fromarray(photographs.image(i)[top : top + down, left : left + across])
+            buffer = io.BytesIO()
+            crop.save(buffer, "webp", quality=88)
+            total += len(buffer.getvalue())
+            if total > size:
+                return count
+            (folder / f"{count:05}.webp").write_bytes(buffer.getvalue())
+            count += 1
 
 
 def _decode(file: Path, longest_short_side: int) -> NDArray[np.uint8]:

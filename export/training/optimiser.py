@@ -15,8 +15,8 @@ MATCH_ADAM = 0.2  # root mean square of an update, as AdamW's (Liu et al., 2025)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Matrices (n, rows, columns) with their singular values brought near 1, in bfloat16."""
-    x = matrices.bfloat16()
+    """Matrices (n, rows, columns) with their singular values brought near 1."""
+    x = matrices
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)

@@ -47,14 +47,13 @@ def gaussian_bits(value: Tensor, scale: Tensor) -> Tensor:
 
 
 class Detail(NamedTuple):
-    """A quantised detail latent (n, channels, 8h, 8w), what it costs, and what its noisy stand-in costs; bits in all."""
+    """A quantised detail latent (n, channels, 8h, 8w), and the bits of all of it."""
 
     y_hat: Tensor
     bits: Tensor
-    noisy_bits: Tensor
 
 
-def quantise_detail(quantiser: ScalarQuantiser, y: Tensor, rng: torch.Generator | None = None) -> Detail:
+def quantise_detail(quantiser: ScalarQuantiser, y: Tensor) -> Detail:
     """The four-part prior and rounding of `ScalarQuantiser.quantise`, differentiable and without the skip.
 
     A skipped symbol has a scale below 0.12, under which anything but 0 is all but impossible; so the prior learns by itself to
@@ -62,18 +61,17 @@ def quantise_detail(quantiser: ScalarQuantiser, y: Tensor, rng: torch.Generator 
     """
     step_size, scales, means, common = quantiser.prior_params(*y.shape[2:])
     scaled = y / step_size
-    r, bits, noisy_bits = torch.zeros_like(y), torch.zeros(()), torch.zeros(())
+    r, bits = torch.zeros_like(y), y.new_zeros(())
     for step in range(STEPS):
         if step:
             scales, means = quantiser.step_params(step, r, common)
-        mask = coded_mask(step, *y.shape[1:]).expand_as(y)
+        mask = coded_mask(step, *y.shape[1:]).to(y.device).expand_as(y)
         here, mean, scale = scaled[mask], means.expand_as(y)[mask], scales.expand_as(y)[mask]
         value = here - mean
         symbol = round_through(value)
         bits = bits + gaussian_bits(symbol, scale).sum()
-        noisy_bits = noisy_bits + gaussian_bits(value + torch.rand(value.shape, generator=rng) - 0.5, scale).sum()
         r = r.masked_scatter(mask, symbol + mean)
-    return Detail(r * step_size, bits, noisy_bits)
+    return Detail(r * step_size, bits)
 
 
 class Semantic(NamedTuple):

@@ -1,4 +1,4 @@
-"""The losses of the three stages of training."""
+"""The stages of training: what each trains, from what, and on which losses."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.export.model import DLF, Config
-from dlf.export.model.config import PATCH
 from dlf.export.perceptual.lpips import LPIPS
-from dlf.export.training.autoencoder import TrainingEncoder
-from dlf.export.training.quantisers import quantise_detail, quantise_semantic
+from dlf.export.training.adversary import Discriminator, balance, critic_loss, deceive_loss
+from dlf.export.training.grid import grid_excess
+from dlf.export.training.quantisers import Semantic, quantise_detail, quantise_semantic
 from dlf.runtime.formats import TILE
 
-ENTRY_SCALE = 8.0  # of the VQGAN's codebook at the start
+Kind = Literal["generator", "tokens", "finetune"]
+SHIFT = 16  # pixels, the period of the generator's grid: AlexNet sees each tile at a random shift below it
 
 
 @dataclass(frozen=True)
@@ -22,80 +23,53 @@ class Stage:
     """One entry of the configuration's list of stages; see `builtin.toml`."""
 
     name: str
-    kind: Literal["autoencode", "align", "finetune"]
+    kind: Kind
     minutes: float
     lr: float
+    tiles: int  # in a batch
     pixel: float = 1.0  # weight of the mean absolute error on -1..1
     colour: float = 0.0  # weight of the mean absolute error of the blocks' mean colours
     alexnet: float = 1.0  # weight of LPIPS-AlexNet
     vgg16: float = 0.0  # weight of LPIPS-VGG16
-    vgg16_side: int = 128  # pixels a side of the crop that VGG16 sees of each tile
-    texture: float = 0.0  # weight of the distance of texture in VGG16's features
-    vq: float = 0.25  # weight of the codebook's and commitment loss
-    commitment: float = (
-        0.25  # of the semantic latent to its codebook; tokens that say little so far end up saying nothing under it
-    )
+    vgg16_side: int = 64  # pixels a side of the crop that VGG16 sees of each tile
+    grid: float = 0.0  # weight of the grid beyond the photograph's
+    adversarial: float = 0.0  # share of the adversarial gradient at the image, of the other losses' norm
+    commitment: float = 0.25  # weight of the semantic latent's distance from its codebook
     detail_bpp: float = 0.0  # target of the detail stream, bits per pixel
-    noisy_rate: bool = False  # rate of noisy instead of rounded latents
+    detail_dropout: float = 0.0  # share of the tiles whose decoder gets no detail
     large_crops: float = 0.0  # share of batches with crops of several tiles
-    spread_tokens: bool = False  # start with tokens that tell tiles apart (see `Nets.spread_tokens`)
 
 
 class Nets(nn.Module):
-    """The model and the encoder of its first stage."""
+    """The model and its adversary."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.model = DLF(config)
-        self.encoder = TrainingEncoder(config)
-        self._initialise()
+        self.critic = Discriminator()
 
-    def _initialise(self) -> None:
-        """What the model leaves at PyTorch's defaults and trains badly from there."""
-        for name, p in self.model.named_parameters():
-            if name.endswith("pos_embedding"):  # a table of logits
-                nn.init.zeros_(p)
-        quantiser, channels = self.model.hybrid_codec.quantize_feat, self.model.config.detail_channels
-        with torch.no_grad():
-            # The mixture of many entries is small; and while it is one of many, the softmax passes gradients.
-            self.model.vqgan.quantize.embedding.weight.mul_(ENTRY_SCALE)
-            # The prior starts as a Gaussian of scale and step 1.
-            quantiser.get_parameter("y_prior_fusion.1.block.1.conv_out.bias")[: 2 * channels] += 1.0
-            quantiser.get_parameter("y_spatial_prior.2.block.1.conv_out.bias")[:channels] += 1.0
-
-    @torch.no_grad()
-    def fit_inputs(self, images: Tensor, latent_scale: float = 2.0) -> None:
-        """Start the analysis from the data.
-
-        Patches are embedded by their principal components; the semantic latent is spread over its codebook's sphere, and the
-        codebook drawn from it; the detail latent has a useful scale. `images` give more tokens than the codebook has entries.
-        """
-        encoder, quantiser = self.model.hybrid_codec.encoder, self.model.hybrid_codec.quantize_feat
-        width = encoder.patch_embed.weight.shape[0]
-        patches = F.unfold(images * 0.5 + 0.5, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
-        mean = patches.mean(0)
-        values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
-        values, vectors = values.flip(0)[:width].clamp(min=1e-4), vectors.flip(1)[:, :width]
-        basis = (vectors * values**-0.25).T  # half whitened: fine structure counts, but less
-        encoder.patch_embed.weight.copy_(basis.reshape(encoder.patch_embed.weight.shape))
-        encoder.get_parameter("patch_embed.bias").copy_(-basis @ mean)
-        nn.init.eye_(encoder.pix_emb_proj.weight[:, :, 0, 0])
-        z, y = self.model.analysis(images)
-        z = z.mT.flatten(0, -2)
-        deviation, mean = z.std(0), z.mean(0)
-        encoder.conv_out.weight.div_(deviation[:, None, None, None])
-        encoder.get_parameter("conv_out.bias").sub_(mean).div_(deviation)
-        z = (z - mean) / deviation
-        entries = self.model.hybrid_codec.quantize.embedding.weight
-        entries.copy_(F.normalize(z[torch.randperm(len(z))[: len(entries)]], dim=-1))
-        gain = latent_scale / y.std()
-        quantiser.enc_q.mul_(gain)
-        quantiser.dec_q.div_(gain)
+    def trained(self, kind: Kind) -> nn.ModuleList:
+        """The parts of the model that a stage trains."""
+        codec = self.model.hybrid_codec
+        if kind == "generator":
+            return nn.ModuleList([self.model.vqgan.decoder, self.model.vqgan.post_quant_conv])
+        if kind == "tokens":
+            encoder = codec.encoder
+            return nn.ModuleList(
+                [
+                    encoder.transformer[-1],
+                    encoder.ln_post,
+                    encoder.conv_out,
+                    codec.quantize,
+                    codec.decoder,
+                    self.model.prior_fusion,
+                ]
+            )
+        return nn.ModuleList([self.model])
 
     @torch.no_grad()
     def spread_tokens(self, images: Tensor) -> None:
-        """Start the semantic branch anew from what tells the tiles of `images` apart, when its tokens have come to say the same
-        of every tile: then no gradient leads away from that.
+        """Start the tokens from what tells the tiles of `images` apart.
 
         Tokens become the principal components of the features at their place, less what the places' means differ in (that part
         says nothing about a tile), and the codebook is drawn from them.
@@ -121,6 +95,64 @@ class Nets(nn.Module):
         z = F.normalize(centred @ basis.T, dim=1)
         entries.copy_(z[torch.randperm(len(z))[: len(entries)]])
 
+    @torch.no_grad()
+    def reset_semantic_decoder(self) -> None:
+        """Start the decoder's semantic branch anew, so that its places can be told apart and its tokens are heard.
+
+        Its interactive transforms pass it on as it is; places have sines and cosines of their row and column.
+        """
+        fresh, decoder, width = DLF(self.model.config), self.model.hybrid_codec.decoder, self.model.config.vit_width
+        new = fresh.hybrid_codec.decoder
+        for name in ("decoder_embed", "transformer", "ln_pre", "ln_post", "mask_token", "latent_token_positional_embedding"):
+            for old, p in zip(_tensors(getattr(decoder, name)), _tensors(getattr(new, name)), strict=True):
+                old.copy_(p)
+        decoder.decoder_embed.weight.mul_(2.0)
+        row, column = (a.flatten() for a in torch.meshgrid(*2 * [torch.arange(16) / 16], indexing="ij"))
+        waves = torch.stack([torch.pi * k * place for k in range(1, width // 4 + 1) for place in (row, column)], 1)
+        decay = 1 / torch.arange(1, width // 4 + 1).repeat_interleave(2).sqrt()
+        places = torch.cat([waves.sin() * decay, waves.cos() * decay], 1)
+        decoder.positional_embedding[1:] = places / places.norm(dim=1, keepdim=True)
+        for block in decoder.inter_blocks.children():
+            for p in _tensors(block.zero_add):
+                p.zero_()
+        merge, new_merge = (model.prior_fusion.get_parameter("merge.0.weight") for model in (self.model, fresh))
+        merge[:, :width] = new_merge[:, :width]
+
+
+def _tensors(part: nn.Module | Tensor) -> list[Tensor]:
+    return [part] if isinstance(part, Tensor) else list(part.parameters())
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the stage "tokens" learns from, of many tiles: computed once by the model as the stage finds it.
+
+    Shapes: `tokens` (n, 289, vit_width), what the encoder's last layer reads; `y_hat` (n, detail_channels, 8, 8);
+    `logits` (n, vqgan_codebook_size, 16, 16), of the latent adaptor. In half precision.
+    """
+
+    tokens: Tensor
+    y_hat: Tensor
+    logits: Tensor
+
+    @staticmethod
+    @torch.no_grad()
+    def of(model: DLF, images: Tensor) -> "Targets":
+        """Of the tiles (n, 3, 256, 256)."""
+        codec = model.hybrid_codec
+        seen: list[Tensor] = []
+        hook = codec.encoder.transformer[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].half()))
+        z, y = model.analysis(images)
+        hook.remove()
+        y_hat = quantise_detail(codec.quantize_feat, y).y_hat
+        logits = model.prior_fusion(*model.synthesis(codec.quantize.embed(codec.quantize.look_up(z)), y_hat))
+        return Targets(seen[0], y_hat.half(), logits.half())
+
+    @staticmethod
+    def join(parts: list["Targets"]) -> "Targets":
+        """Several, one after the other."""
+        return Targets(*(torch.cat([getattr(p, name) for p in parts]) for name in ("tokens", "y_hat", "logits")))
+
 
 @dataclass
 class Losses:
@@ -130,26 +162,52 @@ class Losses:
     vgg16: LPIPS
 
     @staticmethod
-    def make() -> "Losses":
-        """Both networks in bfloat16, without gradients of their own."""
-        return Losses(*(LPIPS(n).to(torch.bfloat16).requires_grad_(False) for n in ("alexnet", "vgg16")))
+    def make(device: torch.device) -> "Losses":
+        """Both networks, without gradients of their own."""
+        return Losses(*(LPIPS(n).to(device).requires_grad_(False) for n in ("alexnet", "vgg16")))
 
-    def __call__(self, stage: Stage, image: Tensor, output: Tensor, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and its terms for the log."""
-        terms = {"pixel": (image - output).abs().mean()}
-        total = stage.pixel * terms["pixel"]
-        if stage.colour:
-            terms["colour"] = colour_error(image - output)
-            total = total + stage.colour * terms["colour"]
-        if stage.alexnet:
-            terms["lpips_alexnet"] = self.alexnet(image, output).mean()
-            total = total + stage.alexnet * terms["lpips_alexnet"]
+    def gradient(self, stage: Stage, critic: Discriminator, image: Tensor, output: Tensor, rng: torch.Generator) -> "Verdict":
+        """The gradient of all losses at the output, and what the discriminator learns from; images (n, 3, 256h, 256w)."""
+        output = output.detach().requires_grad_()
+        terms = {"pixel": (image - output).abs().mean(), "colour": colour_error(image - output)}
+        total = stage.pixel * terms["pixel"] + stage.colour * terms["colour"]
+        down, right = torch.randint(SHIFT, (2,), generator=rng).tolist()
+        shifted = [x[:, :, down : down - SHIFT, right : right - SHIFT] for x in (image, output)]
+        with torch.no_grad():
+            real_taps = self.alexnet.taps(shifted[0])
+        taps = self.alexnet.taps(shifted[1])
+        terms["lpips_alexnet"] = self.alexnet.distance(real_taps, taps).mean()
+        total = total + stage.alexnet * terms["lpips_alexnet"]
         if stage.vgg16:
             a, b = random_crops(torch.cat([image, output], 1), stage.vgg16_side, rng).split(3, 1)
-            distances = self.vgg16.compare(a, b, texture=stage.texture > 0)
-            terms |= {"lpips_vgg16": distances.lpips.mean(), "texture": distances.texture.mean()}
-            total = total + stage.vgg16 * terms["lpips_vgg16"] + stage.texture * terms["texture"]
-        return total, terms
+            terms["lpips_vgg16"] = self.vgg16(a, b).mean()
+            total = total + stage.vgg16 * terms["lpips_vgg16"]
+        if stage.grid:
+            tiles = [
+                x.unfold(2, TILE, TILE).unfold(3, TILE, TILE).permute(0, 2, 3, 1, 4, 5).flatten(0, 2) for x in (image, output)
+            ]
+            with torch.no_grad():
+                natural = grid_excess(tiles[0])
+            terms["grid"] = F.relu(grid_excess(tiles[1]) - natural).mean()
+            total = total + stage.grid * terms["grid"]
+        (gradient,) = torch.autograd.grad(total, output, retain_graph=True)
+        critic_total = torch.zeros((), device=image.device)
+        if stage.adversarial:
+            deceived = deceive_loss(critic(shifted[1], taps))
+            (adversarial,) = torch.autograd.grad(deceived, output)
+            gradient = balance(gradient, adversarial, stage.adversarial)
+            critic_total = critic_loss(critic(shifted[0], real_taps), critic(shifted[1].detach(), [t.detach() for t in taps]))
+            terms |= {"deceived": deceived, "critic": critic_total}
+        return Verdict(gradient, critic_total, {name: term.detach() for name, term in terms.items()})
+
+
+@dataclass
+class Verdict:
+    """The gradient at the output, the discriminator's loss, and the terms for the log."""
+
+    gradient: Tensor
+    critic: Tensor
+    terms: dict[str, Tensor]
 
 
 COLOUR_BLOCK = 8  # pixels a side
@@ -178,10 +236,12 @@ def random_crops(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
 
 @dataclass
 class Outcome:
-    """What a step gives: the loss without the rate, the rate to weigh, what to log, and tokens for the codebook's upkeep."""
+    """What a step gives: the loss without the rate, the rate to weigh, the discriminator's loss, what to log, and tokens for the
+    codebook's upkeep."""
 
-    distortion: Tensor
+    loss: Tensor
     rate: Tensor
+    critic: Tensor
     log: dict[str, Tensor]
     z: Tensor | None = None
     indices: Tensor | None = None
@@ -193,52 +253,91 @@ def generate(model: DLF, latent: Tensor) -> Tensor:
     return image.float()
 
 
-def autoencode(nets: Nets, losses: Losses, stage: Stage, image: Tensor, rng: torch.Generator) -> Outcome:
-    """Stage (a): training encoder, mixture of codebook entries, pixel generator."""
-    logits = nets.encoder(image)
-    output = generate(nets.model, nets.model.vqgan.quantize(logits))
-    total, terms = losses(stage, image, output, rng)
-    mean = logits.softmax(1).mean((0, 2, 3))
-    perplexity = torch.exp(-(mean * (mean + 1e-9).log()).sum())
-    return Outcome(total, torch.zeros(()), {name: term.detach() for name, term in (terms | {"perplexity": perplexity}).items()})
+def dropped(n: int, share: float, rng: torch.Generator) -> Tensor:
+    """Which of n images the decoder gets no detail of: each with the odds `share`, but never all; (n,), bool."""
+    out = torch.rand(n, generator=rng) < share
+    out[0] &= not bool(out.all())
+    return out
 
 
-def _code(nets: Nets, stage: Stage, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Outcome]:
-    """Logits of the latent adaptor after both quantisers, and an outcome that lacks the distortion."""
-    model = nets.model
-    z, y = model.analysis(image)
-    with torch.autocast("cpu", enabled=False):
-        semantic = quantise_semantic(model.hybrid_codec.quantize, z.float(), stage.commitment)
-        detail = quantise_detail(model.hybrid_codec.quantize_feat, y.float(), rng)
-    logits = model.prior_fusion(*model.synthesis(semantic.z_hat, detail.y_hat)).float()
-    pixels = image.shape[0] * image.shape[2] * image.shape[3]
-    rate = (detail.noisy_bits if stage.noisy_rate else detail.bits) / pixels
-    log = {"detail_bpp": detail.bits.detach() / pixels, "vq": semantic.loss.detach()}
-    return logits, Outcome(stage.vq * semantic.loss, rate, log, z.detach().float(), semantic.indices)
+class Coded:
+    """Both branches of a batch after their quantisers, and the logits of the latent adaptor."""
+
+    def __init__(self, model: DLF, image: Tensor, commitment: float, drop: Tensor) -> None:
+        z, y = model.analysis(image)
+        with torch.autocast(image.device.type, enabled=False):
+            self.z = z.float()
+            self.semantic: Semantic = quantise_semantic(model.hybrid_codec.quantize, self.z, commitment)
+            keep = (~drop).to(image.device)
+            detail = quantise_detail(model.hybrid_codec.quantize_feat, y.float()[keep])
+        # No detail means a latent of zeros.
+        self.y_hat = torch.zeros_like(y, dtype=torch.float).index_put((keep,), detail.y_hat)
+        self.bpp = detail.bits / (image[keep].numel() / image.shape[1])
+        self.logits = model.prior_fusion(*model.synthesis(self.semantic.z_hat, self.y_hat)).float()
 
 
-def align(nets: Nets, losses: Losses, stage: Stage, image: Tensor, rng: torch.Generator) -> Outcome:
-    """Stage (b): both branches and the adaptor learn to name the latent that the training encoder found."""
+def generator(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
+    """The pixel generator alone, from the latents of files."""
+    (image,) = batch
     with torch.no_grad():
-        target = nets.encoder(image)
-        wanted = nets.model.vqgan.quantize(target)
-    logits, outcome = _code(nets, stage, image, rng)
-    cross_entropy = -(target.softmax(1) * logits.log_softmax(1)).sum(1).mean()
-    # The codebook stays as the first stage left it.
-    latent = torch.einsum("nkhw,kd->ndhw", logits.softmax(1), nets.model.vqgan.quantize.embedding.weight.detach())
-    distance = (latent - wanted).square().mean() / wanted.var()
-    outcome.distortion = outcome.distortion + 0.2 * cross_entropy + distance
-    outcome.log |= {"cross_entropy": cross_entropy.detach(), "latent": distance.detach()}
-    return outcome
+        coded = Coded(nets.model, image, stage.commitment, dropped(len(image), 0.0, rng))
+        latent = nets.model.vqgan.quantize(coded.logits)
+    output = generate(nets.model, latent)
+    verdict = losses.gradient(stage, nets.critic, image, output, rng)
+    return Outcome((output * verdict.gradient).sum(), output.new_zeros(()), verdict.critic, verdict.terms)
 
 
-def finetune(nets: Nets, losses: Losses, stage: Stage, image: Tensor, rng: torch.Generator) -> Outcome:
-    """Stage (c): everything, end to end, on pixels and features."""
-    logits, outcome = _code(nets, stage, image, rng)
-    total, terms = losses(stage, image, generate(nets.model, nets.model.vqgan.quantize(logits)), rng)
-    outcome.distortion = outcome.distortion + total
-    outcome.log |= {name: term.detach() for name, term in terms.items()}
-    return outcome
+def tokens(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
+    """The semantic branch, and what reads it, learn to name the latent that both branches gave before it was started anew."""
+    s, y_hat, target = (x.float() for x in batch)
+    codec = nets.model.hybrid_codec
+    z = codec.encoder.read_tokens(codec.encoder.transformer[-1](s)).float()
+    semantic = quantise_semantic(codec.quantize, z, stage.commitment)
+    drop = dropped(len(s), stage.detail_dropout, rng).to(s.device)
+    y_hat = y_hat * ~drop[:, None, None, None]
+    logits = nets.model.prior_fusion(*nets.model.synthesis(semantic.z_hat[:, None, None], y_hat)).float()
+    cross_entropy = -(target.softmax(1) * logits.log_softmax(1)).sum(1).mean((1, 2))
+    entries = nets.model.vqgan.quantize.embedding.weight.detach()
+    latent, wanted = (torch.einsum("nkhw,kd->ndhw", x.softmax(1), entries) for x in (logits, target))
+    distance = (latent - wanted).square().mean((1, 2, 3)) / wanted.var()
+    loss = (0.2 * cross_entropy + distance).mean() + 0.25 * semantic.loss
+    log = {"vq": semantic.loss, "cross_entropy": cross_entropy.mean(), "latent_dropped": distance[drop].mean()}
+    log = {name: term.detach() for name, term in log.items()} | {"latent_kept": distance[~drop].mean().detach()}
+    return Outcome(loss, loss.new_zeros(()), loss.new_zeros(()), log, z.detach(), semantic.indices)
 
 
-STEP = {"autoencode": autoencode, "align": align, "finetune": finetune}
+def finetune(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
+    """Everything, end to end, on pixels and features."""
+    (image,) = batch
+    coded = Coded(nets.model, image, stage.commitment, dropped(len(image), stage.detail_dropout, rng))
+    output = generate(nets.model, nets.model.vqgan.quantize(coded.logits))
+    verdict = losses.gradient(stage, nets.critic, image, output, rng)
+    log = verdict.terms | {"detail_bpp": coded.bpp.detach(), "vq": coded.semantic.loss.detach()}
+    loss = (output * verdict.gradient).sum() + 0.25 * coded.semantic.loss
+    return Outcome(loss, coded.bpp, verdict.critic, log, coded.z.detach(), coded.semantic.indices)
+
+
+STEP = {"generator": generator, "tokens": tokens, "finetune": finetune}
+
+
+@torch.no_grad()
+def judge(nets: Nets, losses: Losses, image: Tensor) -> dict[str, Tensor]:
+    """How a batch of single tiles comes back: whole, from its tokens alone, and with its neighbour's tokens."""
+    model = nets.model
+    keep = torch.zeros(len(image), dtype=torch.bool)
+    coded = Coded(model, image, 0.25, keep)
+
+    def picture(z_hat: Tensor, y_hat: Tensor) -> Tensor:
+        logits = model.prior_fusion(*model.synthesis(z_hat, y_hat)).float()
+        return generate(model, model.vqgan.quantize(logits)).clamp(-1, 1)
+
+    z_hat, y_hat = coded.semantic.z_hat, coded.y_hat
+    whole = picture(z_hat, y_hat)
+    alone, swapped = picture(z_hat, torch.zeros_like(y_hat)), picture(z_hat.roll(1, 0), y_hat)
+    named = {"": whole, "_tokens_alone": alone, "_tokens_swapped": swapped}
+    return {f"lpips_alexnet{name}": losses.alexnet(image, x).mean() for name, x in named.items()} | {
+        "lpips_vgg16": losses.vgg16(*(x[..., 64:192, 64:192] for x in (image, whole))).mean(),
+        "psnr": 10 * torch.log10(4 / (image - whole).square().mean((1, 2, 3))).mean(),
+        "grid": grid_excess(whole).mean() - grid_excess(image).mean(),
+        "detail_bpp": coded.bpp,
+    }

@@ -3,9 +3,10 @@
     python -m dlf.export.training.train cache PHOTOGRAPHS... --cache CACHE
     python -m dlf.export.training.train run CONFIG.toml --cache CACHE --run FOLDER
 
-`run` goes through the stages of the configuration and writes into FOLDER: `log.jsonl`; `checkpoint.pt`, from which a killed or
-an extended run goes on; `NAME.safetensors` after each stage and `latest.safetensors` in between, in the released layout (moving
-average of the weights). A stage ends when its minutes are over, with its learning rate at 0 by then, whatever the machine.
+`run` goes through the stages of the configuration, from the weights that it names, and writes into FOLDER: `log.jsonl`;
+`checkpoint.pt`, from which a killed, stopped or extended run goes on; `NAME.safetensors` after each stage and
+`latest.safetensors` in between, in the released layout (moving average of the weights). A stage ends when its minutes are over,
+with its learning rate at 0 by then, whatever the machine.
 """
 
 import json
@@ -15,26 +16,26 @@ import time
 import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dlf.export.checkpoint import GROUPS_KEY
 from dlf.export.model import Config
-from dlf.export.training.data import Photographs, build_cache
+from dlf.export.training.data import Photographs, build_cache, pack_crops
 from dlf.export.training.optimiser import Optimiser, average, schedule
 from dlf.export.training.quantisers import revive
-from dlf.export.training.stages import STEP, Losses, Nets, Outcome, Stage
+from dlf.export.training.stages import STEP, Losses, Nets, Outcome, Stage, Targets, judge
+from dlf.runtime.errors import CheckpointError
 
 # Tiles down and across of a large crop.
-LARGE = ((1, 2), (2, 1), (2, 2))
-LARGE_ODDS = (0.45, 0.45, 0.1)
+LARGE = ((1, 2), (2, 1))
 # How fast the weight of the rate follows the rate, and how fast averages of a run move.
 RATE_GAIN, RATE_MEMORY, USAGE_MEMORY = 0.03, 0.9, 0.98
 
@@ -45,15 +46,17 @@ class Settings:
 
     model: Config
     stages: tuple[Stage, ...]
+    start: str  # file of weights beside the configuration's folder `runs`
     seed: int
-    tiles: int
     warm_up: float
     weight_decay: float
     clip: float
+    critic_lr: float
     average_decay: float
     save_minutes: float
     judge_minutes: float
     revive_steps: int
+    target_tiles: int
 
     @staticmethod
     def read(path: Path) -> "Settings":
@@ -61,7 +64,20 @@ class Settings:
         content = tomllib.loads(path.read_text())
         model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.pop("model").items()}
         stages = tuple(Stage(**stage) for stage in content.pop("stage"))
-        return Settings(Config(**model), stages, **content)
+        return Settings(Config(**model), stages, str(path.parent / content.pop("start")), **content)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run computes on."""
+
+    device: torch.device
+    bfloat16: bool = False
+    threads: int = 2  # of a CPU
+    batch: int = 1  # times the tiles of a stage in a batch
+
+
+CPU = Machine(torch.device("cpu"))
 
 
 class Trainer:
@@ -72,28 +88,34 @@ class Trainer:
         settings: Settings,
         photographs: Photographs,
         folder: Path,
-        threads: int = 2,
+        machine: Machine = CPU,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.settings, self.photographs, self.folder, self.clock = settings, photographs, folder, clock
-        self.threads, self.pool = threads, ThreadPoolExecutor(threads)
+        self.settings, self.photographs, self.folder, self.machine, self.clock = settings, photographs, folder, machine, clock
+        self.parts = machine.threads if machine.device.type == "cpu" else 1
+        self.pool = ThreadPoolExecutor(self.parts)
         torch.set_num_threads(1)
         torch.manual_seed(settings.seed)
         self.nets = Nets(settings.model)
+        self._load_start()
+        self.nets.to(machine.device)
         # A tenth less time for a step. (PyTorch's type declarations leave this overload out.)
         self.nets.model.vqgan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.losses = Losses.make()
-        self.shadow = {name: tensor.clone() for name, tensor in self.nets.state_dict().items()}
+        self.losses = Losses.make(machine.device)
         self.stage, self.step, self.stage_step, self.seconds = 0, 0, 0, 0.0
         self.rate_weight, self.rate_mean = 0.5, 0.0
-        self.usage = torch.full((settings.model.codebook_size,), 1 / settings.model.codebook_size)
+        self.usage = torch.full((settings.model.codebook_size,), 1 / settings.model.codebook_size, device=machine.device)
         self.optimiser: Optimiser | None = None
+        self.critic_optimiser = torch.optim.AdamW(self.nets.critic.parameters(), settings.critic_lr, (0.5, 0.9))
+        self.targets: Targets | None = None
+        self.shadow = self._weights()
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "checkpoint.pt").exists():
             self._load()
 
-    def run(self) -> None:
-        """Train through the stages that are left."""
+    def run(self, minutes: float = math.inf) -> None:
+        """Train through the stages that are left, for at most so many minutes; what is left then waits for another call."""
+        begin = self.clock()
         while self.stage < len(self.settings.stages):
             stage = self.settings.stages[self.stage]
             if self.optimiser is None:
@@ -103,73 +125,103 @@ class Trainer:
                 self._train_step(stage, self.seconds / (60 * stage.minutes))
                 now = self.clock()
                 self.seconds, last = self.seconds + now - last, now
+                if now - begin > 60 * minutes:
+                    self._save("latest")
+                    return
                 if self.seconds - judged > 60 * self.settings.judge_minutes:
                     judged = self.seconds
                     self._judge(stage)
                 if self.seconds - saved > 60 * self.settings.save_minutes:
                     saved = self.seconds
                     self._save("latest")
+            self._save("latest")
             self._judge(stage)
-            self.stage, self.stage_step, self.seconds, self.optimiser = self.stage + 1, 0, 0.0, None
+            self.stage, self.stage_step, self.seconds, self.optimiser, self.targets = self.stage + 1, 0, 0.0, None, None
             self._save(stage.name)
 
-    def _start(self, stage: Stage) -> None:
-        if stage.kind == "align":
-            self.nets.fit_inputs(self.photographs.crops(np.random.default_rng(self.settings.seed), 64, 1, 1))
-        if stage.spread_tokens:
-            self.nets.spread_tokens(self.photographs.crops(np.random.default_rng(self.settings.seed), 256, 1, 1))
-        if stage.kind == "autoencode":
-            self.optimiser = Optimiser(
-                torch.nn.ModuleList([self.nets.encoder, self.nets.model.vqgan]), stage.lr, self.settings.weight_decay
-            )
-        else:
-            trained: dict[str, list[torch.nn.Module]] = {
-                "align": [self.nets.model.hybrid_codec, self.nets.model.prior_fusion],
-                "finetune": [self.nets.model],
-            }
-            self.optimiser = Optimiser(torch.nn.ModuleList(trained[stage.kind]), stage.lr, self.settings.weight_decay)
-        # The average starts again from where this stage starts.
-        self.shadow = {name: tensor.clone() for name, tensor in self.nets.state_dict().items()}
+    def _load_start(self) -> None:
+        """The weights that the configuration names; of another size of the semantic codebook, all but that codebook."""
+        start = load_file(self.settings.start)
+        own = self.nets.model.state_dict()
+        start = {name: tensor for name, tensor in start.items() if own[name].shape == tensor.shape}
+        missing = self.nets.model.load_state_dict(start, strict=False).missing_keys
+        if missing not in ([], ["hybrid_codec.quantize.embedding.weight"]):
+            raise CheckpointError(f"{self.settings.start} lacks {missing[0]} in the shape of the configuration")
 
-    def _batch(self, stage: Stage, rng: np.random.Generator) -> Tensor:
-        down, across = LARGE[rng.choice(len(LARGE), p=LARGE_ODDS)] if rng.random() < stage.large_crops else (1, 1)
-        return self.photographs.crops(rng, max(1, self.settings.tiles // (down * across)), down, across)
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in self.nets.model.state_dict().items()}
+
+    def _start(self, stage: Stage) -> None:
+        if stage.kind == "tokens":
+            self._start_tokens()
+        self.optimiser = Optimiser(self.nets.trained(stage.kind), stage.lr, self.settings.weight_decay)
+        # The average starts again from where this stage starts.
+        self.shadow = self._weights()
+
+    def _start_tokens(self) -> None:
+        """Compute the targets with the model as it is, then start its semantic branch anew."""
+        rng = np.random.default_rng(self.settings.seed)
+        torch.manual_seed(self.settings.seed)
+        images = [self.photographs.crops(rng, 8, 1, 1) for _ in range(-(-self.settings.target_tiles // 8))]
+        parts = self.pool.map(lambda x: Targets.of(self.nets.model, x.to(self.machine.device)), images)
+        self.targets = Targets.join(list(parts))
+        tiles = torch.cat(images[:32]).to(self.machine.device)
+        self.nets.spread_tokens(tiles)
+        self.nets.reset_semantic_decoder()
+
+    def _batch(self, stage: Stage, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        tiles = stage.tiles * self.machine.batch
+        if self.targets is not None:
+            picks = torch.from_numpy(rng.choice(len(self.targets.y_hat), tiles, replace=False))
+            return tuple(x[picks] for x in (self.targets.tokens, self.targets.y_hat, self.targets.logits))
+        down, across = LARGE[rng.integers(len(LARGE))] if rng.random() < stage.large_crops else (1, 1)
+        return (self.photographs.crops(rng, max(1, tiles // (down * across)), down, across).to(self.machine.device),)
 
     def _train_step(self, stage: Stage, progress: float) -> None:
         assert self.optimiser is not None
         rng = np.random.default_rng((self.settings.seed, self.step))
         torch.manual_seed(int(rng.integers(2**62)))
         outcomes, gradients = self._gradients(stage, self._batch(stage, rng))
-        for p, gradient in zip(self.optimiser.params, gradients, strict=True):
+        params = [*self.optimiser.params, *self.nets.critic.parameters()]
+        for p, gradient in zip(params, gradients, strict=True):
             p.grad = gradient
         factor = schedule(progress, self.settings.warm_up)
         norm = self.optimiser.step(factor, self.settings.clip)
-        average(self.shadow, self.nets, self.stage_step, self.settings.average_decay)
-        log = {k: float(np.mean([float(outcome.log[k]) for outcome in outcomes])) for k in outcomes[0].log}
-        if "detail_bpp" in log:
+        if math.isfinite(norm):
+            self.critic_optimiser.step()
+        self.critic_optimiser.zero_grad()
+        average(self.shadow, self.nets.model, self.stage_step, self.settings.average_decay)
+        log = _means([outcome.log for outcome in outcomes])
+        if outcomes[0].indices is not None:
             z, indices = (torch.cat([getattr(outcome, name) for outcome in outcomes]) for name in ("z", "indices"))
-            log |= self._steer(stage, log["detail_bpp"]) | self._keep_codebook(indices, z, progress)
+            log |= self._keep_codebook(indices, z, progress)
+        if "detail_bpp" in log:
+            log |= self._steer(stage, log["detail_bpp"])
         self.step, self.stage_step = self.step + 1, self.stage_step + 1
         self._write({"lr": stage.lr * factor, "norm": norm, **log}, stage)
 
-    def _gradients(self, stage: Stage, images: Tensor) -> tuple[list[Outcome], list[Tensor | None]]:
-        """Outcomes of the parts of a batch, and the mean gradient of each parameter.
+    def _gradients(self, stage: Stage, batch: tuple[Tensor, ...]) -> tuple[list[Outcome], list[Tensor | None]]:
+        """Outcomes of the parts of a batch, and the mean gradient of each parameter, the model's and the discriminator's.
 
-        Each part has a thread of its own, and the operations inside are not spread over threads: for a network of many
+        On a CPU each part has a thread of its own, and the operations inside are not spread over threads: for a network of many
         small operations, on a machine that others use too, that takes a third less time.
         """
         assert self.optimiser is not None
-        params = self.optimiser.params
-        parts = images.split(-(-len(images) // self.threads))
+        params, critic_params = self.optimiser.params, list(self.nets.critic.parameters())
+        n = len(batch[0])
+        parts = list(zip(*(x.split(-(-n // self.parts)) for x in batch), strict=True))
         seeds = torch.randint(2**31, (len(parts),)).tolist()
 
-        def part(image: Tensor, seed: int) -> tuple[Outcome, tuple[Tensor | None, ...]]:
+        def part(inputs: tuple[Tensor, ...], seed: int) -> tuple[Outcome, tuple[Tensor | None, ...]]:
             rng = torch.Generator().manual_seed(seed)
-            with torch.autocast("cpu", torch.bfloat16):
-                outcome = STEP[stage.kind](self.nets, self.losses, stage, image, rng)
-            loss = (outcome.distortion + self.rate_weight * outcome.rate) * (len(image) / len(images))
-            outcome.log["loss"] = loss.detach() * (len(images) / len(image))
-            return outcome, torch.autograd.grad(loss, params, allow_unused=True)
+            with torch.autocast(self.machine.device.type, torch.bfloat16, enabled=self.machine.bfloat16):
+                outcome = STEP[stage.kind](self.nets, self.losses, stage, inputs, rng)
+            share = len(inputs[0]) / n
+            loss = (outcome.loss + self.rate_weight * outcome.rate) * share
+            own = torch.autograd.grad(loss, params, allow_unused=True)
+            if not outcome.critic.requires_grad:
+                return outcome, own + (None,) * len(critic_params)
+            return outcome, own + torch.autograd.grad(outcome.critic * share, critic_params)
 
         outcomes, gradients = zip(*self.pool.map(part, parts, seeds), strict=True)
         totals = [sum(g) if g[0] is not None else None for g in zip(*gradients, strict=True)]
@@ -189,22 +241,17 @@ class Trainer:
         moved = 0
         if (self.stage_step + 1) % self.settings.revive_steps == 0 and progress < 0.7:
             moved = revive(self.nets.model.hybrid_codec.quantize, self.usage, z, threshold=0.05)
-        used = float((self.usage > 0.1 / len(self.usage)).float().mean())
-        return {"codebook_used": used, "codebook_moved": moved}
+        perplexity = float(torch.exp(-(self.usage * (self.usage + 1e-9).log()).sum()))
+        return {"token_perplexity": perplexity, "codebook_moved": moved}
 
     @torch.no_grad()
     def _judge(self, stage: Stage) -> None:
-        """The stage's loss on photographs that are not trained on, with the averaged weights."""
-        kept = {name: tensor.clone() for name, tensor in self.nets.state_dict().items()}
-        self.nets.load_state_dict(self.shadow)
-        rng = torch.Generator().manual_seed(self.settings.seed)
-        full = Stage(**{**asdict(stage), "alexnet": 1.0, "vgg16": 1.0, "vgg16_side": 192})
-        batches = self.photographs.judged().split(self.settings.tiles)
-        logs = []
-        for image in batches:
-            with torch.autocast("cpu", torch.bfloat16):
-                logs.append(STEP[stage.kind](self.nets, self.losses, full, image, rng).log)
-        self.nets.load_state_dict(kept)
+        """Measure on photographs that are not trained on, with the averaged weights."""
+        kept = self._weights()
+        self.nets.model.load_state_dict(self.shadow)
+        batches = self.photographs.judged().to(self.machine.device).split(4)
+        logs = list(self.pool.map(lambda image: judge(self.nets, self.losses, image), batches))
+        self.nets.model.load_state_dict(kept)
         self._write({f"judged_{k}": float(np.mean([float(log[k]) for log in logs])) for k in logs[0]}, stage)
 
     def _write(self, values: dict[str, float], stage: Stage) -> None:
@@ -218,6 +265,7 @@ class Trainer:
         """The state to go on from, and the averaged weights; each written whole or not at all."""
         state: dict[str, Any] = {
             "nets": self.nets.state_dict(),
+            "critic": self.critic_optimiser.state_dict(),
             "shadow": self.shadow,
             "usage": self.usage,
             "optimiser": self.optimiser.state_dict() if self.optimiser else None,
@@ -225,26 +273,39 @@ class Trainer:
         }
         torch.save(state, self.folder / "checkpoint.part")
         os.replace(self.folder / "checkpoint.part", self.folder / "checkpoint.pt")
-        tensors = {k.removeprefix("model."): v.contiguous() for k, v in self.shadow.items() if k.startswith("model.")}
+        tensors = {k: v.contiguous() for k, v in self.shadow.items()}
         save_file(tensors, self.folder / "weights.part", {GROUPS_KEY: str(self.settings.model.vqgan_groups)})
         os.replace(self.folder / "weights.part", self.folder / f"{name}.safetensors")
 
     def _load(self) -> None:
-        state = torch.load(self.folder / "checkpoint.pt", weights_only=True)
+        state = torch.load(self.folder / "checkpoint.pt", weights_only=True, map_location=self.machine.device)
         self.nets.load_state_dict(state["nets"])
+        self.critic_optimiser.load_state_dict(state["critic"])
         for k, v in state["counters"].items():
             setattr(self, k, v)
         self.usage = state["usage"]
         if state["optimiser"] is not None:
-            self._start_from(state)
+            stage = self.settings.stages[self.stage]
+            if stage.kind == "tokens":
+                self._resume_tokens(state["nets"])
+            self.optimiser = Optimiser(self.nets.trained(stage.kind), stage.lr, self.settings.weight_decay)
+            self.optimiser.load_state_dict(state["optimiser"])
         self.shadow = state["shadow"]
 
-    def _start_from(self, state: dict[str, Any]) -> None:
-        nets = {name: tensor.clone() for name, tensor in self.nets.state_dict().items()}
-        self._start(self.settings.stages[self.stage])
+    def _resume_tokens(self, nets: dict[str, Tensor]) -> None:
+        """Compute the targets again, with the weights that the stage started from."""
+        if self.stage:
+            self.nets.model.load_state_dict(load_file(self.folder / f"{self.settings.stages[self.stage - 1].name}.safetensors"))
+        else:
+            self._load_start()
+        self._start_tokens()
         self.nets.load_state_dict(nets)
-        assert self.optimiser is not None
-        self.optimiser.load_state_dict(state["optimiser"])
+
+
+def _means(logs: list[dict[str, Tensor]]) -> dict[str, float]:
+    """The means over parts of a batch; a part says NaN of what it has none of (tiles without detail), and all parts may."""
+    values = {k: np.array([float(log[k]) for log in logs]) for k in logs[0]}
+    return {k: float(np.nanmean(v)) for k, v in values.items() if not np.isnan(v).all()}
 
 
 app = typer.Typer(help="Train the built-in model.", no_args_is_help=True, add_completion=False)
@@ -261,14 +322,31 @@ def cache(
 
 
 @app.command()
+def pack(
+    cache: Annotated[Path, typer.Option(help="folder made by `cache`")],
+    folder: Annotated[Path, typer.Option(help="folder to write, from which another machine makes its cache")],
+    megabytes: Annotated[float, typer.Option(help="that it may hold")] = 45.0,
+) -> None:
+    """Write crops of the photographs into a folder small enough to travel."""
+    typer.echo(f"{pack_crops(Photographs.open(cache), folder, int(1e6 * megabytes))} crops in {folder}")
+
+
+@app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="TOML file")],
     cache: Annotated[Path, typer.Option(help="folder made by `cache`")],
     run: Annotated[Path, typer.Option(help="folder of this run; an unfinished run in it goes on")],
     threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    bfloat16: Annotated[
+        bool, typer.Option(help="on a GPU, or a CPU that has it; elsewhere it is emulated and ten times slower")
+    ] = False,
+    batch: Annotated[int, typer.Option(help="times the tiles of a stage in a batch")] = 1,
+    minutes: Annotated[float, typer.Option(help="after which to stop; the same command then goes on")] = math.inf,
 ) -> None:
     """Train, or go on training."""
-    Trainer(Settings.read(config), Photographs.open(cache), run, threads).run()
+    machine = Machine(torch.device(device), bfloat16, threads, batch)
+    Trainer(Settings.read(config), Photographs.open(cache), run, machine).run(minutes)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dlf.export.model import MINI, scalar_quantiser
+from dlf.export.model import DLF, MINI, scalar_quantiser
 from dlf.export.model.scalar_quantiser import ScalarQuantiser
 from dlf.export.model.vector_quantiser import VectorQuantiser
 from dlf.export.training.quantisers import (
@@ -18,7 +18,6 @@ from dlf.export.training.quantisers import (
     revive,
     round_through,
 )
-from dlf.export.training.stages import Nets
 
 CONFIG = replace(MINI, vit_layers=1, encoder_insertions=(0,), decoder_insertions=(0,), adaptor_width=64, vit_width=64)
 
@@ -27,11 +26,12 @@ CONFIG = replace(MINI, vit_layers=1, encoder_insertions=(0,), decoder_insertions
 def quantiser() -> ScalarQuantiser:
     """Untrained, but with scales that are all large enough to be coded."""
     torch.manual_seed(3)
-    quantiser = Nets(CONFIG).model.hybrid_codec.quantize_feat
+    quantiser = DLF(CONFIG).hybrid_codec.quantize_feat
     channels = CONFIG.detail_channels
     with torch.no_grad():
-        quantiser.y_prior_fusion[1].block[1].conv_out.bias[channels : 2 * channels] += 6
-        quantiser.y_spatial_prior[2].block[1].conv_out.bias[:channels] += 6
+        quantiser.y_prior_fusion[1].block[1].conv_out.bias[:channels] += 1
+        quantiser.y_prior_fusion[1].block[1].conv_out.bias[channels : 2 * channels] += 7
+        quantiser.y_spatial_prior[2].block[1].conv_out.bias[:channels] += 7
     return quantiser
 
 

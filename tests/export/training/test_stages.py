@@ -1,31 +1,16 @@
 """The training's losses and starting points."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tests.export.training.test_train import TINY
 
-from dlf.export.perceptual.lpips import _texture
 from dlf.export.training.quantisers import quantise_semantic
-from dlf.export.training.stages import COLOUR_BLOCK, Nets, colour_error
+from dlf.export.training.stages import COLOUR_BLOCK, Coded, Nets, Targets, colour_error, dropped
 
-
-def test_texture_is_what_numpy_says() -> None:
-    rng = np.random.default_rng(0)
-    a, b = rng.gamma(2, 1, (2, 2, 3, 16, 16)).astype(np.float32)
-    wanted = np.zeros(2)
-    for n in range(2):
-        for c in range(3):
-            (m, d), (k, e) = ((x[n, c].mean(), x[n, c].var()) for x in (a, b))
-            wanted[n] += 2 - (2 * m * k + 0.01) / (m * m + k * k + 0.01) - 2 * np.sqrt((d + 0.01) * (e + 0.01)) / (d + e + 0.02)
-    found = _texture(torch.from_numpy(a), torch.from_numpy(b))
-    assert found.numpy() == pytest.approx(wanted / 3, abs=1e-5)
-
-
-def test_texture_ignores_where_things_are() -> None:
-    a = torch.rand(1, 4, 8, 8)
-    assert _texture(a, a.flip(3)).item() == pytest.approx(0, abs=1e-3)
-    assert _texture(a, torch.full_like(a, 0.5)).item() > 0.3  # the same mean, no contrast
+TWO_LAYERS = replace(TINY, vit_layers=2)
 
 
 def test_colour_error_weighs_a_lost_hue_above_lost_grain() -> None:
@@ -52,3 +37,48 @@ def test_spread_tokens_tell_tiles_apart() -> None:
         nets.spread_tokens(images)
         assert places_that_differ() > 0.9
     assert torch.allclose(entries.norm(dim=1), torch.ones(len(entries)), atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_semantic_decoder_that_starts_anew_hears_its_tokens_and_tells_places_apart() -> None:
+    torch.manual_seed(0)
+    nets = Nets(TINY)
+    nets.reset_semantic_decoder()
+    y_hat = torch.zeros(2, TINY.detail_channels, 8, 8)
+    semantic, _ = nets.model.synthesis(torch.randn(2, 1, 1, TINY.codebook_dim, 32), y_hat)
+    assert float((semantic[0] - semantic[1]).std()) > 0.01
+    assert float(semantic[0].std((1, 2)).mean()) > 0.1
+    for block in nets.model.hybrid_codec.decoder.inter_blocks.values():
+        assert float(block.zero_add.weight.abs().max()) == 0
+
+
+@torch.no_grad()
+def test_targets_are_what_the_model_itself_gives() -> None:
+    torch.manual_seed(0)
+    nets, images = Nets(TWO_LAYERS), torch.rand(2, 3, 256, 256) * 2 - 1
+    targets = Targets.of(nets.model, images)
+    coded = Coded(nets.model, images, 0.25, torch.zeros(2, dtype=torch.bool))
+    encoder = nets.model.hybrid_codec.encoder
+    torch.testing.assert_close(targets.logits.float(), coded.logits, rtol=1e-2, atol=1e-2)
+    z = encoder.read_tokens(encoder.transformer[-1](targets.tokens.float()))
+    torch.testing.assert_close(z, coded.z[:, 0, 0], rtol=1e-1, atol=1e-2)
+    assert len(Targets.join([targets, targets]).y_hat) == 4
+
+
+@torch.no_grad()
+def test_an_image_without_detail_has_a_latent_of_zeros_and_costs_nothing() -> None:
+    torch.manual_seed(0)
+    nets, images = Nets(TINY), torch.rand(2, 3, 256, 256) * 2 - 1
+    both = Coded(nets.model, images, 0.25, torch.tensor([False, True]))
+    first = Coded(nets.model, images[:1], 0.25, torch.tensor([False]))
+    assert float(both.y_hat[1].abs().max()) == 0
+    torch.testing.assert_close(both.y_hat[:1], first.y_hat)
+    torch.testing.assert_close(both.bpp, first.bpp)
+
+
+def test_detail_is_dropped_at_the_asked_rate_and_never_from_a_whole_batch() -> None:
+    rng = torch.Generator().manual_seed(0)
+    drops = torch.stack([dropped(8, 0.25, rng) for _ in range(500)])
+    assert float(drops.float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert not bool(dropped(4, 1.0, rng).all())
+    assert not bool(np.any(dropped(4, 0.0, rng).numpy()))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-from dlf.export.checkpoint import load_checkpoint
+from dlf.export.checkpoint import GROUPS_KEY, load_checkpoint
 from dlf.export.model import Config
 from dlf.export.training import stages
-from dlf.export.training.data import Photographs, build_cache
+from dlf.export.training.adversary import Discriminator
+from dlf.export.training.data import Photographs, build_cache, pack_crops
 from dlf.export.training.optimiser import Optimiser, orthogonalise, schedule
-from dlf.export.training.stages import Stage
+from dlf.export.training.stages import Losses, Nets, Stage, Verdict
 from dlf.export.training.train import Settings, Trainer
+from dlf.runtime.errors import CheckpointError
 
 BUILTIN = Path(__file__).parents[3] / "export" / "training" / "builtin.toml"
 TINY = Config(
@@ -39,14 +43,21 @@ TINY = Config(
 )
 
 
-class Judge:
-    """Replaces the perceptual networks, which a test must not fetch."""
+class Judge(Losses):
+    """Stands for the perceptual networks, which a test must not fetch: pixels alone, and a critic of pixels alone."""
 
-    def __call__(
-        self, stage: Stage, image: torch.Tensor, output: torch.Tensor, rng: torch.Generator
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        error = (image - output).abs().mean()
-        return error, {"pixel": error}
+    def __init__(self) -> None:
+        distance = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
+        super().__init__(alexnet=distance, vgg16=distance)  # type: ignore[arg-type]
+
+    def gradient(
+        self, stage: Stage, critic: Discriminator, image: torch.Tensor, output: torch.Tensor, rng: torch.Generator
+    ) -> Verdict:
+        leaf = output.detach().requires_grad_()
+        error = (image - leaf).abs().mean()
+        (gradient,) = torch.autograd.grad(error, leaf)
+        critic_total = critic.pixels(image).square().mean() + sum(p.sum() * 0 for p in critic.parameters())
+        return Verdict(gradient, critic_total, {"pixel": error.detach()})
 
 
 @pytest.fixture
@@ -60,21 +71,31 @@ def photographs(tmp_path: Path) -> Photographs:
     return Photographs.open(tmp_path / "cache", held_out=4)
 
 
-def settings(*kinds: str, steps: int = 3) -> Settings:
-    stage = {"minutes": steps / 60, "lr": 0.002, "detail_bpp": 0.03}
-    return replace(
-        Settings.read(BUILTIN),
-        model=TINY,
-        stages=tuple(Stage(name=kind, kind=kind, **stage) for kind in kinds),  # type: ignore[arg-type]
-        tiles=2,
-        revive_steps=2,
-        judge_minutes=1.0,
-    )
+@pytest.fixture
+def settings(tmp_path: Path) -> Callable[..., Settings]:
+    """A configuration of the stages of some kinds, each of a few steps, from random weights in a file."""
+    torch.manual_seed(5)
+    config = replace(TINY, vit_layers=2)
+    save_file(Nets(config).model.state_dict(), tmp_path / "start.safetensors", {GROUPS_KEY: "2"})
+
+    def make(*kinds: str, steps: int = 3) -> Settings:
+        stage = {"minutes": steps / 60, "lr": 0.002, "tiles": 2, "detail_bpp": 0.03, "detail_dropout": 0.5}
+        return replace(
+            Settings.read(BUILTIN),
+            model=config,
+            start=str(tmp_path / "start.safetensors"),
+            stages=tuple(Stage(name=kind, kind=kind, **stage) for kind in kinds),  # type: ignore[arg-type]
+            revive_steps=2,
+            judge_minutes=1.0,
+            target_tiles=8,
+        )
+
+    return make
 
 
 def trainer(config: Settings, photographs: Photographs, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     """A trainer whose clock advances a second a step."""
-    monkeypatch.setattr(stages.Losses, "make", staticmethod(Judge))
+    monkeypatch.setattr(stages.Losses, "make", staticmethod(lambda device: Judge()))
     return Trainer(config, photographs, folder, clock=itertools.count().__next__)
 
 
@@ -82,39 +103,51 @@ def log(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_all_stages_run_and_leave_a_checkpoint(photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = trainer(settings("autoencode", "align", "finetune"), photographs, tmp_path / "run", monkeypatch)
+def test_all_stages_run_and_leave_a_checkpoint(
+    settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings("generator", "tokens", "finetune")
+    run = trainer(config, photographs, tmp_path / "run", monkeypatch)
     run.run()
     lines = log(tmp_path / "run")
     assert all(np.isfinite(v) for line in lines for k, v in line.items() if k != "stage")
-    assert {line["stage"] for line in lines} == {"autoencode", "align", "finetune"}
-    assert sum("loss" in line for line in lines) == 9
-    assert all(0 <= line["codebook_used"] <= 1 for line in lines if "codebook_used" in line)
+    assert {line["stage"] for line in lines} == {"generator", "tokens", "finetune"}
+    assert sum("lr" in line for line in lines) == 9
+    assert all(1 <= line["token_perplexity"] <= 16.01 for line in lines if "token_perplexity" in line)
     model = load_checkpoint(tmp_path / "run" / "finetune.safetensors")
-    assert model.config == TINY
+    assert model.config == config.model
     for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, run.shadow[f"model.{name}"]), name
+        assert torch.equal(tensor, run.shadow[name]), name
 
 
-def test_the_loss_falls(photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = trainer(settings("autoencode", steps=30), photographs, tmp_path / "run", monkeypatch)
-    run.run()
-    losses = [line["loss"] for line in log(tmp_path / "run") if "loss" in line]
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
-
-
-def test_a_killed_run_goes_on_as_if_it_had_not_been(
-    photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_stage_moves_what_it_trains_and_nothing_else(
+    settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = settings("align", "finetune", steps=4)
+    run = trainer(settings("generator"), photographs, tmp_path / "run", monkeypatch)
+    before = run._weights()
+    run.run()
+    moved = {name.split(".")[0] for name, tensor in run.nets.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == {"vqgan"}
+
+
+def test_tokens_learn_their_targets(
+    settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer(settings("tokens", steps=60), photographs, tmp_path / "run", monkeypatch).run()
+    distances = [line["latent_kept"] for line in log(tmp_path / "run") if "latent_kept" in line]
+    assert np.mean(distances[-10:]) < 0.8 * np.mean(distances[:10])
+
+
+@pytest.mark.parametrize("first", ["generator", "tokens"])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    first: str, settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(first, "finetune", steps=4)
     whole = trainer(config, photographs, tmp_path / "whole", monkeypatch)
     whole.run()
     part = trainer(config, photographs, tmp_path / "part", monkeypatch)
-    part._start(config.stages[0])
-    for _ in range(2):
-        part._train_step(config.stages[0], part.seconds / 4)
-        part.seconds += 1
-    part._save("latest")
+    part.run(minutes=2 / 60)
+    assert part.stage_step == 2
     resumed = trainer(config, photographs, tmp_path / "part", monkeypatch)
     resumed.run()
     for name, tensor in whole.nets.state_dict().items():
@@ -122,8 +155,20 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     assert resumed.rate_weight == whole.rate_weight
 
 
-def test_a_finished_run_is_left_alone(photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = settings("autoencode")
+def test_weights_of_another_size_are_refused(
+    settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings("generator")
+    larger = trainer(replace(config, model=replace(config.model, codebook_size=32)), photographs, tmp_path / "a", monkeypatch)
+    assert len(larger.nets.model.hybrid_codec.quantize.embedding.weight) == 32  # the one part that may change
+    with pytest.raises(CheckpointError, match="lacks"):
+        trainer(replace(config, model=replace(config.model, detail_channels=16)), photographs, tmp_path / "b", monkeypatch)
+
+
+def test_a_finished_run_is_left_alone(
+    settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings("generator")
     trainer(config, photographs, tmp_path / "run", monkeypatch).run()
     before = (tmp_path / "run" / "log.jsonl").read_bytes()
     trainer(config, photographs, tmp_path / "run", monkeypatch).run()
@@ -131,7 +176,7 @@ def test_a_finished_run_is_left_alone(photographs: Photographs, tmp_path: Path, 
 
 
 def test_the_weight_of_the_rate_follows_the_rate(
-    photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = trainer(settings("finetune"), photographs, tmp_path / "run", monkeypatch)
     stage, start = run.settings.stages[0], run.rate_weight
@@ -143,10 +188,13 @@ def test_the_weight_of_the_rate_follows_the_rate(
     assert run.rate_weight < raised
 
 
-def test_the_shipped_configuration_is_complete() -> None:
-    config = Settings.read(BUILTIN)
-    assert [stage.kind for stage in config.stages[:3]] == ["autoencode", "align", "finetune"]
-    assert config.model.codebook_size & (config.model.codebook_size - 1) == 0, "token bits would be wasted"
+def test_the_configurations_are_complete() -> None:
+    builtin, tokens = (Settings.read(BUILTIN.with_name(f"{name}.toml")) for name in ("builtin", "tokens"))
+    assert {stage.kind for stage in builtin.stages} == {"generator"}
+    assert [stage.kind for stage in tokens.stages] == ["tokens", "finetune"]
+    for config in (builtin, tokens):
+        assert config.model.codebook_size & (config.model.codebook_size - 1) == 0, "token bits would be wasted"
+    assert replace(tokens.model, codebook_size=builtin.model.codebook_size) == builtin.model
 
 
 def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
@@ -192,3 +240,11 @@ def test_crops_come_from_images_that_are_not_judged(photographs: Photographs) ->
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no image"):
         build_cache([tmp_path], tmp_path / "cache", 512)
+
+
+def test_packed_crops_keep_to_their_size_and_are_read_as_photographs(photographs: Photographs, tmp_path: Path) -> None:
+    count = pack_crops(photographs, tmp_path / "packed", 30_000, side=256)
+    files = list((tmp_path / "packed").iterdir())
+    assert 4 <= len(files) == count
+    assert 20_000 < sum(f.stat().st_size for f in files) <= 30_000
+    assert build_cache([tmp_path / "packed"], tmp_path / "cache2", 512) == count
