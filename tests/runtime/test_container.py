@@ -5,10 +5,12 @@ import struct
 
 import numpy as np
 import pytest
+from helpers.conformance import FOLDER
 from helpers.entropy import random_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dlf
 from dlf.runtime import errors
 from dlf.runtime.libdlf import EntropyModel, FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
 
@@ -261,5 +263,5 @@ def test_any_bytes_are_refused_or_described(data, start):
 
 @pytest.mark.parametrize("buffer", [bytearray, memoryview])
 def test_a_file_may_be_given_as_another_buffer(buffer):
-    data = (conformance.FOLDER / "255x257.dlf").read_bytes()
+    data = (FOLDER / "255x257.dlf").read_bytes()
     assert dlf.info(buffer(data)) == dlf.info(data)
