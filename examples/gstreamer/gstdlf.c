@@ -14,8 +14,8 @@ enum { PROP_BUNDLE = 1 };
 void gst_dlf_codec_install_property(GObjectClass *object_class) {
     g_object_class_install_property(
         object_class, PROP_BUNDLE,
-        g_param_spec_string("bundle", "Bundle", "The folder of the model; without it, what the environment's DLF_MODEL says", NULL,
-                            G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY));
+        g_param_spec_string("bundle", "Bundle", "The folder of the model; without it, what the environment's DLF_MODEL says",
+                            NULL, G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY));
 }
 
 void gst_dlf_codec_set_bundle(GstDlfCodec *codec, const GValue *value) {

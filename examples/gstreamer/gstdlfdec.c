@@ -129,7 +129,8 @@ static void gst_dlf_dec_class_init(GstDlfDecClass *self_class) {
     gst_dlf_codec_install_property(object_class);
 
     GstElementClass *element_class = GST_ELEMENT_CLASS(self_class);
-    gst_element_class_set_static_metadata(element_class, "DLF decoder", "Codec/Decoder/Image", "Decodes images with libdlf", "dlf");
+    gst_element_class_set_static_metadata(element_class, "DLF decoder", "Codec/Decoder/Image", "Decodes images with libdlf",
+                                          "dlf");
     gst_element_class_add_static_pad_template(element_class, &sink_template);
     gst_element_class_add_static_pad_template(element_class, &src_template);
 

@@ -15,7 +15,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 // Unlike assert, checked in every build.
-#define CHECK(condition)                                                                                                \
+#define CHECK(condition)                                                                                                         \
     ((condition) ? void() : (std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition), std::abort()))
 
 inline std::vector<uint8_t> read_file(const char *path) {

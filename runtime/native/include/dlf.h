@@ -261,8 +261,8 @@ typedef struct dlf_bundle_info {
 } dlf_bundle_info;
 
 /* Open a bundle: its manifest and its entropy.bin are read and checked.
- *  folder    of the bundle; a trusted name. What is in it may be hostile. Names in the manifest are plain file names. The files may
- *            be symbolic links, wherever they lead: the size and the SHA-256 in the manifest vouch for them. What is no regular
+ *  folder    of the bundle; a trusted name. What is in it may be hostile. Names in the manifest are plain file names. The files
+ *            may be symbolic links, wherever they lead: the size and the SHA-256 in the manifest vouch for them. What is no regular
  *            file is refused at once
  *  out       *out receives the bundle, to be released with dlf_bundle_free, also where this fails: then it can only tell
  *            dlf_bundle_message. NULL where there was no memory for that
@@ -289,8 +289,8 @@ DLF_API const dlf_entropy *dlf_bundle_entropy(const dlf_bundle *bundle) DLF_NOEX
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_BROKEN. */
 DLF_API dlf_result dlf_bundle_stage(dlf_bundle *bundle, const char *stage, const char **path) DLF_NOEXCEPT;
 
-/* What a stage computes, as a digest: the SHA-256, in hexadecimal, of a line "SHA-256 NAME" for its ONNX file and for each external
- * data file, sorted by name. The external data are not read: their hashes are the manifest's.
+/* What a stage computes, as a digest: the SHA-256, in hexadecimal, of a line "SHA-256 NAME" for its ONNX file and for each
+ * external data file, sorted by name. The external data are not read: their hashes are the manifest's.
  *  digest    *digest receives it, a string as `path` of dlf_bundle_stage
  * Returns as dlf_bundle_stage. */
 DLF_API dlf_result dlf_bundle_stage_digest(dlf_bundle *bundle, const char *stage, const char **digest) DLF_NOEXCEPT;
@@ -374,8 +374,8 @@ typedef struct dlf_model dlf_model;
 
 typedef struct dlf_model_options {
     size_t struct_size;
-    uint32_t threads;    /* CPU threads of the built-in backend; 0: as many as it chooses */
-    uint32_t low_memory; /* 1: drop each stage once it has run, to load it again for the next image */
+    uint32_t threads;           /* CPU threads of the built-in backend; 0: as many as it chooses */
+    uint32_t low_memory;        /* 1: drop each stage once it has run, to load it again for the next image */
     const dlf_backend *backend; /* the application's own; NULL: the built-in one. The table is copied */
     /* The built-in backend's library, libopenvino_c, as a file or as the folder that holds it; NULL: what the environment
      * variable DLF_OPENVINO says in the same way, else where the dynamic linker finds libopenvino_c.so. Trusted: it is loaded.
@@ -392,11 +392,11 @@ typedef struct dlf_model_options {
 /* Strings belong to the model. */
 typedef struct dlf_model_info {
     size_t struct_size;
-    const char *name;            /* as the bundle says */
-    uint32_t fingerprint;        /* as dlf_file_info has it: of the files that it writes and reads */
-    const char *precision;       /* of its stages, such as "fp32" */
-    const char *backend;         /* such as "openvino" */
-    const char *backend_device;  /* "" where it is not known; the next likewise */
+    const char *name;           /* as the bundle says */
+    uint32_t fingerprint;       /* as dlf_file_info has it: of the files that it writes and reads */
+    const char *precision;      /* of its stages, such as "fp32" */
+    const char *backend;        /* such as "openvino" */
+    const char *backend_device; /* "" where it is not known; the next likewise */
     const char *backend_version;
 } dlf_model_info;
 
@@ -444,8 +444,8 @@ typedef struct dlf_context_options {
     size_t struct_size;
     const dlf_limits *limits;       /* the largest image that is encoded or decoded; NULL for the defaults; copied */
     const dlf_allocator *allocator; /* NULL: the C++ library's; copied */
-    uint64_t max_memory; /* bytes that the context may hold at a time, of what an allocator would give; more ends in
-                            OUT_OF_MEMORY; 0: no limit */
+    uint64_t max_memory;            /* bytes that the context may hold at a time, of what an allocator would give; more ends in
+                                       OUT_OF_MEMORY; 0: no limit */
 } dlf_context_options;
 
 /* Create a context of an open model.

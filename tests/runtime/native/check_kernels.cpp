@@ -159,8 +159,8 @@ void check(const PriorKernels &kernels) {
     Random random(1);
     size_t compared = 0;
     for (int trial = 0; trial < 300; ++trial) {
-        const Case data(random, pick<size_t>(random, {1, 2, 8, 24, 32, 40, 128}), pick<size_t>(random, {1, 4, 8, 32, 34, 128, 528}),
-                        static_cast<size_t>(uniform(random, 1, 20)));
+        const Case data(random, pick<size_t>(random, {1, 2, 8, 24, 32, 40, 128}),
+                        pick<size_t>(random, {1, 4, 8, 32, 34, 128, 528}), static_cast<size_t>(uniform(random, 1, 20)));
         const Operands scalar(kScalarKernels, data), operands(kernels, data);
         for (size_t kernel = 0; kernel < kKernels; ++kernel) {
             const std::vector<int16_t> want = result(scalar, kernel), got = result(operands, kernel);

@@ -43,9 +43,7 @@ void check_indexes(const dlf_entropy *entropy, const int16_t *indexes, size_t co
 
 } // namespace
 
-const char *dlf_version(void) noexcept {
-    return DLF_VERSION;
-}
+const char *dlf_version(void) noexcept { return DLF_VERSION; }
 
 const char *dlf_result_string(dlf_result result) noexcept {
     switch (result) {
@@ -78,14 +76,16 @@ void dlf_free(void *buffer) noexcept { std::free(buffer); }
 dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info, char *message,
                           size_t message_size) noexcept {
     std::string reason;
-    const dlf_result result = guarded([&] {
-        check((data != nullptr || size == 0) && info != nullptr && info->struct_size >= sizeof *info);
-        check_struct(limits);
-        const size_t struct_size = info->struct_size;
-        *info = {};
-        info->struct_size = struct_size;
-        dlf::parse_file(static_cast<const uint8_t *>(data), size, limits == nullptr ? dlf::kDefaultLimits : *limits, *info);
-    }, &reason);
+    const dlf_result result = guarded(
+        [&] {
+            check((data != nullptr || size == 0) && info != nullptr && info->struct_size >= sizeof *info);
+            check_struct(limits);
+            const size_t struct_size = info->struct_size;
+            *info = {};
+            info->struct_size = struct_size;
+            dlf::parse_file(static_cast<const uint8_t *>(data), size, limits == nullptr ? dlf::kDefaultLimits : *limits, *info);
+        },
+        &reason);
     hand_over(std::move(reason), message, message_size);
     return result;
 }
@@ -161,9 +161,8 @@ dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *data, size_
     return guarded([&] {
         check(entropy != nullptr && (data != nullptr || size == 0) && y_hat != nullptr);
         check_map(height, width);
-        entropy->pool.with([&](dlf::DetailScratch &scratch) {
-            dlf::decode_detail(entropy->model, data, size, height, width, y_hat, scratch);
-        });
+        entropy->pool.with(
+            [&](dlf::DetailScratch &scratch) { dlf::decode_detail(entropy->model, data, size, height, width, y_hat, scratch); });
     });
 }
 

@@ -8,9 +8,9 @@
 #include "api/api_guard.h"
 #include "codec/codec.h"
 #include "codec/container.h"
-#include "support/log.h"
 #include "codec/model.h"
 #include "codec/pixels.h"
+#include "support/log.h"
 
 struct dlf_model {
     std::shared_ptr<dlf::Model> model{}; // NULL where it did not open; contexts share it
@@ -146,9 +146,9 @@ dlf_result dlf_encode_into(dlf_context *context, const dlf_image *image, const d
         const size_t capacity = *size;
         *size = file.size();
         if (file.size() > capacity)
-            dlf::fail(DLF_ERROR_BUFFER_TOO_SMALL,
-                      "the file has " + std::to_string(file.size()) + " bytes, and the buffer " + std::to_string(capacity) +
-                          "; dlf_encode_bound tells what is always enough");
+            dlf::fail(DLF_ERROR_BUFFER_TOO_SMALL, "the file has " + std::to_string(file.size()) + " bytes, and the buffer " +
+                                                      std::to_string(capacity) +
+                                                      "; dlf_encode_bound tells what is always enough");
         std::copy(file.begin(), file.end(), static_cast<uint8_t *>(out));
     });
 }
@@ -158,7 +158,8 @@ size_t dlf_encode_bound(const dlf_model *model, uint32_t width, uint32_t height)
         return 0;
     const dlf::EntropyModel &entropy = model->model->entropy();
     const size_t down = dlf::tiles_along(height), across = dlf::tiles_along(width);
-    return dlf::file_bound(down * across, entropy.token_bits, dlf::detail_bound(entropy, dlf::kDetailPerTile * down, dlf::kDetailPerTile * across));
+    return dlf::file_bound(down * across, entropy.token_bits,
+                           dlf::detail_bound(entropy, dlf::kDetailPerTile * down, dlf::kDetailPerTile * across));
 }
 
 dlf_result dlf_decode(dlf_context *context, const void *data, size_t size, dlf_image *image) noexcept {
@@ -198,9 +199,9 @@ dlf_result dlf_decode_into(dlf_context *context, const void *data, size_t size, 
         // A stride that overflows the product is one that no buffer has.
         const bool fits = capacity >= row && (capacity - row) / image->stride >= info.height - 1;
         if (!fits)
-            dlf::fail(DLF_ERROR_BUFFER_TOO_SMALL,
-                      "the image is " + std::to_string(info.width) + "x" + std::to_string(info.height) +
-                          " pixels, which the buffer of " + std::to_string(capacity) + " bytes does not hold");
+            dlf::fail(DLF_ERROR_BUFFER_TOO_SMALL, "the image is " + std::to_string(info.width) + "x" +
+                                                      std::to_string(info.height) + " pixels, which the buffer of " +
+                                                      std::to_string(capacity) + " bytes does not hold");
         context->codec.decode(info, data, image->pixels, image->stride);
     });
 }

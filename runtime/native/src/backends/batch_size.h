@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "dlf.h"
 #include "codec/manifest.h"
+#include "dlf.h"
 
 namespace dlf {
 

@@ -15,7 +15,7 @@ using Address = unsigned long long; // of device memory
 
 constexpr Result kOutOfMemory = 2;
 constexpr int kComputeCapabilityMajor = 75, kComputeCapabilityMinor = 76; // attributes of a device
-constexpr unsigned kNonBlocking = 1; // a stream that does not wait for the default one
+constexpr unsigned kNonBlocking = 1;                                      // a stream that does not wait for the default one
 
 // X(function, parameters), by the names that the library exports: of some, a later version than the first
 #define DLF_CUDA_FUNCTIONS(X)                                                                                                    \

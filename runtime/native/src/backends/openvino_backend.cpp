@@ -11,9 +11,9 @@
 
 #include <sys/mman.h>
 
-#include "support/failure.h"
-#include "backends/openvino_api.h"
 #include "backends/backend_guard.h"
+#include "backends/openvino_api.h"
+#include "support/failure.h"
 #include "support/shared_library.h"
 
 namespace dlf {
@@ -187,7 +187,7 @@ private:
         Tensor *raw = nullptr;
         // Inputs are only read, whatever the type of the pointer says.
         ov_.check(ov_.ov_tensor_create_from_host_ptr(port.type, Shape{static_cast<int64_t>(input.rank), dims},
-                                                        const_cast<float *>(input.data), &raw));
+                                                     const_cast<float *>(input.data), &raw));
         Owned<Tensor> tensor(raw, ov_.ov_tensor_free);
         check_size(raw, std::accumulate(input.shape, input.shape + input.rank, size_t{1}, std::multiplies<>()), port);
         return tensor;

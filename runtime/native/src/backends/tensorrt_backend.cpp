@@ -12,12 +12,12 @@
 
 #include <NvInferRuntime.h>
 
+#include "backends/backend_guard.h"
 #include "backends/cuda_driver.h"
 #include "backends/engine_cache.h"
-#include "support/failure.h"
-#include "backends/backend_guard.h"
-#include "support/shared_library.h"
 #include "backends/tensorrt_engine.h"
+#include "support/failure.h"
+#include "support/shared_library.h"
 
 namespace dlf {
 namespace {
@@ -102,8 +102,8 @@ public:
         : tensorrt_(tensorrt), folder_(tensorrt.bundle().folder()), name_(name) {
         const Manifest::Stage &stage = tensorrt.bundle().manifest_of(name);
         inputs_ = stage.inputs;
-        const EngineKey key = {name,    tensorrt.bundle().stage_digest(name), stage.precision,
-                               kModule, tensorrt.version(),                   tensorrt.target()};
+        const EngineKey key = {
+            name, tensorrt.bundle().stage_digest(name), stage.precision, kModule, tensorrt.version(), tensorrt.target()};
         for (Engine &engine : engines_of(key, engine_folder(), reasons_))
             candidates_.push_back({std::move(engine), nullptr});
         engine_for(kSmallest, "");
@@ -181,7 +181,7 @@ private:
     TensorRT &tensorrt_;
     std::string folder_, name_;
     std::vector<Manifest::Port> inputs_; // as the manifest has them
-    std::mutex mutex_; // of what follows
+    std::mutex mutex_;                   // of what follows
     std::vector<std::string> reasons_;
     std::vector<Candidate> candidates_;
 };

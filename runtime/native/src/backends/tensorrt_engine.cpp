@@ -46,8 +46,7 @@ OpenEngine::OpenEngine(const Gpu &gpu, TensorRTLogger &logger, std::unique_ptr<n
         const char *name = engine_->getIOTensorName(i);
         const bool is_input = engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
         if (engine_->getTensorDataType(name) != nvinfer1::DataType::kFLOAT)
-            fail(DLF_ERROR_BACKEND_FAILED,
-                 std::string("its engine has '") + name + "' not in float32; export the bundle again");
+            fail(DLF_ERROR_BACKEND_FAILED, std::string("its engine has '") + name + "' not in float32; export the bundle again");
         tensors_.push_back({name, is_input});
     }
     const auto is_output = [](const Tensor &tensor) { return !tensor.is_input; };

@@ -39,7 +39,7 @@ struct Lane {
 
     Stream stream;
     DeviceBuffer scratch;
-    std::vector<DeviceBuffer> buffers; // of each tensor, by its number in the engine
+    std::vector<DeviceBuffer> buffers;       // of each tensor, by its number in the engine
     std::vector<std::vector<float>> results; // likewise; of outputs alone
     std::optional<size_t> profile;
     std::unique_ptr<nvinfer1::IExecutionContext> context; // the last, so that it goes first

@@ -1,6 +1,6 @@
 // In place of tensorrt_backend.cpp, where CMake found no headers of NVIDIA's.
-#include "support/failure.h"
 #include "backends/tensorrt_backend.h"
+#include "support/failure.h"
 
 namespace dlf {
 

@@ -66,8 +66,8 @@ std::string read_manifest(const std::filesystem::path &folder) {
         if (error.code().value() == ENOENT || error.code().value() == ENOTDIR)
             fail(DLF_ERROR_BUNDLE_FOREIGN,
                  folder.string() + " is not a bundle: it has no manifest.json; make one with dlf-export.");
-        fail(DLF_ERROR_BUNDLE_BROKEN, "Bundle " + folder.string() + ": manifest.json cannot be read (" + error.code().message() +
-                                          ")" + kRemedy);
+        fail(DLF_ERROR_BUNDLE_BROKEN,
+             "Bundle " + folder.string() + ": manifest.json cannot be read (" + error.code().message() + ")" + kRemedy);
     }
     return text;
 }
@@ -103,7 +103,8 @@ void Bundle::read_entropy() {
                  "Bundle " + folder_.string() + ": entropy.bin is not of a version that this dlf reads" + kRemedy);
         if (failure.result == DLF_ERROR_BUNDLE_BROKEN)
             broken(kEntropy, "breaks the rules of its format, so it is damaged");
-        fail(failure.result, "this processor cannot run what DLF_ISA asks for; unset it, or set it to scalar, avx2, avx512 or neon");
+        fail(failure.result,
+             "this processor cannot run what DLF_ISA asks for; unset it, or set it to scalar, avx2, avx512 or neon");
     }
     Sha256 sha256;
     sha256.update(content.data(), content.size());
@@ -140,8 +141,9 @@ std::filesystem::path Bundle::beside_each_other(const std::set<std::string> &nam
         }
         return links_replaced_->path();
     } catch (const std::system_error &error) {
-        fail(DLF_ERROR_BUNDLE_BROKEN, "Bundle " + folder_.string() + ": its files are links, and cannot be put into a temporary folder (" +
-                                           error.code().message() + "); put the files themselves into the bundle, or set TMPDIR.");
+        fail(DLF_ERROR_BUNDLE_BROKEN, "Bundle " + folder_.string() +
+                                          ": its files are links, and cannot be put into a temporary folder (" +
+                                          error.code().message() + "); put the files themselves into the bundle, or set TMPDIR.");
     }
 }
 

@@ -21,7 +21,8 @@ public:
     // The next three are for one thread at a time. They check a file when it is first asked for.
 
     // A stage's ONNX file, after checking it and the external data files that it refers to. These lie beside it under their own
-    // names, and neither is a link: where the bundle's are, the files are linked or copied into a folder that goes with this object.
+    // names, and neither is a link: where the bundle's are, the files are linked or copied into a folder that goes with
+    // this object.
     std::filesystem::path stage(const std::string &name);
 
     // Any file that the manifest lists.
@@ -40,7 +41,7 @@ public:
     uint32_t fingerprint() const { return fingerprint_; } // as .dlf files carry it
 
 private:
-    std::set<std::string> stage_files(const std::string &name);    // the graph, which is checked, and its external data
+    std::set<std::string> stage_files(const std::string &name); // the graph, which is checked, and its external data
     void read_entropy();
     [[noreturn]] void broken(const std::string &name, const std::string &fact) const;
 

@@ -7,12 +7,12 @@
 #include <utility>
 
 #include "codec/container.h"
-#include "support/failure.h"
-#include "support/log.h"
 #include "codec/pixels.h"
-#include "support/sha256.h"
 #include "entropy/tokens.h"
 #include "entropy/vq.h"
+#include "support/failure.h"
+#include "support/log.h"
+#include "support/sha256.h"
 
 namespace dlf {
 namespace {
@@ -97,7 +97,8 @@ const std::pmr::vector<uint8_t> &Codec::encode(const dlf_image &image, bool chec
     }
     const StepTimer timer("detail");
     const std::pmr::vector<uint8_t> &stream = buffers_.detail.stream;
-    const size_t detail_size = encode_detail(entropy, y, kDetailPerTile * down, kDetailPerTile * across, nullptr, buffers_.detail);
+    const size_t detail_size =
+        encode_detail(entropy, y, kDetailPerTile * down, kDetailPerTile * across, nullptr, buffers_.detail);
     dlf_file_info info = {};
     info.width = image.width;
     info.height = image.height;
@@ -132,11 +133,11 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
     const EntropyModel &entropy = model_->entropy();
     const uint32_t fingerprint = model_->bundle().fingerprint();
     if (info.fingerprint != fingerprint || info.token_bits != entropy.token_bits)
-        fail(DLF_ERROR_WRONG_MODEL,
-             "it was written with model " + fingerprint_text(info.fingerprint) + " (" + std::to_string(info.token_bits) +
-                 " bits a token), and the bundle " + model_->bundle().folder().string() + " holds model " +
-                 fingerprint_text(fingerprint) + " (" + std::to_string(entropy.token_bits) +
-                 " bits a token); decode it with the bundle that wrote it");
+        fail(DLF_ERROR_WRONG_MODEL, "it was written with model " + fingerprint_text(info.fingerprint) + " (" +
+                                        std::to_string(info.token_bits) + " bits a token), and the bundle " +
+                                        model_->bundle().folder().string() + " holds model " + fingerprint_text(fingerprint) +
+                                        " (" + std::to_string(entropy.token_bits) +
+                                        " bits a token); decode it with the bundle that wrote it");
     const size_t down = tiles_along(info.height), across = tiles_along(info.width);
     const uint8_t *tokens = data + info.header_bytes;
     try {
@@ -148,14 +149,14 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
     } catch (const Failure &failure) {
         if (failure.result != DLF_ERROR_STREAM_CORRUPT)
             throw;
-        fail(failure.result, "a token is outside the codebook of " + std::to_string(entropy.codebook_size) +
-                                 " entries; the file is damaged");
+        fail(failure.result,
+             "a token is outside the codebook of " + std::to_string(entropy.codebook_size) + " entries; the file is damaged");
     }
     try {
         const StepTimer timer("detail");
         buffers_.y_hat.resize(entropy.channels * kDetailPerTile * kDetailPerTile * info.tiles);
-        decode_detail(entropy, tokens + info.token_bytes, info.detail_bytes, kDetailPerTile * down, kDetailPerTile * across, buffers_.y_hat.data(),
-                      buffers_.detail);
+        decode_detail(entropy, tokens + info.token_bytes, info.detail_bytes, kDetailPerTile * down, kDetailPerTile * across,
+                      buffers_.y_hat.data(), buffers_.detail);
     } catch (const Failure &failure) {
         if (!failure.message.empty())
             throw;

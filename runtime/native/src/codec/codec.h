@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "entropy/detail_coder.h"
 #include "codec/context_memory.h"
 #include "codec/model.h"
+#include "entropy/detail_coder.h"
 
 namespace dlf {
 

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <string>
 
+#include "entropy/tokens.h"
 #include "support/byte_reader.h"
 #include "support/crc16.h"
 #include "support/sha256.h"
-#include "entropy/tokens.h"
 
 namespace dlf {
 namespace {
@@ -16,9 +16,7 @@ constexpr uint8_t kNoChecksum = 0x10;
 constexpr int kVarintBytes = 3;
 static_assert(kMaxSide == 1u << (7 * kVarintBytes));
 
-uint32_t tile_count(uint32_t width, uint32_t height) {
-    return static_cast<uint32_t>(tiles_along(width) * tiles_along(height));
-}
+uint32_t tile_count(uint32_t width, uint32_t height) { return static_cast<uint32_t>(tiles_along(width) * tiles_along(height)); }
 
 uint32_t read_varint(ByteReader &reader) {
     uint32_t value = 0;

@@ -1,9 +1,9 @@
 #include "codec/model.h"
 
-#include "support/log.h"
 #include "backends/openvino_backend.h"
-#include "support/sha256.h"
 #include "backends/tensorrt_backend.h"
+#include "support/log.h"
+#include "support/sha256.h"
 
 namespace dlf {
 namespace {
@@ -19,13 +19,13 @@ std::shared_ptr<const Backend> open_backend(const dlf_model_options &options, Bu
 } // namespace
 
 Model::Model(const char *folder, const dlf_model_options &options)
-    : bundle_(folder), backend_(open_backend(options, bundle_)),
-      low_memory_(options.low_memory != 0) {
+    : bundle_(folder), backend_(open_backend(options, bundle_)), low_memory_(options.low_memory != 0) {
     const uint8_t fingerprint[] = {static_cast<uint8_t>(bundle_.fingerprint() >> 8), static_cast<uint8_t>(bundle_.fingerprint())};
     const std::string license = bundle_.license().empty() ? "unknown" : bundle_.license();
-    log(DLF_LOG_INFO, ("Model " + bundle_.name() + " (" + hexadecimal(fingerprint, 2) + ", licence: " + license + ") on " + backend_->name() + " (" +
-                       backend_->device() + ", " + bundle_.precision() + ", " + backend_->version() + ").")
-                          .c_str());
+    log(DLF_LOG_INFO,
+        ("Model " + bundle_.name() + " (" + hexadecimal(fingerprint, 2) + ", licence: " + license + ") on " + backend_->name() +
+         " (" + backend_->device() + ", " + bundle_.precision() + ", " + backend_->version() + ").")
+            .c_str());
 }
 
 std::shared_ptr<const Stage> Model::stage(const std::string &name) {

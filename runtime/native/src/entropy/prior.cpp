@@ -50,7 +50,7 @@ void PriorRunner::run(size_t step, size_t begin_outputs, size_t end_outputs) {
         for (size_t row = 0; row < height_; ++row) {
             gated_row(block, row, x);
             tables_->kernels->add(block.conv_out[0].view(), {gated_.data(), gated_stride_}, {u_.data(), stride_}, width_,
-                                 {&x_[row * width_ * stride_], stride_});
+                                  {&x_[row * width_ * stride_], stride_});
         }
     };
     whole_rows(adaptor, context_.data());
@@ -75,11 +75,12 @@ void PriorRunner::first_layer(const PackedBlock &block, const int16_t *x, const 
         const int32_t *const *base_row = nullptr;
         if (base != nullptr) {
             for (size_t col = 0; col < width_; ++col)
-                base_row_[col] = base->data() + (position_class(row, height_) * kClasses + position_class(col, width_)) * layer.outputs;
+                base_row_[col] =
+                    base->data() + (position_class(row, height_) * kClasses + position_class(col, width_)) * layer.outputs;
             base_row = base_row_.data();
         }
         tables_->kernels->leaky(layer, {x + row * width_ * stride_, stride_}, base_row, width_,
-                               {&t_[((row + 1) * (width_ + 2) + 1) * stride_], stride_});
+                                {&t_[((row + 1) * (width_ + 2) + 1) * stride_], stride_});
     }
 }
 
@@ -106,8 +107,8 @@ void PriorRunner::last_row(const PackedBlock &block, size_t row, size_t outputs_
             std::copy_n(u + channels_, size, addend + size);
         }
         tables_->kernels->add(block.conv_out[group].view(), {&gated_[parity * gated_stride_], 2 * gated_stride_},
-                             {&residual_[parity * params_stride_], 2 * params_stride_}, width_ / 2,
-                             {out + parity * params_stride_, 2 * params_stride_});
+                              {&residual_[parity * params_stride_], 2 * params_stride_}, width_ / 2,
+                              {out + parity * params_stride_, 2 * params_stride_});
     }
 }
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "support/aligned.h"
 #include "entropy/entropy_model.h"
+#include "support/aligned.h"
 
 namespace dlf {
 

@@ -15,8 +15,8 @@ namespace dlf {
 // The outputs of a panel are permuted: each block of eight has four in either vector, because packing two vectors of int32
 // into one of int16 on x86 reverses this permutation (with vectors of four it is the plain order).
 struct Layout {
-    size_t panel; // outputs of a panel; 1 for no vectors
-    size_t group; // inputs of a group
+    size_t panel;          // outputs of a panel; 1 for no vectors
+    size_t group;          // inputs of a group
     bool interleaved_bias; // b's two halves hold a vector's even and odd lanes; otherwise its lower and upper ones
 };
 
@@ -25,9 +25,9 @@ constexpr size_t kMaxPanel = 32;
 
 // requant(acc; m, b) = (acc * m + b) >> 32 of w x, as a Layout says:
 struct LayerView {
-    const int16_t *w; // [outputs / panel][inputs / group][panel][group]
-    const int32_t *m; // [outputs]
-    const int64_t *b; // [outputs / (panel / 2)][2][panel / 4]
+    const int16_t *w;       // [outputs / panel][inputs / group][panel][group]
+    const int32_t *m;       // [outputs]
+    const int64_t *b;       // [outputs / (panel / 2)][2][panel / 4]
     size_t outputs, inputs; // padded
 };
 

@@ -95,8 +95,7 @@ template <class Vectors> struct Simd {
         });
     }
 
-    static void add(const LayerView &layer, Run<const int16_t> x, Run<const int16_t> addend, size_t positions,
-                    Run<int16_t> out) {
+    static void add(const LayerView &layer, Run<const int16_t> x, Run<const int16_t> addend, size_t positions, Run<int16_t> out) {
         for_each(layer, positions, [&](size_t output, const Tile &tile) {
             const Sums sums(layer, output, x, tile);
             const Scale scale(layer, output);

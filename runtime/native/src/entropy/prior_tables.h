@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "support/aligned.h"
 #include "entropy/prior_kernels.h"
+#include "support/aligned.h"
 
 namespace dlf {
 
@@ -49,8 +49,8 @@ struct PackedBlock {
     PackedBlock(const DepthBlock &block, const Layout &layout);
 
     PackedLayer conv1, depth_conv, conv2;
-    PackedLayer conv_a, conv_b;         // the halves of conv
-    std::vector<PackedLayer> conv_out;  // whole; of the last block, one for each group: its C/4 scales, then its C/4 means
+    PackedLayer conv_a, conv_b;        // the halves of conv
+    std::vector<PackedLayer> conv_out; // whole; of the last block, one for each group: its C/4 scales, then its C/4 means
 };
 
 // Tables for each channel by a position's class: 0, 1 in the first two rows (columns), 3, 4 in the last two, 2 between.

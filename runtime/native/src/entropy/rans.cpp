@@ -163,8 +163,11 @@ bool CdfTables::add(const std::vector<uint16_t> &frequencies) {
     if (sum != kProbabilityOne)
         return false;
 
-    Cdf cdf{static_cast<int32_t>(frequencies.size() / 2) - 1, 16, static_cast<uint32_t>(symbols_.size()),
-            static_cast<uint32_t>(buckets_.size()), {}};
+    Cdf cdf{static_cast<int32_t>(frequencies.size() / 2) - 1,
+            16,
+            static_cast<uint32_t>(symbols_.size()),
+            static_cast<uint32_t>(buckets_.size()),
+            {}};
     while (cdf.slot_shift > 0 && kProbabilityOne >> cdf.slot_shift < kBucketsPerSymbol * frequencies.size())
         --cdf.slot_shift;
     uint32_t start = 0, bucket = 0;
@@ -205,8 +208,7 @@ size_t rans_encode(const CdfTables &cdfs, const int32_t *symbols, const int16_t 
     return static_cast<size_t>(stream.data() + stream.size() - encoder.next);
 }
 
-RansDecoder::RansDecoder(const void *data, size_t size)
-    : next_(static_cast<const uint8_t *>(data)), end_(next_ + size) {
+RansDecoder::RansDecoder(const void *data, size_t size) : next_(static_cast<const uint8_t *>(data)), end_(next_ + size) {
     require(size >= sizeof state_, DLF_ERROR_TRUNCATED);
     state_ = 0;
     for (uint32_t shift = 0; shift < 32; shift += 8)

@@ -57,7 +57,7 @@ class RansDecoder {
 public:
     RansDecoder(const void *data, size_t size);
     void get(const CdfTables &cdfs, const int16_t *indexes, size_t count, int32_t *symbols); // 0 where the index is -1
-    void finish() const; // checks that the stream ends here
+    void finish() const;                                                                     // checks that the stream ends here
 
 private:
     uint32_t state_;

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "support/failure.h"
 #include "entropy/tokens.h"
+#include "support/failure.h"
 
 namespace dlf {
 

@@ -53,9 +53,9 @@ private:
         uint64_t bits = 0;
         for (size_t i = 0; i < sizeof(T); ++i)
             bits |= uint64_t{raw[i]} << (8 * i);
-        using Bits = std::conditional_t<sizeof(T) == 1, uint8_t,
-                     std::conditional_t<sizeof(T) == 2, uint16_t,
-                     std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>>;
+        using Bits = std::conditional_t<
+            sizeof(T) == 1, uint8_t,
+            std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>>;
         const Bits narrow = static_cast<Bits>(bits);
         T value;
         std::memcpy(&value, &narrow, sizeof(T));

@@ -1,5 +1,5 @@
-// The exception for what the library refuses: a dlf_result and its message. api_guard.h catches it in every function of dlf.h, and
-// also what the standard library throws, such as std::bad_alloc.
+// The exception for what the library refuses: a dlf_result and its message. api_guard.h catches it in every function of dlf.h,
+// and also what the standard library throws, such as std::bad_alloc.
 #pragma once
 
 #include <string>

@@ -13,15 +13,14 @@ namespace {
 [[noreturn]] void fail_with(int error) { throw std::system_error(error, std::generic_category()); }
 
 // 0, or the error that says why it is none.
-int no_regular_file(const struct stat &status) {
-    return S_ISREG(status.st_mode) ? 0 : S_ISDIR(status.st_mode) ? EISDIR : EINVAL;
-}
+int no_regular_file(const struct stat &status) { return S_ISREG(status.st_mode) ? 0 : S_ISDIR(status.st_mode) ? EISDIR : EINVAL; }
 
 } // namespace
 
 File::File(const std::filesystem::path &path) {
     struct stat status;
-    if (const int error = stat(path.c_str(), &status) == 0 ? no_regular_file(status) : errno; error != 0) // a device is not opened
+    if (const int error = stat(path.c_str(), &status) == 0 ? no_regular_file(status) : errno;
+        error != 0) // a device is not opened
         fail_with(error);
     descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); // does not wait, should it have become a pipe
     if (descriptor_ < 0)

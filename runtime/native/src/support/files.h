@@ -10,8 +10,8 @@ namespace dlf {
 
 class File {
 public:
-    // All functions throw std::system_error. Links are followed; what is no regular file, such as a folder, a pipe or a device, is
-    // refused at once.
+    // All functions throw std::system_error. Links are followed; what is no regular file, such as a folder, a pipe or a device,
+    // is refused at once.
     explicit File(const std::filesystem::path &path);
     ~File();
     File(const File &) = delete;

@@ -93,7 +93,8 @@ private:
 
 class Levels {
 public:
-    Levels(const LevelKernels &kernels, size_t largest, size_t threads) : kernels_(kernels), threads_(threads), pieces_(largest) {}
+    Levels(const LevelKernels &kernels, size_t largest, size_t threads)
+        : kernels_(kernels), threads_(threads), pieces_(largest) {}
 
     void start(const float *x, size_t channels, size_t height, size_t width) {
         x_ = pieces_.x(channels, height, width);
@@ -108,17 +109,13 @@ public:
     void run(const dlf_level_step &step, float *out) {
         const size_t channels = rounded_up(step.outputs, kernels_.panel);
         switch (step.kind) {
-        case kFirst:
-            h_ = pieces_.h(channels, x_.height, x_.width);
-            return convolve(step, x_, h_, false);
-        case kSecond:
-            return convolve(step, h_, x_, true);
+        case kFirst: h_ = pieces_.h(channels, x_.height, x_.width); return convolve(step, x_, h_, false);
+        case kSecond: return convolve(step, h_, x_, true);
         case kShortcut: {
             const Map next = pieces_.next(channels, x_.height, x_.width);
             const Floats weights = panel_weights(step), bias = padded_bias(step);
-            in_parallel(x_.height, threads_, [&](size_t row, size_t) {
-                kernels_.pointwise(x_, weights.data(), bias.data(), next, row);
-            });
+            in_parallel(x_.height, threads_,
+                        [&](size_t row, size_t) { kernels_.pointwise(x_, weights.data(), bias.data(), next, row); });
             return go_on_with(next);
         }
         case kUpsample: {
@@ -132,7 +129,8 @@ public:
             const size_t positions = x_.height * x_.width;
             for (size_t channel = 0; channel < step.outputs; ++channel)
                 for (size_t i = 0; i < positions; ++i)
-                    out[channel * positions + i] = h_.values[channel / kBlock * positions * kBlock + i * kBlock + channel % kBlock];
+                    out[channel * positions + i] =
+                        h_.values[channel / kBlock * positions * kBlock + i * kBlock + channel % kBlock];
         }
         }
     }
@@ -148,13 +146,13 @@ private:
         if (step.groups != 0)
             normalise(step, x, scale, shift);
         const Floats weights = point_weights(step), bias = padded_bias(step);
-        const Convolution work = {x,   scale.empty() ? nullptr : scale.data(), shift.data(), weights.data(), bias.data(),
-                                  out, step.kind == kUpsample,                 add};
+        const Convolution work = {
+            x,  scale.empty() ? nullptr : scale.data(), shift.data(), weights.data(), bias.data(), out, step.kind == kUpsample,
+            add};
         const size_t each = rounded_up(convolution_scratch(x.channels, kernels_.panel), kBlock);
         Floats scratch(each * threads_);
-        in_parallel(convolution_items(out), threads_, [&](size_t item, size_t thread) {
-            kernels_.convolve(work, item, scratch.data() + thread * each);
-        });
+        in_parallel(convolution_items(out), threads_,
+                    [&](size_t item, size_t thread) { kernels_.convolve(work, item, scratch.data() + thread * each); });
     }
 
     // GroupNorm as x * scale + shift.
@@ -175,7 +173,8 @@ private:
             const double factor = 1 / std::sqrt(group_variance + static_cast<double>(step.epsilon));
             for (size_t c = first; c < first + size; ++c) {
                 scale[c] = static_cast<float>(factor * static_cast<double>(step.gamma[c]));
-                shift[c] = static_cast<float>(static_cast<double>(step.beta[c]) - group_mean * factor * static_cast<double>(step.gamma[c]));
+                shift[c] = static_cast<float>(static_cast<double>(step.beta[c]) -
+                                              group_mean * factor * static_cast<double>(step.gamma[c]));
             }
         }
     }

@@ -47,8 +47,8 @@ struct LevelKernels {
 };
 
 constexpr size_t kActivated = kPatch * (kTile * kTiles + 2) * kBlock;
-// The distance from a point to the next: a cache line more than a point's size, because otherwise all points of a tile would share
-// one set of the first-level cache.
+// The distance from a point to the next: a cache line more than a point's size, because otherwise all points of a tile would
+// share one set of the first-level cache.
 constexpr size_t point_stride(size_t inputs) { return kTiles * inputs + kBlock; }
 constexpr size_t convolution_scratch(size_t inputs, size_t panel) {
     return kActivated + kPoints * (point_stride(inputs) + kTiles * panel);

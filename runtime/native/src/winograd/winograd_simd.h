@@ -207,7 +207,8 @@ void pointwise(const Map &x, const float *weights, const float *bias, const Map 
                 });
 }
 
-// Row by row with each row's own mean, so that no square is much larger than the variance; the rows are merged in double precision.
+// Row by row with each row's own mean, so that no square is much larger than the variance; the rows are merged in double
+// precision.
 void moments(const Map &x, size_t block, double *mean, double *variance) {
     const float count = static_cast<float>(x.width);
     double squares[kBlock] = {};

@@ -61,8 +61,9 @@ int main(int argc, char **argv) {
         return 2;
     std::ifstream source(argv[3], std::ios::binary);
     Bytes pixels((std::istreambuf_iterator<char>(source)), std::istreambuf_iterator<char>());
-    const dlf_image image = {sizeof image, static_cast<uint32_t>(std::atoi(argv[4])), static_cast<uint32_t>(std::atoi(argv[5])),
-                             DLF_PIXELS_RGB8, 0, pixels.data()};
+    const dlf_image image = {
+        sizeof image, static_cast<uint32_t>(std::atoi(argv[4])), static_cast<uint32_t>(std::atoi(argv[5])), DLF_PIXELS_RGB8, 0,
+        pixels.data()};
     dlf_model_options options = {};
     options.struct_size = sizeof options;
     options.tensorrt = argv[2];
