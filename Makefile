@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
+NATIVE := $(shell find benchmarks examples runtime/native tests -name "*.[ch]" -o -name "*.cpp")
 
 .PHONY: demo test test-slow coverage lint sanitize fuzz clean
 
@@ -30,6 +31,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+	$(BIN)/cmake -S runtime/native -B build/tidy -DCMAKE_EXPORT_COMPILE_COMMANDS=ON > /dev/null
+	$(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary $(BIN)/clang-tidy -p build/tidy > build/tidy/report 2>&1 \
+		|| { cat build/tidy/report; exit 1; }
 
 $(VENV)/installed: pyproject.toml constraints.txt $(shell find runtime/native -type f)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

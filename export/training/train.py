@@ -22,16 +22,28 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import typer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dlf.export.checkpoint import GROUPS_KEY
-from dlf.export.model import Config
+from dlf.export.model import DLF, Config
 from dlf.export.training.data import Photographs, build_cache, pack_crops
 from dlf.export.training.optimiser import Optimiser, average, schedule
 from dlf.export.training.quantisers import revive
-from dlf.export.training.stages import STEP, Losses, Nets, Outcome, Stage, Targets, judge
+from dlf.export.training.stages import (
+    FROM_TARGETS,
+    STEP,
+    Losses,
+    Nets,
+    Outcome,
+    Stage,
+    Targets,
+    judge,
+    read_tokens,
+    spherical_means,
+)
 from dlf.runtime.errors import CheckpointError
 
 # Tiles down and across of a large crop.
@@ -97,7 +109,7 @@ class Trainer:
         torch.set_num_threads(1)
         torch.manual_seed(settings.seed)
         self.nets = Nets(settings.model)
-        self._load_start()
+        load_weights(self.nets.model, Path(settings.start))
         self.nets.to(machine.device)
         # A tenth less time for a step. (PyTorch's type declarations leave this overload out.)
         self.nets.model.vqgan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -136,42 +148,64 @@ class Trainer:
                     self._save("latest")
             self._save("latest")
             self._judge(stage)
-            self.stage, self.stage_step, self.seconds, self.optimiser, self.targets = self.stage + 1, 0, 0.0, None, None
+            self.stage, self.stage_step, self.seconds, self.optimiser = self.stage + 1, 0, 0.0, None
+            if self.stage == len(self.settings.stages) or self.settings.stages[self.stage].kind not in FROM_TARGETS:
+                self.targets = None
             self._save(stage.name)
-
-    def _load_start(self) -> None:
-        """The weights that the configuration names; of another size of the semantic codebook, all but that codebook."""
-        start = load_file(self.settings.start)
-        own = self.nets.model.state_dict()
-        start = {name: tensor for name, tensor in start.items() if own[name].shape == tensor.shape}
-        missing = self.nets.model.load_state_dict(start, strict=False).missing_keys
-        if missing not in ([], ["hybrid_codec.quantize.embedding.weight"]):
-            raise CheckpointError(f"{self.settings.start} lacks {missing[0]} in the shape of the configuration")
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.nets.model.state_dict().items()}
 
     def _start(self, stage: Stage) -> None:
-        if stage.kind == "tokens":
-            self._start_tokens()
+        if stage.kind in FROM_TARGETS:
+            self._start_from_targets(stage)
         self.optimiser = Optimiser(self.nets.trained(stage.kind), stage.lr, self.settings.weight_decay)
         # The average starts again from where this stage starts.
         self.shadow = self._weights()
 
-    def _start_tokens(self) -> None:
-        """Compute the targets with the model as it is, then start its semantic branch anew."""
-        rng = np.random.default_rng(self.settings.seed)
+    def _start_from_targets(self, stage: Stage) -> None:
+        """Start the semantic branch afresh before the first stage that learns from targets, and its codebook before the first
+        that rounds to it."""
+        photographs = self._find_targets()
         torch.manual_seed(self.settings.seed)
+        if self.stage == self._first_from_targets():
+            self.nets.spread_tokens(photographs.to(self.machine.device))
+            self.nets.reset_semantic_decoder()
+        elif stage.quantised and not self.settings.stages[self.stage - 1].quantised:
+            self._settle_codebook()
+
+    def _first_from_targets(self) -> int:
+        """The first of the stages in a row, this one among them, that learn from targets."""
+        first = self.stage
+        while first and self.settings.stages[first - 1].kind in FROM_TARGETS:
+            first -= 1
+        return first
+
+    def _find_targets(self) -> Tensor:
+        """Compute the targets by the weights that the first stage to learn from them started from; returns some of the tiles."""
+        rng = np.random.default_rng(self.settings.seed)
         images = [self.photographs.crops(rng, 8, 1, 1) for _ in range(-(-self.settings.target_tiles // 8))]
-        parts = self.pool.map(lambda x: Targets.of(self.nets.model, x.to(self.machine.device)), images)
-        self.targets = Targets.join(list(parts))
-        tiles = torch.cat(images[:32]).to(self.machine.device)
-        self.nets.spread_tokens(tiles)
-        self.nets.reset_semantic_decoder()
+        if self.targets is None:
+            first = self._first_from_targets()
+            name = self.settings.stages[first - 1].name
+            teacher = Nets(self.settings.model).model.to(self.machine.device)
+            load_weights(teacher, self.folder / f"{name}.safetensors" if first else Path(self.settings.start))
+            self.targets = Targets.join(list(self.pool.map(lambda x: Targets.of(teacher, x.to(self.machine.device)), images)))
+        return torch.cat(images[:32])
+
+    @torch.no_grad()
+    def _settle_codebook(self) -> None:
+        """Move the semantic codebook to where the tokens lie."""
+        assert self.targets is not None
+        chosen = self.targets.tokens[:1024].split(32)
+        z = torch.cat([read_tokens(self.nets.model, x.float().to(self.machine.device)) for x in chosen])
+        entries = self.nets.model.hybrid_codec.quantize.embedding.weight
+        entries.copy_(spherical_means(F.normalize(z, dim=1).mT.flatten(0, 1), len(entries)))
 
     def _batch(self, stage: Stage, rng: np.random.Generator) -> tuple[Tensor, ...]:
         tiles = stage.tiles * self.machine.batch
-        if self.targets is not None:
+        if stage.kind in FROM_TARGETS:
+            assert self.targets is not None
             picks = torch.from_numpy(rng.choice(len(self.targets.y_hat), tiles, replace=False))
             return tuple(x[picks] for x in (self.targets.tokens, self.targets.y_hat, self.targets.logits))
         down, across = LARGE[rng.integers(len(LARGE))] if rng.random() < stage.large_crops else (1, 1)
@@ -241,7 +275,8 @@ class Trainer:
         moved = 0
         if (self.stage_step + 1) % self.settings.revive_steps == 0 and progress < 0.7:
             moved = revive(self.nets.model.hybrid_codec.quantize, self.usage, z, threshold=0.05)
-        perplexity = float(torch.exp(-(self.usage * (self.usage + 1e-9).log()).sum()))
+        used = self.usage / self.usage.sum()
+        perplexity = float(torch.exp(-(used * (used + 1e-9).log()).sum()))
         return {"token_perplexity": perplexity, "codebook_moved": moved}
 
     @torch.no_grad()
@@ -286,20 +321,20 @@ class Trainer:
         self.usage = state["usage"]
         if state["optimiser"] is not None:
             stage = self.settings.stages[self.stage]
-            if stage.kind == "tokens":
-                self._resume_tokens(state["nets"])
+            if stage.kind in FROM_TARGETS:
+                self._find_targets()
             self.optimiser = Optimiser(self.nets.trained(stage.kind), stage.lr, self.settings.weight_decay)
             self.optimiser.load_state_dict(state["optimiser"])
         self.shadow = state["shadow"]
 
-    def _resume_tokens(self, nets: dict[str, Tensor]) -> None:
-        """Compute the targets again, with the weights that the stage started from."""
-        if self.stage:
-            self.nets.model.load_state_dict(load_file(self.folder / f"{self.settings.stages[self.stage - 1].name}.safetensors"))
-        else:
-            self._load_start()
-        self._start_tokens()
-        self.nets.load_state_dict(nets)
+
+def load_weights(model: DLF, file: Path) -> None:
+    """Load the weights of a file; where its semantic codebook has another size, all except that codebook."""
+    start, own = load_file(file), model.state_dict()
+    start = {name: tensor for name, tensor in start.items() if own[name].shape == tensor.shape}
+    missing = model.load_state_dict(start, strict=False).missing_keys
+    if missing not in ([], ["hybrid_codec.quantize.embedding.weight"]):
+        raise CheckpointError(f"{file} lacks {missing[0]} in the shape of the configuration")
 
 
 def _means(logs: list[dict[str, Tensor]]) -> dict[str, float]:

@@ -8,7 +8,7 @@ import torch
 from tests.export.training.test_train import TINY
 
 from dlf.export.training.quantisers import quantise_semantic
-from dlf.export.training.stages import COLOUR_BLOCK, Coded, Nets, Targets, colour_error, dropped
+from dlf.export.training.stages import COLOUR_BLOCK, Coded, Nets, Targets, colour_error, dropped, spherical_means
 
 TWO_LAYERS = replace(TINY, vit_layers=2)
 
@@ -82,3 +82,12 @@ def test_detail_is_dropped_at_the_asked_rate_and_never_from_a_whole_batch() -> N
     assert float(drops.float().mean()) == pytest.approx(0.25, abs=0.03)
     assert not bool(dropped(4, 1.0, rng).all())
     assert not bool(np.any(dropped(4, 0.0, rng).numpy()))
+
+
+def test_spherical_means_find_the_directions_of_bundles_of_points() -> None:
+    torch.manual_seed(0)
+    directions = torch.eye(5)
+    points = torch.nn.functional.normalize(directions.repeat(40, 1) + 0.05 * torch.randn(200, 5), dim=1)
+    means = spherical_means(points, 20)  # more than directions, so that chance leaves none out
+    assert float((means @ directions.T).amax(0).min()) > 0.99
+    torch.testing.assert_close(means.norm(dim=1), torch.ones(20))

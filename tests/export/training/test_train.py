@@ -106,13 +106,13 @@ def log(folder: Path) -> list[dict[str, float]]:
 def test_all_stages_run_and_leave_a_checkpoint(
     settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = settings("generator", "tokens", "finetune")
+    config = settings("generator", "semantic", "tokens", "finetune")
     run = trainer(config, photographs, tmp_path / "run", monkeypatch)
     run.run()
     lines = log(tmp_path / "run")
     assert all(np.isfinite(v) for line in lines for k, v in line.items() if k != "stage")
-    assert {line["stage"] for line in lines} == {"generator", "tokens", "finetune"}
-    assert sum("lr" in line for line in lines) == 9
+    assert {line["stage"] for line in lines} == {"generator", "semantic", "tokens", "finetune"}
+    assert sum("lr" in line for line in lines) == 12
     assert all(1 <= line["token_perplexity"] <= 16.01 for line in lines if "token_perplexity" in line)
     model = load_checkpoint(tmp_path / "run" / "finetune.safetensors")
     assert model.config == config.model
@@ -130,15 +130,21 @@ def test_a_stage_moves_what_it_trains_and_nothing_else(
     assert moved == {"vqgan"}
 
 
+@pytest.mark.parametrize(("kind", "distance"), [("semantic", "latent_dropped"), ("tokens", "latent_kept")])
 def test_tokens_learn_their_targets(
-    settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    distance: str,
+    settings: Callable[..., Settings],
+    photographs: Photographs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trainer(settings("tokens", steps=60), photographs, tmp_path / "run", monkeypatch).run()
-    distances = [line["latent_kept"] for line in log(tmp_path / "run") if "latent_kept" in line]
+    trainer(settings(kind, steps=60), photographs, tmp_path / "run", monkeypatch).run()
+    distances = [line[distance] for line in log(tmp_path / "run") if distance in line]
     assert np.mean(distances[-10:]) < 0.8 * np.mean(distances[:10])
 
 
-@pytest.mark.parametrize("first", ["generator", "tokens"])
+@pytest.mark.parametrize("first", ["generator", "semantic", "tokens"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     first: str, settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +197,7 @@ def test_the_weight_of_the_rate_follows_the_rate(
 def test_the_configurations_are_complete() -> None:
     builtin, tokens = (Settings.read(BUILTIN.with_name(f"{name}.toml")) for name in ("builtin", "tokens"))
     assert {stage.kind for stage in builtin.stages} == {"generator"}
-    assert [stage.kind for stage in tokens.stages] == ["tokens", "finetune"]
+    assert [stage.kind for stage in tokens.stages] == ["semantic", "semantic", "tokens", "finetune"]
     for config in (builtin, tokens):
         assert config.model.codebook_size & (config.model.codebook_size - 1) == 0, "token bits would be wasted"
     assert replace(tokens.model, codebook_size=builtin.model.codebook_size) == builtin.model

@@ -140,7 +140,7 @@ void write_file(const dlf_file_info &info, const uint16_t *tokens, const uint8_t
 
 size_t file_bound(size_t tiles, uint32_t token_bits, size_t detail_size) {
     constexpr size_t kFixedBytes = 4, kChecksumBytes = 2;
-    return kFixedBytes + 2 * kVarintBytes + tiles * token_bytes_per_tile(token_bits) + detail_size + kChecksumBytes;
+    return kFixedBytes + size_t{2} * kVarintBytes + tiles * token_bytes_per_tile(token_bits) + detail_size + kChecksumBytes;
 }
 
 } // namespace dlf
