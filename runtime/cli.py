@@ -27,7 +27,7 @@ from dlf.runtime.bundles import builtin
 from dlf.runtime.codec import Codec
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 from dlf.runtime.files import is_replaced, write_atomically
-from dlf.runtime.images import Pixels, encode_as, format_of, load
+from dlf.runtime.images import PNG_LEVEL, Pixels, encode_as, format_of, load
 from dlf.runtime.info import info as describe
 from dlf.runtime.libdlf import Limits
 from dlf.runtime.options import takes
@@ -93,7 +93,7 @@ def _dlf(
 
 @dataclass(frozen=True)
 class CodingOptions:
-    """The options of `dlf encode` and of `dlf decode`."""
+    """The options of `dlf encode`, which `dlf decode` has too."""
 
     files: Files
     output: Output = None
@@ -110,6 +110,15 @@ class CodingOptions:
     def limits(self) -> Limits:
         """The largest image that is encoded or decoded."""
         return Limits(self.max_pixels, self.max_side)
+
+
+@dataclass(frozen=True)
+class DecodingOptions(CodingOptions):
+    """The options of `dlf decode`."""
+
+    png_level: Annotated[
+        int, typer.Option(metavar="0..9", min=0, max=9, help="Compression of PNG files: 1 is fast, 9 gives the smallest.")
+    ] = PNG_LEVEL
 
 
 @dataclass(frozen=True)
@@ -154,8 +163,8 @@ def encode(options: CodingOptions) -> None:
     dlf decode *.dlf -o large                       writes large/NAME.png
     dlf decode - < a.dlf > a.png"""
 )
-@takes(CodingOptions)
-def decode(options: CodingOptions) -> None:
+@takes(DecodingOptions)
+def decode(options: DecodingOptions) -> None:
     """Decode .dlf files to images: PNG, or the format of the output's suffix."""
 
     def decode_one(codec: Codec, name: str, target: str) -> Coded:
@@ -165,7 +174,7 @@ def decode(options: CodingOptions) -> None:
         start = perf_counter()
         pixels = codec.decode(data)
         seconds = perf_counter() - start
-        _write(target, encode_as(pixels, suffix))
+        _write(target, encode_as(pixels, suffix, options.png_level))
         return Coded(pixels, data, seconds)
 
     _code_each(options, ".png", decode_one)

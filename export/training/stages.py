@@ -15,8 +15,8 @@ from dlf.export.training.grid import grid_excess
 from dlf.export.training.quantisers import Semantic, quantise_detail, quantise_semantic
 from dlf.runtime.formats import TILE
 
-Kind = Literal["generator", "semantic", "tokens", "finetune"]
-FROM_TARGETS = ("semantic", "tokens")  # the kinds that learn from `Targets`, not from photographs
+Kind = Literal["generator", "listen", "semantic", "tokens", "finetune"]
+FROM_TARGETS = ("listen", "semantic", "tokens")  # the kinds that learn from `Targets`, not from photographs
 SHIFT = 16  # pixels, the period of the generator's grid: AlexNet sees each tile at a random shift below it
 
 
@@ -40,7 +40,7 @@ class Stage:
     detail_bpp: float = 0.0  # target of the detail stream, bits per pixel
     detail_dropout: float = 0.0  # share of the tiles whose decoder gets no detail
     large_crops: float = 0.0  # share of batches with crops of several tiles
-    quantised: bool = True  # whether the kind "semantic" rounds its tokens to the codebook
+    spread: float = 0.0  # weight of the tokens' lack of variance between tiles
 
 
 class Nets(nn.Module):
@@ -50,7 +50,7 @@ class Nets(nn.Module):
         super().__init__()
         self.model = DLF(config)
         self.critic = Discriminator()
-        # Reads the generator's latent off the decoder's semantic map, for the kind "semantic".
+        # Reads the generator's latent off the decoder's semantic map, for the kinds "listen" and "semantic".
         self.head = nn.Linear(config.vit_width, config.vqgan_codebook_dim)
 
     def trained(self, kind: Kind) -> nn.ModuleList:
@@ -59,11 +59,12 @@ class Nets(nn.Module):
         if kind == "generator":
             return nn.ModuleList([self.model.vqgan.decoder, self.model.vqgan.post_quant_conv])
         encoder, decoder = codec.encoder, codec.decoder
+        listener = [self.head, decoder.decoder_embed, decoder.ln_pre, decoder.transformer, decoder.ln_post]
+        if kind == "listen":
+            return nn.ModuleList(listener)
         reader = [encoder.transformer[-1], encoder.ln_post, encoder.conv_out, codec.quantize]
         if kind == "semantic":
-            return nn.ModuleList(
-                [*reader, self.head, decoder.decoder_embed, decoder.ln_pre, decoder.transformer, decoder.ln_post]
-            )
+            return nn.ModuleList([*reader, *listener])
         if kind == "tokens":
             return nn.ModuleList([*reader, decoder, self.model.prior_fusion])
         return nn.ModuleList([self.model])
@@ -315,20 +316,50 @@ def semantic_latent(nets: Nets, z_hat: Tensor) -> Tensor:
     return latent
 
 
-def semantic(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
-    """The semantic branch alone learns to tell the generator's latent, a tenth of the time of a step that has the detail too.
+def listen(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
+    """The decoder's semantic branch learns to read the generator's latent off tokens that stay as they are, not rounded.
 
-    First with tokens that are not rounded: rounded from the start, they fall together before the decoder listens to them.
+    Tokens that are trained before the decoder listens to them fall together.
     """
-    s, _, target = (x.float() for x in batch)
-    z = read_tokens(nets.model, s)
+    with torch.no_grad():
+        z_hat = F.normalize(read_tokens(nets.model, batch[0].float()), dim=-2)
+    loss = semantic_distance(nets, z_hat, batch[2].float())
+    return Outcome(loss, loss.new_zeros(()), loss.new_zeros(()), {"latent_dropped": loss.detach()})
+
+
+def semantic(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
+    """The semantic branch alone, with its codebook, learns to tell the generator's latent.
+
+    Takes a tenth of the time of a step that has the detail too.
+    """
+    z = read_tokens(nets.model, batch[0].float())
     found = quantise_semantic(nets.model.hybrid_codec.quantize, z, stage.commitment)
-    latent = semantic_latent(nets, found.z_hat if stage.quantised else F.normalize(z, dim=-2)).float()
-    wanted = torch.einsum("nkhw,kd->nhwd", target.softmax(1), nets.model.vqgan.quantize.embedding.weight.detach())
-    distance = (latent - wanted.flatten(1, 2)).square().mean() / wanted.var((0, 1, 2)).mean()
-    loss = distance + 0.25 * found.loss if stage.quantised else distance
-    log = {"vq": found.loss.detach(), "latent_dropped": distance.detach()}
+    distance, narrow = semantic_distance(nets, found.z_hat, batch[2].float()), lack_of_spread(z)
+    loss = distance + 0.25 * found.loss + stage.spread * narrow
+    log = {"vq": found.loss, "latent_dropped": distance, "narrow": narrow}
+    log = {name: term.detach() for name, term in log.items()}
     return Outcome(loss, loss.new_zeros(()), loss.new_zeros(()), log, z.detach(), found.indices)
+
+
+def semantic_distance(nets: Nets, z_hat: Tensor, logits: Tensor) -> Tensor:
+    """Mean squared error of `semantic_latent` against the latent that the adaptor's logits stand for; 1 for the means."""
+    latent = semantic_latent(nets, z_hat).float()
+    wanted = torch.einsum("nkhw,kd->nhwd", logits.softmax(1), nets.model.vqgan.quantize.embedding.weight.detach())
+    return (latent - wanted.flatten(1, 2)).square().mean() / wanted.var((0, 1, 2)).mean()
+
+
+SPREAD = 0.7  # variance of a place's unit vectors between tiles that is enough; 1 at most
+
+
+def lack_of_spread(z: Tensor) -> Tensor:
+    """How far the variance between tiles of the unit vectors of z (tiles, dim, 32) is below `SPREAD`, the mean over the places.
+
+    The variance term of VICReg (Bardes et al., 2022): tokens that are the same for all tiles say nothing.
+    """
+    if len(z) < 2:
+        return z.new_zeros(())
+    variance = F.normalize(z, dim=1).var(0).sum(0)
+    return F.relu(SPREAD - variance).mean() / SPREAD
 
 
 def read_tokens(model: DLF, s: Tensor) -> Tensor:
@@ -350,8 +381,9 @@ def tokens(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], 
     entries = nets.model.vqgan.quantize.embedding.weight.detach()
     latent, wanted = (torch.einsum("nkhw,kd->ndhw", x.softmax(1), entries) for x in (logits, target))
     distance = (latent - wanted).square().mean((1, 2, 3)) / wanted.var((0, 2, 3)).mean()
-    loss = (0.2 * cross_entropy + distance).mean() + 0.25 * semantic.loss
-    log = {"vq": semantic.loss, "cross_entropy": cross_entropy.mean(), "latent_dropped": distance[drop].mean()}
+    narrow = lack_of_spread(z)
+    loss = (0.2 * cross_entropy + distance).mean() + 0.25 * semantic.loss + stage.spread * narrow
+    log = {"vq": semantic.loss, "narrow": narrow, "cross_entropy": cross_entropy.mean(), "latent_dropped": distance[drop].mean()}
     log = {name: term.detach() for name, term in log.items()} | {"latent_kept": distance[~drop].mean().detach()}
     return Outcome(loss, loss.new_zeros(()), loss.new_zeros(()), log, z.detach(), semantic.indices)
 
@@ -362,12 +394,13 @@ def finetune(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...]
     coded = Coded(nets.model, image, stage.commitment, dropped(len(image), stage.detail_dropout, rng))
     output = generate(nets.model, nets.model.vqgan.quantize(coded.logits))
     verdict = losses.gradient(stage, nets.critic, image, output, rng)
-    log = verdict.terms | {"detail_bpp": coded.bpp.detach(), "vq": coded.semantic.loss.detach()}
-    loss = (output * verdict.gradient).sum() + 0.25 * coded.semantic.loss
+    narrow = lack_of_spread(coded.z.flatten(0, 2))
+    log = verdict.terms | {"detail_bpp": coded.bpp.detach(), "vq": coded.semantic.loss.detach(), "narrow": narrow.detach()}
+    loss = (output * verdict.gradient).sum() + 0.25 * coded.semantic.loss + stage.spread * narrow
     return Outcome(loss, coded.bpp, verdict.critic, log, coded.z.detach(), coded.semantic.indices)
 
 
-STEP = {"generator": generator, "semantic": semantic, "tokens": tokens, "finetune": finetune}
+STEP = {"generator": generator, "listen": listen, "semantic": semantic, "tokens": tokens, "finetune": finetune}
 
 
 @torch.no_grad()

@@ -171,7 +171,7 @@ class Trainer:
         if self.stage == self._first_from_targets():
             self.nets.spread_tokens(photographs.to(self.machine.device))
             self.nets.reset_semantic_decoder()
-        elif stage.quantised and not self.settings.stages[self.stage - 1].quantised:
+        elif self.settings.stages[self.stage - 1].kind == "listen":
             self._settle_codebook()
 
     def _first_from_targets(self) -> int:

@@ -76,6 +76,17 @@ def test_one_result_goes_to_a_folder_that_is_there(work):
     assert files(work / "there") == {"c.png"}
 
 
+def test_png_level_changes_the_size_of_the_file_and_no_pixel(work):
+    found = {}
+    for level in ("0", "1", "9"):
+        assert run("decode", "c.dlf", "-o", f"{level}.png", "--png-level", level).exit_code == 0
+        found[level] = (work / f"{level}.png").read_bytes()
+    assert run("decode", "c.dlf").exit_code == 0
+    assert (work / "c.png").read_bytes() == found["1"]
+    assert len(found["0"]) > len(found["1"]) > len(found["9"])
+    assert all(np.array_equal(pixels(data), pixels(found["0"])) for data in found.values())
+
+
 def test_standard_input_and_output_carry_files(work, toy_bundle):
     encoded = run("encode", "-", stdin=(work / "a.png").read_bytes())
     assert encoded.exit_code == 0

@@ -8,7 +8,7 @@ import torch
 from tests.export.training.test_train import TINY
 
 from dlf.export.training.quantisers import quantise_semantic
-from dlf.export.training.stages import COLOUR_BLOCK, Coded, Nets, Targets, colour_error, dropped, spherical_means
+from dlf.export.training.stages import COLOUR_BLOCK, Coded, Nets, Targets, colour_error, dropped, lack_of_spread, spherical_means
 
 TWO_LAYERS = replace(TINY, vit_layers=2)
 
@@ -91,3 +91,10 @@ def test_spherical_means_find_the_directions_of_bundles_of_points() -> None:
     means = spherical_means(points, 20)  # more than directions, so that chance leaves none out
     assert float((means @ directions.T).amax(0).min()) > 0.99
     torch.testing.assert_close(means.norm(dim=1), torch.ones(20))
+
+
+def test_tokens_lack_spread_where_tiles_are_alike_and_not_where_they_differ() -> None:
+    torch.manual_seed(0)
+    same, different = torch.randn(1, 12, 32).expand(16, -1, -1), torch.randn(16, 12, 32)
+    assert float(lack_of_spread(same)) == pytest.approx(1)
+    assert float(lack_of_spread(different)) == 0

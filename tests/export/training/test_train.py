@@ -106,13 +106,13 @@ def log(folder: Path) -> list[dict[str, float]]:
 def test_all_stages_run_and_leave_a_checkpoint(
     settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = settings("generator", "semantic", "tokens", "finetune")
+    config = settings("generator", "listen", "semantic", "tokens", "finetune")
     run = trainer(config, photographs, tmp_path / "run", monkeypatch)
     run.run()
     lines = log(tmp_path / "run")
     assert all(np.isfinite(v) for line in lines for k, v in line.items() if k != "stage")
-    assert {line["stage"] for line in lines} == {"generator", "semantic", "tokens", "finetune"}
-    assert sum("lr" in line for line in lines) == 12
+    assert {line["stage"] for line in lines} == {"generator", "listen", "semantic", "tokens", "finetune"}
+    assert sum("lr" in line for line in lines) == 15
     assert all(1 <= line["token_perplexity"] <= 16.01 for line in lines if "token_perplexity" in line)
     model = load_checkpoint(tmp_path / "run" / "finetune.safetensors")
     assert model.config == config.model
@@ -130,7 +130,9 @@ def test_a_stage_moves_what_it_trains_and_nothing_else(
     assert moved == {"vqgan"}
 
 
-@pytest.mark.parametrize(("kind", "distance"), [("semantic", "latent_dropped"), ("tokens", "latent_kept")])
+@pytest.mark.parametrize(
+    ("kind", "distance"), [("listen", "latent_dropped"), ("semantic", "latent_dropped"), ("tokens", "latent_kept")]
+)
 def test_tokens_learn_their_targets(
     kind: str,
     distance: str,
@@ -197,7 +199,7 @@ def test_the_weight_of_the_rate_follows_the_rate(
 def test_the_configurations_are_complete() -> None:
     builtin, tokens = (Settings.read(BUILTIN.with_name(f"{name}.toml")) for name in ("builtin", "tokens"))
     assert {stage.kind for stage in builtin.stages} == {"generator"}
-    assert [stage.kind for stage in tokens.stages] == ["semantic", "semantic", "tokens", "finetune"]
+    assert [stage.kind for stage in tokens.stages] == ["listen", "semantic", "tokens", "finetune"]
     for config in (builtin, tokens):
         assert config.model.codebook_size & (config.model.codebook_size - 1) == 0, "token bits would be wasted"
     assert replace(tokens.model, codebook_size=builtin.model.codebook_size) == builtin.model

@@ -48,7 +48,7 @@ public:
         for (size_t c = 0, at = 0; c < group_size_; ++c) {
             for (size_t row = 0; row < height_; ++row) {
                 size_t channel[2] = {}, table[2] = {};
-                for (const size_t parity : {0, 1}) {
+                for (const size_t parity : {size_t{0}, size_t{1}}) {
                     channel[parity] = coded_group(step, row, parity) * group_size_ + c;
                     table[parity] = (channel[parity] * kClasses + position_class(row, height_)) * kClasses;
                 }
