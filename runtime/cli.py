@@ -119,6 +119,9 @@ class DecodingOptions(CodingOptions):
     png_level: Annotated[
         int, typer.Option(metavar="0..9", min=0, max=9, help="Compression of PNG files: 1 is fast, 9 gives the smallest.")
     ] = PNG_LEVEL
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show what the tokens alone tell, also of a file that is cut off behind them.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ class Coded:
     pixels: Pixels
     data: bytes  # of the .dlf file
     seconds: float  # of the encoding or decoding, with the loading of stages
+    preview: bool = False
 
 
 @app.command(
@@ -161,7 +165,8 @@ def encode(options: CodingOptions) -> None:
     dlf decode photo.dlf                            writes photo.png
     dlf decode photo.dlf -o photo.jpg
     dlf decode *.dlf -o large                       writes large/NAME.png
-    dlf decode - < a.dlf > a.png"""
+    dlf decode - < a.dlf > a.png
+    head -c 300 a.dlf | dlf decode --preview - -o a.png"""
 )
 @takes(DecodingOptions)
 def decode(options: DecodingOptions) -> None:
@@ -172,10 +177,10 @@ def decode(options: DecodingOptions) -> None:
         format_of(suffix)  # refuses before the work is done
         data = _read(name)
         start = perf_counter()
-        pixels = codec.decode(data)
+        pixels = codec.decode(data, detail=not options.preview)
         seconds = perf_counter() - start
         _write(target, encode_as(pixels, suffix, options.png_level))
-        return Coded(pixels, data, seconds)
+        return Coded(pixels, data, seconds, options.preview)
 
     _code_each(options, ".png", decode_one)
 
@@ -388,12 +393,14 @@ def _report(codec: Codec, name: str, target: str, coded: Coded, as_json: bool) -
             "seconds": seconds,
             "load_seconds": load_seconds,
             "backend": codec.backend.name,
+            "preview": coded.preview,
         }
         print(json.dumps(line), flush=True)
     else:
         loading = f" and {load_seconds:.2f} s to load the model" if load_seconds >= 0.005 else ""
+        result = f"{target} (a preview)" if coded.preview else target
         stderr.print(
-            f"{name} -> {target}: {width}x{height}, {size} bytes, {bpp:.4f} bpp, {seconds:.2f} s{loading}, {codec.backend.name}"
+            f"{name} -> {result}: {width}x{height}, {size} bytes, {bpp:.4f} bpp, {seconds:.2f} s{loading}, {codec.backend.name}"
         )
 
 

@@ -129,14 +129,19 @@ class Codec:
         return _by_batches(self._encode_batch, loaded, lambda pixels: tiles(*pixels.shape[:2]), batch)
 
     @overload
-    def decode(self, data: bytes | bytearray | memoryview, *, on_device: Literal[False] = False) -> images.Pixels: ...
+    def decode(
+        self, data: bytes | bytearray | memoryview, *, detail: bool = True, on_device: Literal[False] = False
+    ) -> images.Pixels: ...
     @overload
-    def decode(self, data: bytes | bytearray | memoryview, *, on_device: bool) -> Any: ...
-    def decode(self, data: bytes | bytearray | memoryview, *, on_device: bool = False) -> Any:
+    def decode(self, data: bytes | bytearray | memoryview, *, detail: bool = True, on_device: bool) -> Any: ...
+    def decode(self, data: bytes | bytearray | memoryview, *, detail: bool = True, on_device: bool = False) -> Any:
         """Return the image of a `.dlf` file, given as its bytes: (H, W, 3) uint8, sRGB.
 
         It is a NumPy array. With `on_device` and the backend "tensorrt" it is a `DeviceArray` on the GPU, which torch, CuPy
         and other libraries use without a copy.
+
+        Without `detail` it is a preview: the image that the file's tokens alone tell. Tokens stand first in a file, which may be
+        cut off anywhere behind them; damage behind them is not noticed.
 
         Everything that can be checked without a model is checked first. The neural stages run last, and only on a valid file.
 
@@ -150,16 +155,23 @@ class Codec:
         self.timings = {}
         data = bytes(data) if isinstance(data, (bytearray, memoryview)) else data
         with reindexed([None]):
-            return self._decode_batch([(self._parse(data), data)], on_device)[0]
+            return self._decode_batch([(self._parse(data, detail), data)], detail, on_device)[0]
 
     @overload
     def decode_many(
-        self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, on_device: Literal[False] = False
+        self,
+        files: Sequence[bytes | bytearray | memoryview],
+        batch: int = 4,
+        *,
+        detail: bool = True,
+        on_device: Literal[False] = False,
     ) -> list[images.Pixels]: ...
     @overload
-    def decode_many(self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, on_device: bool) -> list[Any]: ...
     def decode_many(
-        self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, on_device: bool = False
+        self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, detail: bool = True, on_device: bool
+    ) -> list[Any]: ...
+    def decode_many(
+        self, files: Sequence[bytes | bytearray | memoryview], batch: int = 4, *, detail: bool = True, on_device: bool = False
     ) -> list[Any]:
         """Return the image of each `.dlf` file, given as its bytes, in the same order; see `decode`.
 
@@ -174,9 +186,9 @@ class Codec:
         """
         self.timings = {}
         datas = [bytes(data) if isinstance(data, (bytearray, memoryview)) else data for data in files]
-        parsed = [indexed(index, self._parse, data) for index, data in enumerate(datas)]
+        parsed = [indexed(index, self._parse, data, detail) for index, data in enumerate(datas)]
         items = zip(parsed, datas, strict=True)
-        work = partial(self._decode_batch, on_device=on_device)
+        work = partial(self._decode_batch, detail=detail, on_device=on_device)
         return _by_batches(work, items, lambda item: tiles(item[0].height, item[0].width), batch)
 
     def close(self) -> None:
@@ -206,9 +218,9 @@ class Codec:
             for each, (tokens, detail) in zip(pixels, coded, strict=True)
         ]
 
-    def _parse(self, data: bytes) -> FileInfo:
+    def _parse(self, data: bytes, detail: bool) -> FileInfo:
         """Return a file's header. Raises WrongModelError unless this bundle's model wrote the file."""
-        file = parse_file(data, self._limits)
+        file = parse_file(data, self._limits, preview=not detail)
         if (file.fingerprint, file.token_bits) != (self._entropy.fingerprint, self._entropy.token_bits):
             raise WrongModelError(
                 f"it was written with model {file.fingerprint:04x} ({file.token_bits} bits a token), and the bundle "
@@ -217,11 +229,12 @@ class Codec:
             )
         return file
 
-    def _decode_batch(self, items: Sequence[tuple[FileInfo, bytes]], on_device: bool) -> list[Any]:
+    def _decode_batch(self, items: Sequence[tuple[FileInfo, bytes]], detail: bool, on_device: bool) -> list[Any]:
         """Decode files of images of one padded size."""
         down, across = tiles(items[0][0].height, items[0][0].width)
         tokens = [unpack_tokens(data, file) for file, data in items]
-        arrays = self._steps.decode(tokens, [detail_stream(data, file) for file, data in items], down, across)
+        streams = [detail_stream(data, file) for file, data in items] if detail else None
+        arrays = self._steps.decode(tokens, streams, down, across)
         for stage in DECODER_STAGES:
             arrays = self._run(stage, arrays)
         shape = (len(items), 3, TILE * down, TILE * across)

@@ -112,8 +112,11 @@ def _require(condition: bool, message: str) -> None:
 # ---------------------------------------------------------------------------------------------------------- container
 
 
-def parse_file(data: bytes | bytearray | memoryview, limits: Limits | None = None) -> FileInfo:
+def parse_file(data: bytes | bytearray | memoryview, limits: Limits | None = None, *, preview: bool = False) -> FileInfo:
     """Read the header of a .dlf file and check what can be checked without a model.
+
+    With `preview` the header and the tokens are enough: what is behind them may be cut off, is not checked, and is counted as
+    detail.
 
     Raises NotDLFError, UnsupportedVersionError, TruncatedError, SizeLimitError, TokensMissingError, ChecksumError, and
     InvalidArgumentError if `data` is not bytes.
@@ -125,7 +128,8 @@ def parse_file(data: bytes | bytearray | memoryview, limits: Limits | None = Non
     raw, message = libdlf_abi.FileInfo(), ctypes.create_string_buffer(MESSAGE_BYTES)
     # Limits above the C types' range are no limits: the format's own largest image is below both.
     native = libdlf_abi.Limits(max_pixels=min(limits.max_pixels, 2**64 - 1), max_side=min(limits.max_side, 2**32 - 1))
-    _check(library().dlf_file_parse(data, len(data), native, raw, message, len(message)), message.value.decode())
+    parse = library().dlf_preview_parse if preview else library().dlf_file_parse
+    _check(parse(data, len(data), native, raw, message, len(message)), message.value.decode())
     values = {name: getattr(raw, name) for name in FileInfo.__dataclass_fields__}
     return FileInfo(**{**values, "has_checksum": bool(raw.has_checksum)})
 

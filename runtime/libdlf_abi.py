@@ -73,6 +73,10 @@ FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
         c_int,
         (c_char_p, c_size_t, ctypes.POINTER(Limits), ctypes.POINTER(FileInfo), c_char_p, c_size_t),
     ),
+    "dlf_preview_parse": (
+        c_int,
+        (c_char_p, c_size_t, ctypes.POINTER(Limits), ctypes.POINTER(FileInfo), c_char_p, c_size_t),
+    ),
     "dlf_file_write": (c_int, (ctypes.POINTER(FileInfo), c_void_p, c_char_p, c_size_t, _out, _out_size)),
     "dlf_tokens_unpack": (c_int, (c_char_p, c_size_t, c_uint32, c_void_p)),
     "dlf_entropy_open": (c_int, (c_char_p, c_size_t, _out)),

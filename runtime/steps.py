@@ -45,8 +45,12 @@ class Steps(Protocol):
         """
         ...
 
-    def decode(self, tokens: Sequence[NDArray[np.uint16]], details: Sequence[bytes], down: int, across: int) -> dict[str, Any]:
+    def decode(
+        self, tokens: Sequence[NDArray[np.uint16]], details: Sequence[bytes] | None, down: int, across: int
+    ) -> dict[str, Any]:
         """Return z_hat (n, h, w, dim, 32) and y_hat (n, C, 8h, 8w), by name; `down` is h and `across` is w.
+
+        Without `details`, for a preview, y_hat is 0.
 
         Raises TruncatedError, TrailingBytesError, StreamCorruptError; the error's `index` is the image's position in the batch.
         """
@@ -100,17 +104,18 @@ class HostSteps:
             return [(found, self._entropy.encode_detail(each)) for found, each in zip(tokens, y, strict=True)]
 
     def decode(
-        self, tokens: Sequence[NDArray[np.uint16]], details: Sequence[bytes], down: int, across: int
+        self, tokens: Sequence[NDArray[np.uint16]], details: Sequence[bytes] | None, down: int, across: int
     ) -> dict[str, NDArray[np.float32]]:
         """See `Steps.decode`."""
         with self._timed("vq"):
             z_hat = [indexed(at, self._entropy.vq_embed, each) for at, each in enumerate(tokens)]
-        with self._timed("detail"):
-            decode_detail = self._entropy.decode_detail
-            y_hat = [
-                indexed(at, decode_detail, each, DETAIL_PER_TILE * down, DETAIL_PER_TILE * across)[None]
-                for at, each in enumerate(details)
-            ]
+        height, width = DETAIL_PER_TILE * down, DETAIL_PER_TILE * across
+        if details is None:
+            y_hat = [np.zeros((len(tokens), self._entropy.channels, height, width), np.float32)]
+        else:
+            with self._timed("detail"):
+                decode_detail = self._entropy.decode_detail
+                y_hat = [indexed(at, decode_detail, each, height, width)[None] for at, each in enumerate(details)]
         return {"z_hat": _joined([each.reshape(1, down, across, -1, TOKENS) for each in z_hat]), "y_hat": _joined(y_hat)}
 
     def crop(self, image: NDArray[np.float32], sizes: Sequence[tuple[int, int]], on_device: bool) -> list[Pixels]:

@@ -157,10 +157,10 @@ class GPUSteps:
             return list(zip(found.reshape(len(y), -1, TOKENS), streams, strict=True))
 
     def decode(
-        self, tokens: Sequence[NDArray[np.uint16]], details: Sequence[bytes], down: int, across: int
+        self, tokens: Sequence[NDArray[np.uint16]], details: Sequence[bytes] | None, down: int, across: int
     ) -> dict[str, DeviceArray]:
         """See `Steps.decode`."""
-        if self._width is None:
+        if self._width is None or details is None:
             arrays = self._host.decode(tokens, details, down, across)
             with self._device as device:
                 return {name: device.upload(values) for name, values in arrays.items()}

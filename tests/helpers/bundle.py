@@ -98,11 +98,13 @@ def toy_tokens(folder: Path, batch: NDArray[np.float32], codebook: NDArray[np.fl
     return np.argmax(np.einsum("kd,tdl->tlk", codebook, z / np.linalg.norm(z, axis=1, keepdims=True)), axis=-1)
 
 
-def toy_picture(folder: Path, batch: NDArray[np.float32], codebook: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The decoded picture (H, W, 3) of a padded image (3, H, W) in -1..1, before the detail latent is quantised."""
+def toy_picture(
+    folder: Path, batch: NDArray[np.float32], codebook: NDArray[np.float32], detail: bool = True
+) -> NDArray[np.float32]:
+    """The decoded picture (H, W, 3) of a padded image (3, H, W) in -1..1, before the detail latent is quantised, or without."""
     tokens = toy_tokens(folder, batch, codebook)
     tints = codebook[tokens].mean(axis=1)[:, :3].T.reshape(3, batch.shape[1] // 256, -1)
-    picture = _means(batch, 32).repeat(32, 1).repeat(32, 2) + TINT * tints.repeat(256, 1).repeat(256, 2)
+    picture = detail * _means(batch, 32).repeat(32, 1).repeat(32, 2) + TINT * tints.repeat(256, 1).repeat(256, 2)
     return np.clip(picture, -1, 1).transpose(1, 2, 0)
 
 

@@ -88,6 +88,7 @@ class ContextOptions(Sized):
         ("limits", POINTER(Limits)),
         ("allocator", POINTER(Allocator)),
         ("max_memory", c_uint64),
+        ("preview", c_uint32),
     )
 
 
@@ -155,7 +156,7 @@ class Context:
     """A dlf_context."""
 
     def __init__(self, model: Model, **options: Any) -> None:
-        self.handle = c_void_p()
+        self.model, self.handle = model, c_void_p()
         result = LIB.dlf_context_create(model.handle, byref(ContextOptions(**options)), byref(self.handle))
         check(result, b"no context")
 

@@ -87,6 +87,15 @@ def test_png_level_changes_the_size_of_the_file_and_no_pixel(work):
     assert all(np.array_equal(pixels(data), pixels(found["0"])) for data in found.values())
 
 
+def test_preview_of_a_file_that_is_cut_off(work, toy_bundle):
+    whole = (work / "c.dlf").read_bytes()
+    assert run("decode", "-", "-o", "cut.png", stdin=whole[:-5]).exit_code == 1
+    result = run("decode", "--preview", "-", "-o", "cut.png", stdin=whole[:-5])
+    assert result.exit_code == 0
+    assert "(a preview)" in result.stderr
+    assert np.array_equal(pixels(work / "cut.png"), dlf.Codec(toy_bundle).decode(whole, detail=False))
+
+
 def test_standard_input_and_output_carry_files(work, toy_bundle):
     encoded = run("encode", "-", stdin=(work / "a.png").read_bytes())
     assert encoded.exit_code == 0

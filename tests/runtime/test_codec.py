@@ -44,6 +44,28 @@ def test_round_trip_gives_the_picture_that_numpy_computes(codec, toy_bundle, cod
     assert np.abs(decoded - expected).max() <= 3  # q/2 of y is 2 levels, rounding half a level
 
 
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_preview_is_what_numpy_computes_from_the_tokens_alone(codec, toy_bundle, codebook, height, width):
+    image = photograph(height, width)
+    data = codec.encode(image)
+    preview = codec.decode(data, detail=False)
+    expected = (toy_picture(toy_bundle, padded(image), codebook, detail=False)[:height, :width] + 1) * 127.5
+    assert np.abs(preview - expected).max() <= 0.51  # rounding
+    parts = dlf.info(data).bytes
+    for end in (parts.header + parts.tokens, parts.total - parts.checksum - 1, parts.total - 1):
+        assert np.array_equal(codec.decode(data[:end], detail=False), preview)
+    assert np.array_equal(codec.decode_many([data, data[:-3]], detail=False), [preview, preview])
+
+
+def test_file_that_is_cut_off_behind_its_tokens_is_refused_without_preview(codec):
+    data = codec.encode(photograph(256, 256))
+    parts = dlf.info(data).bytes
+    with pytest.raises(dlf.ChecksumError):
+        codec.decode(data[: parts.header + parts.tokens + 5])
+    with pytest.raises(dlf.TokensMissingError):
+        codec.decode(data[: parts.header + parts.tokens - 1], detail=False)
+
+
 def test_file_holds_the_tokens_that_numpy_finds(codec, toy_bundle, codebook):
     image = photograph(300, 520)
     data = codec.encode(image)

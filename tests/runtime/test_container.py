@@ -101,6 +101,22 @@ def test_extreme_tokens_of_every_width(bits):
         np.testing.assert_array_equal(unpack_tokens(data, parse_file(data)), tokens)
 
 
+@pytest.mark.parametrize("checksum", [True, False])
+def test_preview_needs_header_and_tokens_alone(checksum):
+    whole = make(checksum=checksum)
+    info = parse_file(whole)
+    enough = info.header_bytes + info.token_bytes
+    for end in range(enough, len(whole) + 1):
+        damaged = whole[:enough] + bytes(end - enough)
+        found = parse_file(damaged, preview=True)
+        assert (found.detail_bytes, found.checksum_bytes) == (end - enough, 0)
+        assert (found.width, found.height, found.fingerprint) == (info.width, info.height, info.fingerprint)
+        np.testing.assert_array_equal(unpack_tokens(damaged, found), unpack_tokens(whole, info))
+    for end in range(info.header_bytes, enough):
+        with pytest.raises(errors.TokensMissingError):
+            parse_file(whole[:end], preview=True)
+
+
 def test_ten_bytes_beside_tokens_and_detail():
     info = parse_file(make(768, 512, 12))
     assert info.header_bytes + info.checksum_bytes <= 10

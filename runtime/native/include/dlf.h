@@ -127,6 +127,12 @@ typedef struct dlf_file_info {
 DLF_API dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info, char *message,
                                   size_t message_size) DLF_NOEXCEPT;
 
+/* The same of the start of a .dlf file, which is enough for a preview: header and tokens. What is behind the tokens is counted as
+ * detail, and neither checked nor needed; checksum_bytes is 0.
+ * Returns DLF_OK, NOT_DLF, UNSUPPORTED_VERSION, TRUNCATED, SIZE_LIMIT, TOKENS_MISSING. */
+DLF_API dlf_result dlf_preview_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info, char *message,
+                                     size_t message_size) DLF_NOEXCEPT;
+
 /* Assemble a .dlf file.
  *  info      width, height, fingerprint, token_bits and has_checksum are read
  *  tokens    tiles * 32 tokens, each below 2^token_bits, in tile order
@@ -446,6 +452,9 @@ typedef struct dlf_context_options {
     const dlf_allocator *allocator; /* NULL: the C++ library's; copied */
     uint64_t max_memory;            /* bytes that the context may hold at a time, of what an allocator would give; more ends in
                                        OUT_OF_MEMORY; 0: no limit */
+    uint32_t preview;               /* 1: dlf_decode and dlf_decode_into give previews: the image that a file's tokens alone tell,
+                                       with a detail latent of zeros. The file may be cut off anywhere behind its tokens, and
+                                       damage behind them is not noticed */
 } dlf_context_options;
 
 /* Create a context of an open model.

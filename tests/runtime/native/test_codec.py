@@ -49,6 +49,20 @@ def test_toy_bundle(toy_bundle, codec, height, width):
     assert_same(native_codec(toy_bundle, codec.backend.name), codec, photograph(height, width))
 
 
+def test_preview(toy_bundle, codec):
+    native = native_codec(toy_bundle, codec.backend.name)
+    preview = Context(native.model, preview=1)
+    data = codec.encode(photograph(300, 520))
+    tokens_end = dlf.info(data).bytes.header + dlf.info(data).bytes.tokens
+    for end in (tokens_end, len(data)):
+        np.testing.assert_array_equal(preview.decode(data[:end]), codec.decode(data, detail=False))
+    with pytest.raises(dlf.TokensMissingError):
+        preview.decode(data[: tokens_end - 1])
+    with pytest.raises(dlf.ChecksumError):
+        native.decode(data[: tokens_end + 5])
+    assert preview.encode(photograph(20, 30)) == native.encode(photograph(20, 30))
+
+
 def test_model_of_the_released_layout(tiny_bundle, backend):
     with dlf.Codec(tiny_bundle, backend, threads=1) as python:
         native = native_codec(tiny_bundle, backend)

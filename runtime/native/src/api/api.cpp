@@ -73,8 +73,10 @@ const char *dlf_result_string(dlf_result result) noexcept {
 
 void dlf_free(void *buffer) noexcept { std::free(buffer); }
 
-dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info, char *message,
-                          size_t message_size) noexcept {
+namespace {
+
+dlf_result parse(const void *data, size_t size, const dlf_limits *limits, dlf::Extent extent, dlf_file_info *info, char *message,
+                 size_t message_size) noexcept {
     std::string reason;
     const dlf_result result = guarded(
         [&] {
@@ -83,11 +85,24 @@ dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limit
             const size_t struct_size = info->struct_size;
             *info = {};
             info->struct_size = struct_size;
-            dlf::parse_file(static_cast<const uint8_t *>(data), size, limits == nullptr ? dlf::kDefaultLimits : *limits, *info);
+            dlf::parse_file(static_cast<const uint8_t *>(data), size, limits == nullptr ? dlf::kDefaultLimits : *limits, extent,
+                            *info);
         },
         &reason);
     hand_over(std::move(reason), message, message_size);
     return result;
+}
+
+} // namespace
+
+dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info, char *message,
+                          size_t message_size) noexcept {
+    return parse(data, size, limits, dlf::Extent::whole, info, message, message_size);
+}
+
+dlf_result dlf_preview_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info, char *message,
+                             size_t message_size) noexcept {
+    return parse(data, size, limits, dlf::Extent::preview, info, message, message_size);
 }
 
 dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, const void *detail, size_t detail_size,

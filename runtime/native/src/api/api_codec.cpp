@@ -114,7 +114,9 @@ dlf_result dlf_context_create(const dlf_model *model, const dlf_context_options 
         check_struct(chosen.limits);
         check_allocator(chosen.allocator);
         const dlf_limits &limits = chosen.limits == nullptr ? dlf::kDefaultLimits : *chosen.limits;
-        *out = new dlf_context{dlf::Codec(model->model, limits, chosen.allocator, chosen.max_memory)};
+        check(chosen.preview <= 1);
+        const dlf::Extent decoded = chosen.preview ? dlf::Extent::preview : dlf::Extent::whole;
+        *out = new dlf_context{dlf::Codec(model->model, limits, decoded, chosen.allocator, chosen.max_memory)};
     });
 }
 

@@ -6,7 +6,6 @@
 #include <numeric>
 #include <utility>
 
-#include "codec/container.h"
 #include "codec/pixels.h"
 #include "entropy/tokens.h"
 #include "entropy/vq.h"
@@ -55,8 +54,9 @@ std::string stream_refusal(dlf_result result) {
 
 } // namespace
 
-Codec::Codec(std::shared_ptr<Model> model, const dlf_limits &limits, const dlf_allocator *allocator, uint64_t max_memory)
-    : model_(std::move(model)), limits_(limits), memory_(allocator, max_memory) {}
+Codec::Codec(std::shared_ptr<Model> model, const dlf_limits &limits, Extent decoded, const dlf_allocator *allocator,
+             uint64_t max_memory)
+    : model_(std::move(model)), limits_(limits), decoded_(decoded), memory_(allocator, max_memory) {}
 
 void Codec::prepare(bool encoder, bool decoder) {
     if (encoder)
@@ -111,7 +111,7 @@ const std::pmr::vector<uint8_t> &Codec::encode(const dlf_image &image, bool chec
 
 dlf_file_info Codec::parse(const void *data, size_t size) const {
     dlf_file_info info = {};
-    parse_file(static_cast<const uint8_t *>(data), size, limits_, info);
+    parse_file(static_cast<const uint8_t *>(data), size, limits_, decoded_, info);
     return info;
 }
 
@@ -155,8 +155,11 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
     try {
         const StepTimer timer("detail");
         buffers_.y_hat.resize(entropy.channels * kDetailPerTile * kDetailPerTile * info.tiles);
-        decode_detail(entropy, tokens + info.token_bytes, info.detail_bytes, kDetailPerTile * down, kDetailPerTile * across,
-                      buffers_.y_hat.data(), buffers_.detail);
+        if (decoded_ == Extent::preview)
+            std::fill(buffers_.y_hat.begin(), buffers_.y_hat.end(), 0.0f);
+        else
+            decode_detail(entropy, tokens + info.token_bytes, info.detail_bytes, kDetailPerTile * down, kDetailPerTile * across,
+                          buffers_.y_hat.data(), buffers_.detail);
     } catch (const Failure &failure) {
         if (!failure.message.empty())
             throw;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "codec/container.h"
 #include "codec/context_memory.h"
 #include "codec/model.h"
 #include "entropy/detail_coder.h"
@@ -17,7 +18,8 @@ namespace dlf {
 
 class Codec {
 public:
-    Codec(std::shared_ptr<Model> model, const dlf_limits &limits, const dlf_allocator *allocator, uint64_t max_memory);
+    Codec(std::shared_ptr<Model> model, const dlf_limits &limits, Extent decoded, const dlf_allocator *allocator,
+          uint64_t max_memory);
     Codec(const Codec &) = delete; // its buffers know where its memory is
     Codec &operator=(const Codec &) = delete;
 
@@ -64,6 +66,7 @@ private:
 
     std::shared_ptr<Model> model_;
     dlf_limits limits_;
+    Extent decoded_; // of the files that are decoded
     Memory memory_;
     Buffers buffers_{&memory_};
 };

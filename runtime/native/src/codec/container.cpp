@@ -61,7 +61,7 @@ std::string refusal(dlf_result result, const uint8_t *data, size_t size, const d
     }
 }
 
-void read_file(const uint8_t *data, size_t size, const dlf_limits &limits, dlf_file_info &info) {
+void read_file(const uint8_t *data, size_t size, const dlf_limits &limits, Extent extent, dlf_file_info &info) {
     ByteReader reader(data, size, DLF_ERROR_TRUNCATED);
     require(reader.byte() == kMagic, DLF_ERROR_NOT_DLF);
     const uint8_t flags = reader.byte();
@@ -79,10 +79,10 @@ void read_file(const uint8_t *data, size_t size, const dlf_limits &limits, dlf_f
 
     info.tiles = tile_count(info.width, info.height);
     info.token_bytes = info.tiles * token_bytes_per_tile(info.token_bits);
-    info.checksum_bytes = info.has_checksum ? 2 : 0;
+    info.checksum_bytes = info.has_checksum && extent == Extent::whole ? 2 : 0;
     require(reader.left() >= info.token_bytes + info.checksum_bytes, DLF_ERROR_TOKENS_MISSING);
     info.detail_bytes = reader.left() - info.token_bytes - info.checksum_bytes;
-    if (info.has_checksum) {
+    if (info.checksum_bytes != 0) {
         reader.bytes(info.token_bytes + info.detail_bytes);
         require(reader.value<uint16_t>() == crc16(data, size - 2), DLF_ERROR_CHECKSUM);
     }
@@ -98,9 +98,9 @@ void check_size(uint32_t width, uint32_t height, const dlf_limits &limits) {
         fail(DLF_ERROR_SIZE_LIMIT, image + std::to_string(limits.max_pixels) + " in all; raise it with max_pixels");
 }
 
-void parse_file(const uint8_t *data, size_t size, const dlf_limits &limits, dlf_file_info &info) {
+void parse_file(const uint8_t *data, size_t size, const dlf_limits &limits, Extent extent, dlf_file_info &info) {
     try {
-        read_file(data, size, limits, info);
+        read_file(data, size, limits, extent, info);
     } catch (const Failure &failure) {
         if (!failure.message.empty())
             throw;

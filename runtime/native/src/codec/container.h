@@ -15,9 +15,12 @@ constexpr uint32_t kMaxSide = 1u << 21; // which a varint of three bytes can hol
 // Refuses an image over the limits. Throws a Failure.
 void check_size(uint32_t width, uint32_t height, const dlf_limits &limits);
 
-// Reads and checks a file's header and checksum. `info` is filled as far as parsing went, also when this throws a Failure, whose
-// message tells the fact and the remedy.
-void parse_file(const uint8_t *data, size_t size, const dlf_limits &limits, dlf_file_info &info);
+// How much of a file is read: of a preview only the header and the tokens; what follows may be cut off or damaged.
+enum class Extent { whole, preview };
+
+// Reads and checks a file's header and, of a whole file, its checksum. `info` is filled as far as parsing went, also when this
+// throws a Failure, whose message tells the fact and the remedy.
+void parse_file(const uint8_t *data, size_t size, const dlf_limits &limits, Extent extent, dlf_file_info &info);
 
 // `out` receives the file of a header (its width, height, fingerprint, token_bits and has_checksum), its tokens and its detail
 // stream, which is not in `out`.
