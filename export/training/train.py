@@ -166,10 +166,11 @@ class Trainer:
     def _start_from_targets(self, stage: Stage) -> None:
         """Start the semantic branch afresh before the first stage that learns from targets, and its codebook before the first
         that rounds to it."""
-        photographs = self._find_targets()
+        if self.targets is None:
+            self.targets = self._find_targets()
         torch.manual_seed(self.settings.seed)
         if self.stage == self._first_from_targets():
-            self.nets.spread_tokens(photographs.to(self.machine.device))
+            self.nets.spread_tokens(torch.cat(self._tiles(256)).to(self.machine.device))
             self.nets.reset_semantic_decoder()
         elif self.settings.stages[self.stage - 1].kind == "listen":
             self._settle_codebook()
@@ -181,17 +182,19 @@ class Trainer:
             first -= 1
         return first
 
-    def _find_targets(self) -> Tensor:
-        """Compute the targets by the weights that the first stage to learn from them started from; returns some of the tiles."""
+    def _tiles(self, count: int) -> list[Tensor]:
+        """The first tiles to learn from, in batches of 8: always the same."""
         rng = np.random.default_rng(self.settings.seed)
-        images = [self.photographs.crops(rng, 8, 1, 1) for _ in range(-(-self.settings.target_tiles // 8))]
-        if self.targets is None:
-            first = self._first_from_targets()
-            name = self.settings.stages[first - 1].name
-            teacher = Nets(self.settings.model).model.to(self.machine.device)
-            load_weights(teacher, self.folder / f"{name}.safetensors" if first else Path(self.settings.start))
-            self.targets = Targets.join(list(self.pool.map(lambda x: Targets.of(teacher, x.to(self.machine.device)), images)))
-        return torch.cat(images[:32])
+        return [self.photographs.crops(rng, 8, 1, 1) for _ in range(-(-count // 8))]
+
+    def _find_targets(self) -> Targets:
+        """Compute the targets by the weights that the first stage to learn from them started from."""
+        first = self._first_from_targets()
+        start = self.folder / f"{self.settings.stages[first - 1].name}.safetensors" if first else Path(self.settings.start)
+        teacher = Nets(self.settings.model).model.to(self.machine.device)
+        load_weights(teacher, start)
+        tiles = self._tiles(self.settings.target_tiles)
+        return Targets.join(list(self.pool.map(lambda x: Targets.of(teacher, x.to(self.machine.device)), tiles)))
 
     @torch.no_grad()
     def _settle_codebook(self) -> None:
@@ -322,7 +325,7 @@ class Trainer:
         if state["optimiser"] is not None:
             stage = self.settings.stages[self.stage]
             if stage.kind in FROM_TARGETS:
-                self._find_targets()
+                self.targets = self._find_targets()
             self.optimiser = Optimiser(self.nets.trained(stage.kind), stage.lr, self.settings.weight_decay)
             self.optimiser.load_state_dict(state["optimiser"])
         self.shadow = state["shadow"]
