@@ -403,8 +403,11 @@ typedef struct dlf_model_info {
 } dlf_model_info;
 
 /* Open a bundle as dlf_bundle_open does, and start the backend.
- *  folder    of the bundle, as dlf_bundle_open takes it. What is in it may be hostile as far as the library itself reads it:
- *            manifest and entropy.bin. The stages are read by the backend, whose parsers need not be made for hostile files.
+ *  folder    of the bundle, or one whose sub-folders are bundles of one model, in different precisions: then the one is opened
+ *            that the backend runs fastest on this processor (with an application's own backend of a name that dlf does not know,
+ *            the most exact: fp32, fp16, int8). Each of them decodes the files of the others. A trusted name. What is in a bundle
+ *            may be hostile as far as the library itself reads it: manifest and entropy.bin. The stages are read by the
+ *            backend, whose parsers need not be made for hostile files.
  *  options   NULL for the defaults
  *  out       *out receives the model, to be released with dlf_model_free, also where this fails: then it can only tell
  *            dlf_model_message. NULL where there was no memory for that

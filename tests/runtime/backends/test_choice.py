@@ -7,7 +7,8 @@ from helpers.bundle import LoneStage, save_stage
 from onnx import helper
 
 import dlf
-from dlf.runtime.backends import choice, processor
+from dlf.runtime import libdlf
+from dlf.runtime.backends import choice
 from dlf.runtime.backends.choice import installed, open_backend
 
 
@@ -83,7 +84,7 @@ def test_openvino_runs_where_there_is_no_proc(linear_stage, monkeypatch, recwarn
     ],
 )
 def test_fastest_backend_for_the_processor_and_the_bundles_is_chosen(monkeypatch, dot_products, here, there, best):
-    monkeypatch.setattr(processor, "has_int8_dot_products", lambda: dot_products)
+    monkeypatch.setattr(libdlf, "has_int8_dot_products", lambda: dot_products)
     monkeypatch.setattr(choice, "find_spec", lambda name: name in here)
     name, reason = choice.choose(None, there)
     assert name == best
@@ -92,7 +93,7 @@ def test_fastest_backend_for_the_processor_and_the_bundles_is_chosen(monkeypatch
 
 @pytest.mark.parametrize("dot_products", [True, False])
 def test_every_backend_has_its_order_of_all_precisions(monkeypatch, dot_products):
-    monkeypatch.setattr(processor, "has_int8_dot_products", lambda: dot_products)
+    monkeypatch.setattr(libdlf, "has_int8_dot_products", lambda: dot_products)
     assert len(set(choice.order())) == len(choice.order())
     for name in choice.INSTALL:
         assert sorted(choice.precisions(name)) == ["fp16", "fp32", "int8"]

@@ -264,7 +264,7 @@ std::shared_ptr<const Backend> open_openvino(const char *library, uint32_t threa
     }
     dlf_backend table = {};
     table.struct_size = sizeof table;
-    table.name = "openvino";
+    table.name = kOpenVINO;
     table.device = openvino->device().c_str();
     table.version = openvino->version().c_str();
     table.user = openvino.get();

@@ -225,7 +225,7 @@ std::shared_ptr<const Backend> open_tensorrt(const char *library) {
     }
     dlf_backend table = {};
     table.struct_size = sizeof table;
-    table.name = "tensorrt";
+    table.name = kTensorRT;
     table.device = tensorrt->gpu().name().c_str();
     table.version = tensorrt->version().c_str();
     table.user = tensorrt.get();

@@ -7,6 +7,8 @@
 
 namespace dlf {
 
+constexpr const char *kTensorRT = "tensorrt";
+
 // Opens TensorRT's library and the first GPU. Throws a Failure.
 //  library   file or folder; "" for what the environment, or else the dynamic linker, knows
 std::shared_ptr<const Backend> open_tensorrt(const char *library);

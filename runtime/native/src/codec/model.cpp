@@ -1,12 +1,19 @@
 #include "codec/model.h"
 
 #include "backends/openvino_backend.h"
+#include "backends/order.h"
 #include "backends/tensorrt_backend.h"
+#include "codec/bundle_folder.h"
 #include "support/log.h"
-#include "support/sha256.h"
 
 namespace dlf {
 namespace {
+
+const char *backend_name(const dlf_model_options &options) {
+    if (options.backend != nullptr)
+        return options.backend->name;
+    return options.tensorrt != nullptr ? kTensorRT : kOpenVINO;
+}
 
 std::shared_ptr<const Backend> open_backend(const dlf_model_options &options) {
     if (options.backend != nullptr)
@@ -19,12 +26,11 @@ std::shared_ptr<const Backend> open_backend(const dlf_model_options &options) {
 } // namespace
 
 Model::Model(const char *folder, const dlf_model_options &options)
-    : bundle_{std::make_unique<Bundle>(folder)}, backend_(open_backend(options)), low_memory_(options.low_memory != 0) {
-    const uint8_t fingerprint[] = {static_cast<uint8_t>(bundle().fingerprint() >> 8),
-                                   static_cast<uint8_t>(bundle().fingerprint())};
+    : bundle_{open_best(folder, precisions_of(backend_name(options)))}, backend_(open_backend(options)),
+      low_memory_(options.low_memory != 0) {
     const std::string license = bundle().license().empty() ? "unknown" : bundle().license();
     log(DLF_LOG_INFO,
-        ("Model " + bundle().name() + " (" + hexadecimal(fingerprint, 2) + ", licence: " + license + ") on " + backend_->name() +
+        ("Model " + bundle().name() + " (" + bundle().fingerprint_text() + ", licence: " + license + ") on " + backend_->name() +
          " (" + backend_->device() + ", " + bundle().precision() + ", " + backend_->version() + ").")
             .c_str());
 }
