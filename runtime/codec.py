@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlf.runtime import bundles, images
-from dlf.runtime.backends import Arrays, Backend, Stage, choice
-from dlf.runtime.bundles import builtin
+from dlf.runtime.backends import Arrays, Stage
 from dlf.runtime.errors import (
     BackendFailedError,
     BundleBrokenError,
@@ -60,8 +59,8 @@ class Codec:
         timings: seconds that each step of the last call took; "load" is the loading of stages.
 
     Raises:
-        BundleForeignError, BundleBrokenError: the bundle cannot be used, see `Bundle`, `bundles.open_all` and `bundles.choose`.
-        BackendMissingError, BackendFailedError: the backend cannot be opened, see `choice.choose` and `choice.open_backend`.
+        BundleForeignError, BundleBrokenError: the bundle cannot be used, see `bundles.select`.
+        BackendMissingError, BackendFailedError: the backend cannot be opened, see `bundles.select`.
     """
 
     def __init__(
@@ -75,10 +74,8 @@ class Codec:
         low_memory: bool = False,
         stream: int | None = None,
     ) -> None:
-        found = bundles.open_all(builtin.path() if bundle is None else bundle)
-        name, why = choice.choose(backend, found)
-        self.backend: Backend = choice.open_backend(name, threads, stream)
-        self.bundle, reason = bundles.choose(found, choice.precisions(name))
+        selected = bundles.select(bundle, backend, threads, stream)
+        self.bundle, self.backend = selected.bundle, selected.backend
         self.timings: dict[str, float] = {}
         self._entropy = self.bundle.entropy
         self._limits = limits or Limits()
@@ -93,9 +90,9 @@ class Codec:
             self.bundle.fingerprint,
             self.bundle.license or "unknown",
             self.bundle.precision,
-            reason,
+            selected.why_bundle,
             self.backend.name,
-            why,
+            selected.why_backend,
             self.backend.device,
             versions,
         )

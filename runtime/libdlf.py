@@ -87,6 +87,17 @@ def version() -> str:
     return text.decode()
 
 
+def has_int8_dot_products() -> bool:
+    """Whether this processor multiplies int8 much faster than fp32."""
+    return bool(library().dlf_has_int8_dot_products())
+
+
+def backend_order(dot_products: bool) -> tuple[tuple[str, str], ...]:
+    """Each backend with each precision of bundles, the fastest first, on processors with int8 dot products or without."""
+    words = library().dlf_backend_order(dot_products).decode().split()
+    return tuple(zip(words[::2], words[1::2], strict=True))
+
+
 def _fail(result: int, message: str | None = None) -> NoReturn:
     raise errors.BY_CODE[result](message or library().dlf_result_string(result).decode())
 

@@ -101,6 +101,10 @@ FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
     "dlf_bundle_stage": (c_int, (c_void_p, c_char_p, _out_text)),
     "dlf_bundle_stage_digest": (c_int, (c_void_p, c_char_p, _out_text)),
     "dlf_bundle_file": (c_int, (c_void_p, c_char_p, _out_text)),
+    "dlf_mapped_pages_begin": (c_void_p, (c_char_p,)),
+    "dlf_mapped_pages_end": (None, (c_void_p,)),
+    "dlf_has_int8_dot_products": (c_int, ()),
+    "dlf_backend_order": (c_char_p, (c_int,)),
     "dlf_winograd_isa": (c_char_p, ()),
     "dlf_winograd_run": (
         c_int,

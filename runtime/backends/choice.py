@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
-from dlf.runtime import backends
-from dlf.runtime.backends import Backend, processor
+from dlf.runtime import backends, libdlf
+from dlf.runtime.backends import Backend
 from dlf.runtime.errors import BackendFailedError, BackendMissingError, DLFError, InvalidArgumentError
 from dlf.runtime.gpu import driver, tensorrt_library
 
@@ -17,28 +17,6 @@ INSTALL = {
     "onnxruntime": "pip install 'dlf[onnxruntime]'",
     GPU: "pip install 'dlf[tensorrt]'",
 }
-
-# Backends with the precisions of bundles, the fastest first for a model of the released size (docs/bench.md has the figures): on
-# processors with int8 dot products, and on those without.
-_WITH_DOT_PRODUCTS = (
-    ("openvino", "int8"),
-    ("onnxruntime", "int8"),
-    ("openvino", "fp32"),
-    ("openvino", "fp16"),
-    ("onnxruntime", "fp32"),
-    ("onnxruntime", "fp16"),
-)
-_WITHOUT_DOT_PRODUCTS = (
-    ("onnxruntime", "int8"),
-    ("openvino", "fp32"),
-    ("openvino", "fp16"),
-    ("openvino", "int8"),
-    ("onnxruntime", "fp32"),
-    ("onnxruntime", "fp16"),
-)
-# Last, since dlf's code for it has not run on a GPU yet: it is for those who ask for it or have nothing else. Its order is an
-# expectation.
-_ON_GPU = ((GPU, "fp16"), (GPU, "int8"), (GPU, "fp32"))
 
 
 def installed() -> list[str]:
@@ -61,7 +39,7 @@ def missing(name: str) -> str | None:
 
 def order() -> tuple[tuple[str, str], ...]:
     """All backends with all precisions of bundles, the fastest on this machine first."""
-    return (_WITH_DOT_PRODUCTS if processor.has_int8_dot_products() else _WITHOUT_DOT_PRODUCTS) + _ON_GPU
+    return libdlf.backend_order(libdlf.has_int8_dot_products())
 
 
 def precisions(name: str) -> Sequence[str]:
@@ -87,7 +65,7 @@ def choose(name: str | None, there: Collection[str]) -> tuple[str, str]:
     if not available:
         raise BackendMissingError(f"No backend is installed; run: {' or: '.join(INSTALL.values())}.")
     best = next((backend for backend, precision in order() if backend in available and precision in there), available[0])
-    processors = "with" if processor.has_int8_dot_products() else "without"
+    processors = "with" if libdlf.has_int8_dot_products() else "without"
     return best, f"the fastest of {', '.join(available)} on a processor {processors} int8 dot products"
 
 

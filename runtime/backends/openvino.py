@@ -1,20 +1,16 @@
 """Stages in OpenVINO, on the CPU."""
 
-import ctypes
-import mmap
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 from dlf.runtime.backends import Arrays, HasStages, Stage, telemetry, winograd
+from dlf.runtime.libdlf import library
 
 with telemetry.off():
     import openvino
-
-
-RELEASE_SECONDS = 0.1  # between two releases of pages: some 200 MB are packed meanwhile
 
 
 class OpenVINOBackend:
@@ -56,41 +52,15 @@ class OpenVINOBackend:
 
 @contextmanager
 def _releasing_pages(file: Path) -> Iterator[None]:
-    """Keep the pages of a model's files out of this process's memory.
+    """Keep the pages of a model's files out of this process's memory, while OpenVINO packs them into memory of its own.
 
-    OpenVINO maps the weights and packs them into memory of its own, some when it compiles and the others when it first runs,
-    but keeps the mapping: half of the resident memory would be weights that are not read again. OpenVINO's own setting
-    ENABLE_MMAP does not help: with it off, a model of 216 MB of weights takes as much memory as without this function.
+    See native/src/support/mapped_pages.h.
     """
-    done = Event()
-
-    def release() -> None:
-        while not done.wait(RELEASE_SECONDS):
-            _release_pages(file)
-        _release_pages(file)
-
-    thread = Thread(target=release, daemon=True)
-    thread.start()
+    begun = library().dlf_mapped_pages_begin(os.fsencode(file))
     try:
         yield
     finally:
-        done.set()
-        thread.join()
-
-
-def _release_pages(file: Path) -> None:
-    """Drop the pages of a model's files. The mapping is shared and read-only: one that is wanted again comes from the file."""
-    madvise = ctypes.CDLL(None).madvise
-    prefix = str(file.resolve())
-    try:
-        maps = Path("/proc/self/maps").read_text()
-    except OSError:  # where there is no /proc the pages stay
-        return
-    for line in maps.splitlines():
-        addresses, permissions, _, _, _, *path = line.split(maxsplit=5)
-        if permissions == "r--s" and path and path[0].startswith(prefix):
-            start, end = (int(address, 16) for address in addresses.split("-"))
-            madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
+        library().dlf_mapped_pages_end(begun)
 
 
 open_backend = OpenVINOBackend

@@ -1,11 +1,52 @@
-"""A folder of bundles: one model in several precisions, of which a backend takes the one that it runs fastest."""
+"""From what a user names to what runs: a bundle, and the backend for it.
+
+A folder of bundles holds one model in several precisions, of which a backend takes the one that it runs fastest. Of a
+folder, libdlf chooses by the same rules (native/src/codec/bundle_folder.cpp); a test has both refuse the same folders.
+"""
 
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from dlf.runtime.backends import Backend, choice
+from dlf.runtime.bundles import builtin
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BundleForeignError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A bundle and the open backend that runs it; and why these, in words."""
+
+    bundle: Bundle
+    backend: Backend
+    why_bundle: str
+    why_backend: str
+
+
+def select(
+    model: str | os.PathLike[str] | None = None,
+    backend: str | None = None,
+    threads: int | None = None,
+    stream: int | None = None,
+) -> Selection:
+    """Return the bundle to use and the backend to run it.
+
+    Args:
+        model: the folder of a bundle, or a folder of bundles; None for the built-in model.
+        backend: a backend's name; None for the one that runs one of the bundles fastest on this machine.
+        threads, stream: see `choice.open_backend`.
+
+    Raises:
+        BundleForeignError, BundleBrokenError: see `open_all` and `choose`.
+        BackendMissingError, BackendFailedError, InvalidArgumentError: see `choice.choose` and `choice.open_backend`.
+    """
+    found = open_all(builtin.path() if model is None else model)
+    name, why_backend = choice.choose(backend, found)
+    opened = choice.open_backend(name, threads, stream)
+    bundle, why_bundle = choose(found, choice.precisions(name))
+    return Selection(bundle, opened, why_bundle, why_backend)
 
 
 def open_all(path: str | os.PathLike[str]) -> dict[str, Bundle]:

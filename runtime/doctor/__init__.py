@@ -5,7 +5,6 @@ A missing backend or a broken bundle raises no error here: it is a failed check 
 
 import os
 import platform
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ from typing import Any
 import dlf
 from dlf.runtime import bundles
 from dlf.runtime.backends import Backend
-from dlf.runtime.backends.choice import INSTALL, choose, missing, open_backend, precisions
+from dlf.runtime.backends.choice import INSTALL, missing
 from dlf.runtime.bundles import builtin
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.doctor import selftest, system
 from dlf.runtime.doctor.selftest import Check
 from dlf.runtime.doctor.system import GPU
-from dlf.runtime.errors import DLFError
+from dlf.runtime.errors import BackendFailedError, BackendMissingError, DLFError
 from dlf.runtime.gpu.engines import Engine, EngineCache
 
 
@@ -84,48 +83,49 @@ def examine(model: str | os.PathLike[str] | None = None, backend: str | None = N
         engine_folder=str(cache.folder),
         engines=[_describe(engine) for engine in cache.engines()],
     )
-    found = _open_bundles(report, path)
-    opened = _open_backend(report, backend, found or selftest.TOLERANCE, threads)
-    bundle = _choose_bundle(report, found, opened) if found else None
+    bundle, opened = _select(report, path, backend, threads)
     if bundle:
+        report.isa = bundle.entropy.isa
         report.checks += selftest.run(bundle, opened)
     return report
 
 
-def _open_backend(report: Report, name: str | None, there: Collection[str], threads: int | None) -> Backend | None:
+def _select(report: Report, path: Path, name: str | None, threads: int | None) -> tuple[Bundle | None, Backend | None]:
     try:
-        name, reason = choose(name, there)
-        backend = open_backend(name, threads)
+        selected = bundles.select(path, name, threads)
     except ValueError:
         raise  # InvalidArgumentError
-    except DLFError as error:
+    except (BackendMissingError, BackendFailedError) as error:
         report.checks.append(Check("backend", False, str(error)))
-        return None
+        return _without_backend(report, path), None
+    except (DLFError, OSError) as error:
+        report.checks.append(Check("bundle", False, str(error)))
+        return None, None
+    backend = selected.backend
     report.backend = {
-        "name": name,
-        "reason": reason,
+        "name": backend.name,
+        "reason": selected.why_backend,
         "device": backend.device,
         "precision": backend.precision,
         "versions": dict(backend.versions),
     }
-    return backend
+    report.model |= _describe_bundle(selected.bundle, selected.why_bundle)
+    return selected.bundle, backend
 
 
-def _open_bundles(report: Report, path: Path) -> dict[str, Bundle]:
+def _without_backend(report: Report, path: Path) -> Bundle | None:
+    """Return the bundle whose entropy model to test where no backend can run it."""
     try:
-        return bundles.open_all(path)
-    except (DLFError, OSError) as error:
-        report.checks.append(Check("bundle", False, str(error)))
-        return {}
-
-
-def _choose_bundle(report: Report, found: Mapping[str, Bundle], backend: Backend | None) -> Bundle | None:
-    try:
-        bundle, reason = bundles.choose(found, precisions(backend.name) if backend else selftest.TOLERANCE)
+        bundle, reason = bundles.choose(bundles.open_all(path), selftest.TOLERANCE)
     except DLFError as error:
         report.checks.append(Check("bundle", False, str(error)))
         return None
-    report.model |= {
+    report.model |= _describe_bundle(bundle, reason)
+    return bundle
+
+
+def _describe_bundle(bundle: Bundle, reason: str) -> dict[str, str | None]:
+    return {
         "folder": str(bundle.path),
         "name": bundle.name,
         "license": bundle.license,
@@ -133,8 +133,6 @@ def _choose_bundle(report: Report, found: Mapping[str, Bundle], backend: Backend
         "precision": bundle.precision,
         "reason": reason,
     }
-    report.isa = bundle.entropy.isa
-    return bundle
 
 
 def _describe(engine: Engine) -> dict[str, Any]:

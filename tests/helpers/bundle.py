@@ -5,6 +5,7 @@ tinted by its tokens. `toy_picture` does so in NumPy.
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,6 +141,13 @@ def seal(folder: Path, **changes: object) -> None:
         "files": {name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for name, path in files.items()},
     }
     (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+
+
+def labelled(bundle: Path, target: Path, precision: str) -> None:
+    """A copy of a bundle that claims another precision."""
+    shutil.copytree(bundle, target)
+    manifest = json.loads((target / "manifest.json").read_text())
+    (target / "manifest.json").write_text(json.dumps({**manifest, "precision": precision}))
 
 
 @dataclass(frozen=True)

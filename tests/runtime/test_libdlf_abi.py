@@ -57,7 +57,8 @@ def test_struct_is_the_headers(layout, struct):
 
 @pytest.mark.parametrize("function", libdlf_abi.FUNCTIONS)
 def test_function_is_the_headers(function):
-    headers = (libdlf.include_path() / "dlf.h").read_text() + (SOURCES / "winograd" / "winograd_api.h").read_text()
+    ours = (SOURCES / name for name in ("winograd/winograd_api.h", "backends/order_api.h", "support/mapped_pages_api.h"))
+    headers = "".join(path.read_text() for path in (libdlf.include_path() / "dlf.h", *ours))
     declared = re.search(rf"DLF_API ([\w *]+?)\b{function}\(([^)]*)\) DLF_NOEXCEPT;", headers)
     assert declared
     result, parameters = libdlf_abi.FUNCTIONS[function]

@@ -7,7 +7,8 @@ from helpers.bundle import LoneStage, save_stage
 from onnx import helper
 
 import dlf
-from dlf.runtime.backends import choice, processor
+from dlf.runtime import libdlf
+from dlf.runtime.backends import choice
 from dlf.runtime.backends.choice import installed, open_backend
 
 
@@ -41,35 +42,6 @@ def test_outputs_stay_when_the_stage_runs_again(backend, linear_stage):
     assert np.array_equal(first, before)
 
 
-def test_openvino_keeps_no_second_copy_of_the_weights_resident(linear_stage):
-    pytest.importorskip("openvino")
-    path, _ = linear_stage
-    stage = open_backend("openvino", 1).load(LoneStage(path), "")
-    for _ in range(2):
-        stage({"x": np.ones((2, 1024), np.float32)})
-        entries = Path("/proc/self/smaps").read_text().split(str(path))[1:]  # each mapping of the model's files
-        resident = [int(entry.partition("\nRss:")[2].split()[0]) for entry in entries]
-        assert resident
-        assert sum(resident) < 100  # kB
-
-
-def test_openvino_runs_where_there_is_no_proc(linear_stage, monkeypatch, recwarn, capfd):
-    pytest.importorskip("openvino")
-    path, w = linear_stage
-    read = Path.read_text
-
-    def read_text(self: Path, *arguments: object, **options: object) -> str:
-        if self.is_relative_to("/proc"):
-            raise FileNotFoundError(self)
-        return read(self, *arguments, **options)
-
-    stage_of = open_backend("openvino", 1)
-    monkeypatch.setattr(Path, "read_text", read_text)
-    x = np.ones((2, 1024), np.float32)
-    assert np.allclose(stage_of.load(LoneStage(path), "")({"x": x})["y"], x @ w, atol=1e-2)
-    assert (list(recwarn), capfd.readouterr().err) == ([], "")
-
-
 @pytest.mark.parametrize(
     ("dot_products", "here", "there", "best"),
     [
@@ -83,7 +55,7 @@ def test_openvino_runs_where_there_is_no_proc(linear_stage, monkeypatch, recwarn
     ],
 )
 def test_fastest_backend_for_the_processor_and_the_bundles_is_chosen(monkeypatch, dot_products, here, there, best):
-    monkeypatch.setattr(processor, "has_int8_dot_products", lambda: dot_products)
+    monkeypatch.setattr(libdlf, "has_int8_dot_products", lambda: dot_products)
     monkeypatch.setattr(choice, "find_spec", lambda name: name in here)
     name, reason = choice.choose(None, there)
     assert name == best
@@ -92,7 +64,7 @@ def test_fastest_backend_for_the_processor_and_the_bundles_is_chosen(monkeypatch
 
 @pytest.mark.parametrize("dot_products", [True, False])
 def test_every_backend_has_its_order_of_all_precisions(monkeypatch, dot_products):
-    monkeypatch.setattr(processor, "has_int8_dot_products", lambda: dot_products)
+    monkeypatch.setattr(libdlf, "has_int8_dot_products", lambda: dot_products)
     assert len(set(choice.order())) == len(choice.order())
     for name in choice.INSTALL:
         assert sorted(choice.precisions(name)) == ["fp16", "fp32", "int8"]

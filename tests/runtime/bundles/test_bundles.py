@@ -1,24 +1,14 @@
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.bundle import make_toy_bundle
+from helpers.bundle import labelled, make_toy_bundle
 
 import dlf
-from dlf.runtime import bundles
-from dlf.runtime.backends import processor
+from dlf.runtime import bundles, libdlf
 from dlf.runtime.doctor import examine
 
 GRAY = np.full((4, 4), 128, np.uint8)
-
-
-def labelled(bundle: Path, target: Path, precision: str) -> None:
-    """A copy of a bundle that claims another precision."""
-    shutil.copytree(bundle, target)
-    manifest = json.loads((target / "manifest.json").read_text())
-    (target / "manifest.json").write_text(json.dumps({**manifest, "precision": precision}))
 
 
 @pytest.fixture
@@ -43,7 +33,7 @@ def test_first_precision_that_is_there_is_taken(both, order, taken):
 def test_codec_and_doctor_take_what_the_backend_runs_fastest(both, backend, caplog):
     caplog.set_level("INFO", "dlf")
     with dlf.Codec(both, backend) as codec:
-        fastest = "int8" if backend == "onnxruntime" or processor.has_int8_dot_products() else "fp32"
+        fastest = "int8" if backend == "onnxruntime" or libdlf.has_int8_dot_products() else "fp32"
         assert codec.bundle.path == both / f"toy-{fastest}"
         assert codec.decode(codec.encode(GRAY)).shape == (4, 4, 3)
     assert f"in {fastest} (the fastest on this backend, of fp32, int8) on {backend} (asked for, " in caplog.text

@@ -10,12 +10,6 @@
 #include "codec/bundle.h"
 #include "codec/manifest.h"
 
-struct dlf_bundle {
-    std::unique_ptr<dlf::Bundle> bundle{}; // NULL where it did not open
-    std::string text{};                    // what the last call handed over
-    std::string message{};
-};
-
 namespace {
 
 using dlf::check;

@@ -1,19 +1,18 @@
 #include "backends/openvino_backend.h"
 
 #include <algorithm>
-#include <cstdio>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
+#include <filesystem>
 #include <mutex>
 #include <numeric>
-#include <sstream>
-
-#include <sys/mman.h>
+#include <optional>
 
 #include "backends/backend_guard.h"
 #include "backends/openvino_api.h"
 #include "support/failure.h"
+#include "support/mapped_pages.h"
 #include "support/shared_library.h"
 
 namespace dlf {
@@ -25,23 +24,6 @@ constexpr const char *kLibrary = "libopenvino_c.so";
 
 // An object of OpenVINO's, and the function that releases it.
 template <class T> using Owned = std::unique_ptr<T, void (*)(T *)>;
-
-// Takes the pages of a model's files out of this process's memory.
-//
-// OpenVINO maps the weights and packs them into memory of its own, one half when it compiles and the other when it first
-// runs, but keeps the mapping; half of the resident memory would be weights that are not read again. The mapping is shared
-// and read-only, so that a page that is wanted after all comes back from the file.
-void release_pages(const std::string &file) {
-    std::ifstream maps("/proc/self/maps");
-    for (std::string line; std::getline(maps, line);) {
-        uintptr_t start = 0, end = 0;
-        char permissions[5] = "";
-        int path = 0;
-        if (std::sscanf(line.c_str(), "%lx-%lx %4s %*s %*s %*s %n", &start, &end, permissions, &path) == 3 && path > 0 &&
-            std::strcmp(permissions, "r--s") == 0 && line.compare(static_cast<size_t>(path), file.size(), file) == 0)
-            madvise(reinterpret_cast<void *>(start), end - start, MADV_DONTNEED);
-    }
-}
 
 class OpenVINO : public Functions {
 public:
@@ -103,8 +85,7 @@ struct Run {
 
 class LoadedStage {
 public:
-    LoadedStage(const OpenVINO &openvino, const char *file)
-        : ov_(openvino), file_(std::filesystem::canonical(file)), compiled_(openvino.compile(file)) {
+    LoadedStage(const OpenVINO &openvino, const char *file) : ov_(openvino), file_(file), compiled_(compile(openvino, file)) {
         size_t count = 0;
         ov_.check(ov_.ov_compiled_model_inputs_size(compiled_.get(), &count));
         for (size_t i = 0; i < count; ++i)
@@ -114,7 +95,6 @@ public:
             fail(DLF_ERROR_BACKEND_FAILED, "it has " + std::to_string(count) + " outputs");
         for (size_t i = 0; i < count; ++i)
             outputs_.push_back(port(ov_.ov_compiled_model_output_by_index, i));
-        release_pages(file_);
     }
 
     std::unique_ptr<Run> run(const dlf_tensor *inputs, size_t input_count, dlf_tensor *outputs) {
@@ -128,8 +108,12 @@ public:
             tensors.push_back(tensor(*given, inputs_[i]));
             ov_.check(ov_.ov_infer_request_set_input_tensor_by_index(run->request.get(), i, tensors.back().get()));
         }
-        ov_.check(ov_.ov_infer_request_infer(run->request.get()));
-        release_pages(file_);
+        {
+            std::optional<MappedPagesReleased> released;
+            if (fresh_.exchange(false))
+                released.emplace(file_);
+            ov_.check(ov_.ov_infer_request_infer(run->request.get()));
+        }
         for (size_t i = 0; i < outputs_.size(); ++i) {
             Tensor *tensor = nullptr;
             ov_.check(ov_.ov_infer_request_get_output_tensor_by_index(run->request.get(), i, &tensor));
@@ -152,6 +136,11 @@ public:
     }
 
 private:
+    static Owned<CompiledModel> compile(const OpenVINO &openvino, const char *file) {
+        const MappedPagesReleased released(file);
+        return openvino.compile(file);
+    }
+
     using Get = Status (*)(const CompiledModel *, size_t, Port **);
 
     NamedPort port(Get get, size_t index) const {
@@ -220,7 +209,8 @@ private:
     }
 
     const OpenVINO &ov_;
-    std::string file_;
+    std::filesystem::path file_;
+    std::atomic<bool> fresh_{true}; // it has not run yet
     Owned<CompiledModel> compiled_;
     std::vector<NamedPort> inputs_;
     std::vector<NamedPort> outputs_;
@@ -228,7 +218,10 @@ private:
     std::vector<Owned<Request>> free_; // requests that wait for a run; as many as ran at the same time
 };
 
-dlf_result load(void *user, const char *, const char *file, void **loaded, char *message, size_t message_size) {
+dlf_result load(void *user, dlf_bundle *bundle, const char *stage, void **loaded, char *message, size_t message_size) {
+    const char *file = nullptr;
+    if (const dlf_result refusal = dlf_bundle_stage(bundle, stage, &file); refusal != DLF_OK)
+        return refusal;
     return reported(message, message_size, [&] { *loaded = new LoadedStage(*static_cast<OpenVINO *>(user), file); });
 }
 
@@ -260,7 +253,7 @@ std::shared_ptr<const Backend> open_openvino(const char *library, uint32_t threa
     }
     dlf_backend table = {};
     table.struct_size = sizeof table;
-    table.name = "openvino";
+    table.name = kOpenVINO;
     table.device = openvino->device().c_str();
     table.version = openvino->version().c_str();
     table.user = openvino.get();

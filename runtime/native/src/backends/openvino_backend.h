@@ -8,6 +8,8 @@
 
 namespace dlf {
 
+constexpr const char *kOpenVINO = "openvino";
+
 // Opens OpenVINO's C library and starts it. Throws a Failure.
 //  library   file or folder; NULL for what the environment, or else the dynamic linker, knows
 //  threads   CPU threads, 0 for its own choice

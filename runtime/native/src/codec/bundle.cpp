@@ -13,7 +13,6 @@
 namespace dlf {
 namespace {
 
-constexpr const char *kManifest = "manifest.json";
 constexpr const char *kEntropy = "entropy.bin";
 constexpr const char *kRemedy = "; export or download the bundle again.";
 constexpr size_t kPiece = size_t{1} << 20; // files are read in pieces, since a stage's weights may be larger than memory
@@ -59,7 +58,7 @@ std::set<std::string> external_data(File &onnx) {
 std::string read_manifest(const std::filesystem::path &folder) {
     std::string text;
     try {
-        File file(folder / kManifest);
+        File file(folder / kManifestName);
         while (text.size() <= kMaxManifestBytes && file.append_to(text, kPiece))
             ;
     } catch (const std::system_error &error) {
@@ -163,7 +162,7 @@ std::string Bundle::stage_digest(const std::string &name) {
 std::set<std::string> Bundle::stage_files(const std::string &name) {
     const auto stage = manifest_.stages.find(name);
     if (stage == manifest_.stages.end())
-        broken(kManifest, "names no stage '" + name + "'");
+        broken(kManifestName, "names no stage '" + name + "'");
     const std::string &graph = stage->second.file;
     std::set<std::string> names;
     try {

@@ -13,6 +13,8 @@
 
 namespace dlf {
 
+constexpr const char *kManifestName = "manifest.json";
+
 class Bundle {
 public:
     // Reads and checks the manifest and the entropy model. Throws a Failure.
@@ -39,6 +41,7 @@ public:
     const std::string &precision() const { return manifest_.precision; }
     const dlf_entropy &entropy() const { return *entropy_; }
     uint32_t fingerprint() const { return fingerprint_; } // as .dlf files carry it
+    const std::string &fingerprint_text() const { return manifest_.fingerprint; } // the same, four hexadecimal digits
 
 private:
     std::set<std::string> stage_files(const std::string &name); // the graph, which is checked, and its external data
@@ -57,3 +60,10 @@ private:
 };
 
 } // namespace dlf
+
+// The dlf_bundle of dlf.h.
+struct dlf_bundle {
+    std::unique_ptr<dlf::Bundle> bundle{}; // NULL where it did not open
+    std::string text{};                    // what the last call handed over
+    std::string message{};
+};
