@@ -21,7 +21,7 @@ from torch.export import Dim
 from dlf.export.fusion import fused
 from dlf.export.model import DLF, Config
 from dlf.runtime.errors import ExportError
-from dlf.runtime.formats import TOKENS_PER_TILE
+from dlf.runtime.formats import DETAIL_PER_TILE, TILE, TOKENS_PER_TILE
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +86,8 @@ def _map(name: str, channels: int, factor: int) -> Port:
 
 def stages(config: Config) -> tuple[Stage, ...]:
     """The stages in the order in which the codec runs them; also the manifest's description of their ports."""
-    image = _map("image", 3, 256)
-    y, latent = _map("y", config.detail_channels, 8), _map("latent", config.vqgan_codebook_dim, 16)
+    image = _map("image", 3, TILE)
+    y, latent = _map("y", config.detail_channels, DETAIL_PER_TILE), _map("latent", config.vqgan_codebook_dim, 16)
     z_shape = ((1, "n"), (1, "h"), (1, "w"), config.codebook_dim, TOKENS_PER_TILE)
     maps = (_map("semantic", config.vit_width, 16), _map("detail", config.detail_width, 16))
     return (

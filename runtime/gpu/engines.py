@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.files import write_atomically
+from dlf.runtime.formats import TILE
 from dlf.runtime.gpu.tensorrt_library import is_rtx
 
 _log = logging.getLogger(__name__)
@@ -279,7 +280,7 @@ def build_command(bundle: Bundle, gpu: str, size: Size | None = None, stage: str
     """The command that builds a bundle's engines, or one stage's, for a GPU, so that they take `size`; it needs Polygraphy."""
     command = [sys.executable, "-m", "dlf.export.engine", str(bundle.path), "--gpu", gpu]
     if size is not None and choose_profile(DEFAULT_PROFILES, size) is None:
-        command += ["--size", f"{256 * size.w}x{256 * size.h}x{size.n}"]
+        command += ["--size", f"{TILE * size.w}x{TILE * size.h}x{size.n}"]
     return command if stage is None else [*command, "--stage", stage]
 
 

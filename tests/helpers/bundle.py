@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from helpers.entropy import random_tables
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
@@ -137,7 +138,7 @@ def seal(folder: Path, **changes: object) -> None:
         "model": {"name": "toy", "config": {}},
         "fingerprint": file_sha256(folder / "entropy.bin")[:4],
         "precision": "fp32",
-        "stages": {Path(name).stem: {"file": name, "precision": "fp32"} for name in files if name.endswith(".onnx")},
+        "stages": {path.stem: _described(path) for name, path in files.items() if name.endswith(".onnx")},
         "files": {name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for name, path in files.items()},
     }
     (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
@@ -148,6 +149,17 @@ def labelled(bundle: Path, target: Path, precision: str) -> None:
     shutil.copytree(bundle, target)
     manifest = json.loads((target / "manifest.json").read_text())
     (target / "manifest.json").write_text(json.dumps({**manifest, "precision": precision}))
+
+
+def _described(path: Path) -> dict[str, object]:
+    """What a manifest says of a stage; a file that is no ONNX has no inputs."""
+    try:
+        ports = list(onnx.load(path, load_external_data=False).graph.input)
+    except DecodeError:
+        ports = []
+    shapes = {port.name: [side.dim_param or side.dim_value for side in port.type.tensor_type.shape.dim] for port in ports}
+    inputs = [{"name": name, "shape": shape} for name, shape in shapes.items()]
+    return {"file": path.name, "precision": "fp32", "inputs": inputs}
 
 
 @dataclass(frozen=True)

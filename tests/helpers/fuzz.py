@@ -39,7 +39,7 @@ def bundle_manifest() -> Iterator[bytes]:
         "model": {"name": "n"},
         "fingerprint": "1f2e",
         "precision": "fp32",
-        "stages": {"analysis": {"file": "a.onnx"}},
+        "stages": {"analysis": {"file": "a.onnx", "precision": "fp32", "inputs": []}},
         "files": {"a.onnx": {"bytes": 1, "sha256": "0" * 64}},
     }
     yield json.dumps(smallest).encode()

@@ -136,7 +136,7 @@ def test_name_that_is_not_plain_is_broken(bundle_copy, name):
     (bundle_copy / "sub" / "inside.onnx").write_bytes(b"x")
     manifest = json.loads((bundle_copy / "manifest.json").read_text())
     entry = {"bytes": 1, "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}  # of "x"
-    stages = {"analysis": {"file": name}}
+    stages = {"analysis": {"file": name, "precision": "fp32", "inputs": []}}
     change_manifest(bundle_copy, files={**manifest["files"], name: entry}, stages=stages)
     with pytest.raises(dlf.BundleBrokenError, match="plain file name"):
         Bundle(bundle_copy).stage("analysis")

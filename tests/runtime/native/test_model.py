@@ -117,6 +117,14 @@ def test_missing_field_is_broken(bundle_copy, field):
     assert field in refused_alike(bundle_copy)
 
 
+@pytest.mark.parametrize("field", ["file", "precision", "inputs"])
+def test_missing_field_of_a_stage_is_broken(bundle_copy, field):
+    stages = json.loads((bundle_copy / "manifest.json").read_text())["stages"]
+    del stages["generator"][field]
+    change_manifest(bundle_copy, stages=stages)
+    assert field in refused_alike(bundle_copy)
+
+
 @pytest.mark.parametrize("name", ["entropy.bin", "analysis.onnx", "analysis.onnx.data"])
 @pytest.mark.parametrize("damage", ["missing", "unlisted", "longer", "flipped", "directory"])
 def test_damaged_file_is_broken(bundle_copy, name, damage):
@@ -151,7 +159,11 @@ def test_name_that_is_not_plain_is_broken(bundle_copy, name):
     (bundle_copy / "sub" / "inside.onnx").write_bytes(b"x")
     manifest = json.loads((bundle_copy / "manifest.json").read_text())
     entry = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
-    change_manifest(bundle_copy, files={**manifest["files"], name: entry}, stages={"analysis": {"file": name}})
+    change_manifest(
+        bundle_copy,
+        files={**manifest["files"], name: entry},
+        stages={"analysis": {"file": name, "precision": "fp32", "inputs": []}},
+    )
     assert "is not a plain file name" in refused_alike(bundle_copy, "analysis")
 
 

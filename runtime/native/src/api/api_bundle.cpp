@@ -31,24 +31,15 @@ template <class Give> dlf_result give(dlf_bundle *bundle, const char *name, cons
 } // namespace
 
 dlf_result dlf_bundle_open(const char *folder, dlf_bundle **out) noexcept {
-    if (out == nullptr)
-        return DLF_ERROR_INVALID_ARGUMENT;
-    *out = new (std::nothrow) dlf_bundle;
-    if (*out == nullptr)
-        return DLF_ERROR_OUT_OF_MEMORY;
-    return guarded(
-        [&] {
-            check(folder != nullptr);
-            (*out)->bundle = std::make_unique<dlf::Bundle>(folder);
-        },
-        &(*out)->message);
+    return dlf::open_object(out, [&](dlf_bundle &bundle) {
+        check(folder != nullptr);
+        bundle.bundle = std::make_unique<dlf::Bundle>(folder);
+    });
 }
 
 void dlf_bundle_free(dlf_bundle *bundle) noexcept { delete bundle; }
 
-const char *dlf_bundle_message(const dlf_bundle *bundle) noexcept {
-    return bundle == nullptr ? dlf_result_string(DLF_ERROR_OUT_OF_MEMORY) : bundle->message.c_str();
-}
+const char *dlf_bundle_message(const dlf_bundle *bundle) noexcept { return dlf::message_of(bundle); }
 
 dlf_result dlf_bundle_get_info(const dlf_bundle *bundle, dlf_bundle_info *info) noexcept {
     return guarded([&] {

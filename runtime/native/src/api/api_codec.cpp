@@ -66,27 +66,18 @@ const std::pmr::vector<uint8_t> &encode(dlf_context *context, const dlf_image *i
 void dlf_set_log(dlf_log_function function, void *user) noexcept { dlf::set_log(function, user); }
 
 dlf_result dlf_model_open(const char *folder, const dlf_model_options *options, dlf_model **out) noexcept {
-    if (out == nullptr)
-        return DLF_ERROR_INVALID_ARGUMENT;
-    *out = new (std::nothrow) dlf_model;
-    if (*out == nullptr)
-        return DLF_ERROR_OUT_OF_MEMORY;
-    return guarded(
-        [&] {
-            check(folder != nullptr);
-            check_struct(options);
-            const dlf_model_options chosen = options == nullptr ? dlf_model_options{} : *options;
-            check_backend(chosen.backend);
-            (*out)->model = std::make_shared<dlf::Model>(folder, chosen);
-        },
-        &(*out)->message);
+    return dlf::open_object(out, [&](dlf_model &model) {
+        check(folder != nullptr);
+        check_struct(options);
+        const dlf_model_options chosen = options == nullptr ? dlf_model_options{} : *options;
+        check_backend(chosen.backend);
+        model.model = std::make_shared<dlf::Model>(folder, chosen);
+    });
 }
 
 void dlf_model_free(dlf_model *model) noexcept { delete model; }
 
-const char *dlf_model_message(const dlf_model *model) noexcept {
-    return model == nullptr ? dlf_result_string(DLF_ERROR_OUT_OF_MEMORY) : model->message.c_str();
-}
+const char *dlf_model_message(const dlf_model *model) noexcept { return dlf::message_of(model); }
 
 dlf_result dlf_model_get_info(const dlf_model *model, dlf_model_info *info) noexcept {
     return guarded([&] {

@@ -49,6 +49,21 @@ inline void hand_over(std::string reason, char *message, size_t size) {
     std::copy_n(reason.c_str(), reason.size() + 1, message);
 }
 
+// Opens an object of the API, which is handed over also where that fails, so that it can tell why.
+template <class Object, class Body> dlf_result open_object(Object **out, Body body) noexcept {
+    if (out == nullptr)
+        return DLF_ERROR_INVALID_ARGUMENT;
+    *out = new (std::nothrow) Object;
+    if (*out == nullptr)
+        return DLF_ERROR_OUT_OF_MEMORY;
+    return guarded([&] { body(**out); }, &(*out)->message);
+}
+
+// Why an object's last call failed; NULL stands for one that there was no memory for.
+template <class Object> const char *message_of(const Object *object) noexcept {
+    return object == nullptr ? dlf_result_string(DLF_ERROR_OUT_OF_MEMORY) : object->message.c_str();
+}
+
 inline void check(bool condition) { require(condition, DLF_ERROR_INVALID_ARGUMENT); }
 
 // Whether `options`, which may be NULL, are as large as this version knows them.

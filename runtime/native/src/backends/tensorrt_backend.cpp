@@ -18,6 +18,7 @@
 #include "backends/tensorrt_engine.h"
 #include "codec/bundle.h"
 #include "support/failure.h"
+#include "support/formats.h"
 #include "support/shared_library.h"
 
 namespace dlf {
@@ -119,7 +120,7 @@ public:
     std::unique_ptr<Run> run(const dlf_tensor *inputs, size_t input_count, dlf_tensor *outputs, size_t &output_count) {
         const BatchSize size = batch_size(inputs_, inputs, input_count);
         const std::string pixels =
-            std::to_string(256 * size.w) + "x" + std::to_string(256 * size.h) + "x" + std::to_string(size.n);
+            std::to_string(kTileSide * size.w) + "x" + std::to_string(kTileSide * size.h) + "x" + std::to_string(size.n);
         const auto [engine, profile] = engine_for(size, pixels);
         return std::make_unique<Run>(Run{*engine, engine->run(profile, inputs, input_count, outputs, output_count)});
     }

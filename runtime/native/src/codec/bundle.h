@@ -40,7 +40,7 @@ public:
     const std::string &license() const { return manifest_.license; }
     const std::string &precision() const { return manifest_.precision; }
     const dlf_entropy &entropy() const { return *entropy_; }
-    uint32_t fingerprint() const { return fingerprint_; } // as .dlf files carry it
+    uint32_t fingerprint() const { return fingerprint_; }                         // as .dlf files carry it
     const std::string &fingerprint_text() const { return manifest_.fingerprint; } // the same, four hexadecimal digits
 
 private:

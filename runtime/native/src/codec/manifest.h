@@ -20,8 +20,8 @@ struct Manifest {
     };
     struct Stage {
         std::string file;
-        std::string precision;    // "" where it is not told; only engines depend on it
-        std::vector<Port> inputs; // none where they are not told; likewise
+        std::string precision;
+        std::vector<Port> inputs;
     };
 
     std::string name;        // of the model
