@@ -63,6 +63,7 @@ std::unique_ptr<Bundle> open_best(const fs::path &folder, const std::vector<std:
         if (const auto best = found.find(precision); best != found.end())
             return std::move(best->second);
     std::vector<std::string> there;
+    there.reserve(found.size());
     for (const auto &[precision, bundle] : found)
         there.push_back(precision);
     foreign(folder, "bundles in " + joined(there) + ", and " + joined(precisions) + " are known.");

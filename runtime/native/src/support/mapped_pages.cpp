@@ -54,9 +54,11 @@ void MappedPagesReleased::release() const noexcept {
         uintptr_t start = 0, end = 0;
         char permissions[5] = "";
         int path = 0;
+        // NOLINTBEGIN(bugprone-unchecked-string-to-number-conversion,performance-no-int-to-ptr): the kernel writes the line
         if (std::sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s %*s %*s %*s %n", &start, &end, permissions, &path) == 3 &&
             path > 0 && std::strcmp(permissions, "r--s") == 0 && std::strncmp(line + path, prefix_.c_str(), prefix_.size()) == 0)
             madvise(reinterpret_cast<void *>(start), end - start, MADV_DONTNEED);
+        // NOLINTEND(bugprone-unchecked-string-to-number-conversion,performance-no-int-to-ptr)
     }
     std::free(line);
 }
