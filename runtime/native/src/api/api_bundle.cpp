@@ -7,14 +7,8 @@
 #include <utility>
 
 #include "api/api_guard.h"
-#include "codec/bundle.h"
+#include "api/bundle_handle.h"
 #include "codec/manifest.h"
-
-struct dlf_bundle {
-    std::unique_ptr<dlf::Bundle> bundle{}; // NULL where it did not open
-    std::string text{};                    // what the last call handed over
-    std::string message{};
-};
 
 namespace {
 

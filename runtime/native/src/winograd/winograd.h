@@ -1,8 +1,7 @@
-// The upper levels of the pixel generator in float32 for the CPU: 3x3 convolutions by Winograd's F(4x4, 3x3), which takes 2.25
+// The kernels of the pixel generator's upper levels (levels.h): 3x3 convolutions by Winograd's F(4x4, 3x3), which takes 2.25
 // products an output where the direct method takes 9, with the GroupNorm and SiLU before each and the residual after it.
 //
-// For dlf.runtime.backends.winograd, which makes it an operation in OpenVINO; not part of the C API. The coder does not depend
-// on it, so it may compute in floats.
+// The coder does not depend on them, so they may compute in floats.
 #pragma once
 
 #include <cstddef>
