@@ -35,8 +35,12 @@ static float *resized(const dlf_tensor *from, size_t channels, size_t height, si
     return map;
 }
 
-static dlf_result load(void *user, const char *stage, const char *file, void **loaded, char *message, size_t message_size) {
-    (void)user, (void)file, (void)message, (void)message_size;
+static dlf_result load(void *user, dlf_bundle *bundle, const char *stage, void **loaded, char *message, size_t message_size) {
+    (void)user, (void)message, (void)message_size;
+    const char *file;
+    const dlf_result refusal = dlf_bundle_stage(bundle, stage, &file);
+    if (refusal != DLF_OK)
+        return refusal;
     *loaded = malloc(strlen(stage) + 1);
     if (*loaded == NULL)
         return DLF_ERROR_OUT_OF_MEMORY;

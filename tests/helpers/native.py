@@ -26,7 +26,7 @@ class Tensor(Structure):
         return np.frombuffer(raw, np.float32).reshape(shape)
 
 
-Load = ctypes.CFUNCTYPE(c_int, c_void_p, c_char_p, c_char_p, POINTER(c_void_p), c_void_p, c_size_t)
+Load = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_char_p, POINTER(c_void_p), c_void_p, c_size_t)
 Run = ctypes.CFUNCTYPE(
     c_int,
     c_void_p,
@@ -218,9 +218,13 @@ class Backend:
     def pointer(self) -> Any:
         return ctypes.pointer(self.table)
 
-    def _load(self, user: int, stage: bytes, file: bytes, loaded: Any, message: int, message_size: int) -> int:
+    def _load(self, user: int, bundle: int, stage: bytes, loaded: Any, message: int, message_size: int) -> int:
+        file = c_char_p()
+        if result := LIB.dlf_bundle_stage(c_void_p(bundle), stage, byref(file)):
+            return int(result)
+        assert file.value is not None
         try:
-            run = self.load(stage.decode(), Path(file.decode()))
+            run = self.load(stage.decode(), Path(file.value.decode()))
         except errors.DLFError as error:
             return _refuse(error, message, message_size)
         self.names.append(stage.decode())

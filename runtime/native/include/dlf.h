@@ -246,7 +246,7 @@ DLF_API dlf_result dlf_prior_step(const dlf_entropy *entropy, int step, const in
 
 /* ------------------------------------------------------------------------------------------ bundles
  * A bundle is a folder that holds one model; docs/format.md, section 4. dlf_model_open opens one by itself: these functions are
- * for who runs the stages without a dlf_model. */
+ * for backends, and for who runs the stages without a dlf_model. */
 
 /* An open bundle. Its manifest and its entropy.bin have been checked; any other file is checked when it is first asked for. */
 typedef struct dlf_bundle dlf_bundle;
@@ -350,9 +350,11 @@ typedef struct dlf_backend {
     const char *version; /* of its library, or NULL */
     void *user;          /* must live until the model and its contexts are freed */
 
-    /* Load the stage named "analysis", "synthesis", "adaptor" or "generator" from an ONNX file, beside which its external data
-     * are. Both have been checked against the hashes of the bundle. *loaded receives what is then handed to the others. */
-    dlf_result (*load)(void *user, const char *stage, const char *file, void **loaded, char *message, size_t message_size);
+    /* Load the stage named "analysis", "synthesis", "adaptor" or "generator" of a bundle. dlf_bundle_stage gives its ONNX file,
+     * dlf_bundle_stage_digest tells what it computes; each checks the files that it reads. The bundle is for use during the
+     * call. What these functions return may be returned as it is: of BUNDLE_BROKEN without a message the application gets the
+     * bundle's. *loaded receives what is then handed to the others. A model calls load by one thread at a time. */
+    dlf_result (*load)(void *user, dlf_bundle *bundle, const char *stage, void **loaded, char *message, size_t message_size);
 
     /* Run a stage on `input_count` inputs. Fills `outputs`, at most DLF_MAX_OUTPUTS, with all that the stage gives, and sets
      * *output_count. Names, shapes and data stay the backend's, and valid until `release` of *run. */

@@ -417,6 +417,14 @@ def refusing(at: str, error: dlf.DLFError) -> Backend:
     return Backend(fail if at == "load" else lambda name, file: fail)
 
 
+def test_backend_that_loads_nothing_of_a_damaged_stage_passes_on_the_bundles_reason(bundle_copy, backend):
+    (bundle_copy / "analysis.onnx").write_bytes(b"changed")
+    model = Model(bundle_copy, backend=backend.pointer())
+    with pytest.raises(dlf.BundleBrokenError, match=rf"^Bundle {bundle_copy}: analysis\.onnx has 7 bytes"):
+        Context(model).encode(IMAGE)
+    assert backend.loaded == {}
+
+
 @pytest.mark.parametrize("at", ["load", "run"])
 @pytest.mark.parametrize(
     ("error", "kind"),

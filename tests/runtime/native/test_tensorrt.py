@@ -186,6 +186,18 @@ def test_each_engine_is_loaded_once(ready):
     assert sorted(line for line in ready.log() if line.startswith("engine")) == sorted(f"engine fake {name}" for name in INPUTS)
 
 
+def test_weights_are_not_read(ready):
+    weights = ready.bundle / "analysis.onnx.data"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    ready.run()
+
+
+def test_damaged_graph_is_broken(ready):
+    (ready.bundle / "analysis.onnx").write_bytes(b"changed")
+    with pytest.raises(dlf.BundleBrokenError, match=r"^Bundle .*: analysis\.onnx has 7 bytes"):
+        ready.run()
+
+
 # ------------------------------------------------------------------------------------------------- which engine is used
 
 

@@ -29,11 +29,14 @@ Backend::Backend(const dlf_backend &table, std::shared_ptr<void> owner)
     : name_(table.name), device_(table.device == nullptr ? "" : table.device),
       version_(table.version == nullptr ? "" : table.version), table_(table), owner_(std::move(owner)) {}
 
-Stage::Stage(std::shared_ptr<const Backend> backend, std::string name, const std::filesystem::path &file)
+Stage::Stage(std::shared_ptr<const Backend> backend, std::string name, dlf_bundle &bundle)
     : backend_(std::move(backend)), name_(std::move(name)) {
     const dlf_backend &table = backend_->table_;
     Message message;
-    const dlf_result result = table.load(table.user, name_.c_str(), file.c_str(), &loaded_, message.text, sizeof message.text);
+    const dlf_result result = table.load(table.user, &bundle, name_.c_str(), &loaded_, message.text, sizeof message.text);
+    const char *of_bundle = dlf_bundle_message(&bundle);
+    if (result == DLF_ERROR_BUNDLE_BROKEN && *message.text == 0 && *of_bundle != 0)
+        fail(result, of_bundle);
     message.check(result, *backend_, "load", *this);
 }
 

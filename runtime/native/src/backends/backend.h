@@ -1,7 +1,6 @@
 // The stages of a model, through the function table of dlf.h: the application's, or the built-in one.
 #pragma once
 
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,7 +14,7 @@ class Backend;
 // A loaded stage.
 class Stage {
 public:
-    Stage(std::shared_ptr<const Backend> backend, std::string name, const std::filesystem::path &file); // throws a Failure
+    Stage(std::shared_ptr<const Backend> backend, std::string name, dlf_bundle &bundle); // throws a Failure
     ~Stage();
     Stage(const Stage &) = delete;
     Stage &operator=(const Stage &) = delete;

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <numeric>
@@ -228,7 +229,10 @@ private:
     std::vector<Owned<Request>> free_; // requests that wait for a run; as many as ran at the same time
 };
 
-dlf_result load(void *user, const char *, const char *file, void **loaded, char *message, size_t message_size) {
+dlf_result load(void *user, dlf_bundle *bundle, const char *stage, void **loaded, char *message, size_t message_size) {
+    const char *file = nullptr;
+    if (const dlf_result refusal = dlf_bundle_stage(bundle, stage, &file); refusal != DLF_OK)
+        return refusal;
     return reported(message, message_size, [&] { *loaded = new LoadedStage(*static_cast<OpenVINO *>(user), file); });
 }
 

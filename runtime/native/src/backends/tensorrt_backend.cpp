@@ -16,6 +16,7 @@
 #include "backends/cuda_driver.h"
 #include "backends/engine_cache.h"
 #include "backends/tensorrt_engine.h"
+#include "codec/bundle.h"
 #include "support/failure.h"
 #include "support/shared_library.h"
 
@@ -39,10 +40,10 @@ constexpr bool kTunes = true;
 // Of every engine that dlf builds, the smallest size that it takes: the one to load a stage with, when no size is known.
 constexpr BatchSize kSmallest = {1, 1, 1};
 
-// TensorRT's library, the GPU, and the bundle whose engines are looked for.
+// TensorRT's library and the GPU.
 class TensorRT {
 public:
-    TensorRT(const std::string &file, Bundle &bundle);
+    explicit TensorRT(const std::string &file);
     ~TensorRT() {
         const CurrentGpu current(gpu_);
         runtime_.reset();
@@ -52,7 +53,6 @@ public:
 
     const Gpu &gpu() const { return gpu_; }
     const std::string &version() const { return version_; }
-    Bundle &bundle() { return bundle_; }
     TensorRTLogger &logger() { return logger_; }
     std::string target() const { return gpu_.architecture() + (kTunes ? " " + gpu_.name() : ""); } // as engine_cache.gpu_name
 
@@ -61,14 +61,13 @@ public:
     }
 
 private:
-    Bundle &bundle_;
     Gpu gpu_;
     TensorRTLogger logger_;
     std::string version_;
     std::unique_ptr<IRuntime> runtime_;
 };
 
-TensorRT::TensorRT(const std::string &file, Bundle &bundle) : bundle_(bundle) {
+TensorRT::TensorRT(const std::string &file) {
     const SharedLibrary library("TensorRT's library", file,
                                 std::string("install it (pip install ") + kModule + "), and name the folder of " + kLibrary +
                                     " in DLF_TENSORRT");
@@ -98,12 +97,10 @@ std::string quoted(std::string text) {
 
 class LoadedStage {
 public:
-    LoadedStage(TensorRT &tensorrt, const std::string &name)
-        : tensorrt_(tensorrt), folder_(tensorrt.bundle().folder()), name_(name) {
-        const Manifest::Stage &stage = tensorrt.bundle().manifest_of(name);
-        inputs_ = stage.inputs;
-        const EngineKey key = {
-            name, tensorrt.bundle().stage_digest(name), stage.precision, kModule, tensorrt.version(), tensorrt.target()};
+    //  graph   the digest of the stage
+    LoadedStage(TensorRT &tensorrt, const Bundle &bundle, const std::string &name, const std::string &graph)
+        : tensorrt_(tensorrt), folder_(bundle.folder()), name_(name), inputs_(bundle.manifest_of(name).inputs) {
+        const EngineKey key = {name, graph, bundle.manifest_of(name).precision, kModule, tensorrt.version(), tensorrt.target()};
         for (Engine &engine : engines_of(key, engine_folder(), reasons_))
             candidates_.push_back({std::move(engine), nullptr});
         engine_for(kSmallest, "");
@@ -186,11 +183,14 @@ private:
     std::vector<Candidate> candidates_;
 };
 
-dlf_result load(void *user, const char *stage, const char *, void **loaded, char *message, size_t message_size) {
+dlf_result load(void *user, dlf_bundle *bundle, const char *stage, void **loaded, char *message, size_t message_size) {
+    const char *graph = nullptr;
+    if (const dlf_result refusal = dlf_bundle_stage_digest(bundle, stage, &graph); refusal != DLF_OK)
+        return refusal;
     return reported(message, message_size, [&] {
         auto &tensorrt = *static_cast<TensorRT *>(user);
         const CurrentGpu current(tensorrt.gpu());
-        *loaded = new LoadedStage(tensorrt, stage);
+        *loaded = new LoadedStage(tensorrt, *bundle->bundle, stage, graph);
     });
 }
 
@@ -212,12 +212,12 @@ void unload(void *, void *loaded) { delete static_cast<LoadedStage *>(loaded); }
 
 } // namespace
 
-std::shared_ptr<const Backend> open_tensorrt(const char *library, Bundle &bundle) {
+std::shared_ptr<const Backend> open_tensorrt(const char *library) {
     const char *named = std::getenv("DLF_TENSORRT");
     const std::string place = *library == 0 && named != nullptr ? named : library;
     std::shared_ptr<TensorRT> tensorrt;
     try {
-        tensorrt = std::make_shared<TensorRT>(place.empty() ? kLibrary : library_file(place, kLibrary), bundle);
+        tensorrt = std::make_shared<TensorRT>(place.empty() ? kLibrary : library_file(place, kLibrary));
     } catch (const Failure &failure) {
         if (failure.result == DLF_ERROR_BACKEND_MISSING)
             throw;

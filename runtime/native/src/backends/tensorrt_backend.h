@@ -4,13 +4,11 @@
 #include <memory>
 
 #include "backends/backend.h"
-#include "codec/bundle.h"
 
 namespace dlf {
 
 // Opens TensorRT's library and the first GPU. Throws a Failure.
 //  library   file or folder; "" for what the environment, or else the dynamic linker, knows
-//  bundle    whose stages will be loaded; must outlive all loading
-std::shared_ptr<const Backend> open_tensorrt(const char *library, Bundle &bundle);
+std::shared_ptr<const Backend> open_tensorrt(const char *library);
 
 } // namespace dlf

@@ -58,3 +58,10 @@ private:
 };
 
 } // namespace dlf
+
+// The dlf_bundle of dlf.h.
+struct dlf_bundle {
+    std::unique_ptr<dlf::Bundle> bundle{}; // NULL where it did not open
+    std::string text{};                    // what the last call handed over
+    std::string message{};
+};

@@ -8,23 +8,24 @@
 namespace dlf {
 namespace {
 
-std::shared_ptr<const Backend> open_backend(const dlf_model_options &options, Bundle &bundle) {
+std::shared_ptr<const Backend> open_backend(const dlf_model_options &options) {
     if (options.backend != nullptr)
         return std::make_shared<const Backend>(*options.backend);
     if (options.tensorrt != nullptr)
-        return open_tensorrt(options.tensorrt, bundle);
+        return open_tensorrt(options.tensorrt);
     return open_openvino(options.openvino, options.threads);
 }
 
 } // namespace
 
 Model::Model(const char *folder, const dlf_model_options &options)
-    : bundle_(folder), backend_(open_backend(options, bundle_)), low_memory_(options.low_memory != 0) {
-    const uint8_t fingerprint[] = {static_cast<uint8_t>(bundle_.fingerprint() >> 8), static_cast<uint8_t>(bundle_.fingerprint())};
-    const std::string license = bundle_.license().empty() ? "unknown" : bundle_.license();
+    : bundle_{std::make_unique<Bundle>(folder)}, backend_(open_backend(options)), low_memory_(options.low_memory != 0) {
+    const uint8_t fingerprint[] = {static_cast<uint8_t>(bundle().fingerprint() >> 8),
+                                   static_cast<uint8_t>(bundle().fingerprint())};
+    const std::string license = bundle().license().empty() ? "unknown" : bundle().license();
     log(DLF_LOG_INFO,
-        ("Model " + bundle_.name() + " (" + hexadecimal(fingerprint, 2) + ", licence: " + license + ") on " + backend_->name() +
-         " (" + backend_->device() + ", " + bundle_.precision() + ", " + backend_->version() + ").")
+        ("Model " + bundle().name() + " (" + hexadecimal(fingerprint, 2) + ", licence: " + license + ") on " + backend_->name() +
+         " (" + backend_->device() + ", " + bundle().precision() + ", " + backend_->version() + ").")
             .c_str());
 }
 
@@ -34,7 +35,7 @@ std::shared_ptr<const Stage> Model::stage(const std::string &name) {
     if (loaded != stages_.end())
         return loaded->second;
     const StepTimer timer("load");
-    auto stage = std::make_shared<const Stage>(backend_, name, bundle_.stage(name));
+    auto stage = std::make_shared<const Stage>(backend_, name, bundle_);
     if (!low_memory_)
         stages_[name] = stage;
     return stage;

@@ -15,8 +15,8 @@ class Model {
 public:
     Model(const char *folder, const dlf_model_options &options); // throws a Failure
 
-    const Bundle &bundle() const { return bundle_; }
-    const EntropyModel &entropy() const { return bundle_.entropy().model; }
+    const Bundle &bundle() const { return *bundle_.bundle; }
+    const EntropyModel &entropy() const { return bundle().entropy().model; }
     const Backend &backend() const { return *backend_; }
     bool low_memory() const { return low_memory_; }
 
@@ -24,10 +24,10 @@ public:
     std::shared_ptr<const Stage> stage(const std::string &name);
 
 private:
-    Bundle bundle_;
+    dlf_bundle bundle_; // open
     std::shared_ptr<const Backend> backend_;
     bool low_memory_;
-    std::mutex mutex_; // of loading, in which the bundle's files are checked
+    std::mutex mutex_; // of loading, in which backends read the bundle
     std::map<std::string, std::shared_ptr<const Stage>> stages_;
 };
 
