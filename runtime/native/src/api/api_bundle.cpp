@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "api/api_guard.h"
-#include "api/bundle_handle.h"
+#include "codec/bundle.h"
 #include "codec/manifest.h"
 
 namespace {

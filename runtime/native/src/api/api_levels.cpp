@@ -4,7 +4,6 @@
 #include <new>
 
 #include "api/api_guard.h"
-#include "api/bundle_handle.h"
 #include "codec/generator_levels.h"
 #include "support/processors.h"
 

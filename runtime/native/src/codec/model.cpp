@@ -2,6 +2,7 @@
 
 #include "backends/openvino_backend.h"
 #include "backends/tensorrt_backend.h"
+#include "support/formats.h"
 #include "support/log.h"
 #include "support/sha256.h"
 
@@ -19,7 +20,8 @@ std::shared_ptr<const Backend> open_backend(const dlf_model_options &options) {
 } // namespace
 
 Model::Model(const char *folder, const dlf_model_options &options)
-    : bundle_{std::make_unique<Bundle>(folder)}, backend_(open_backend(options)), low_memory_(options.low_memory != 0) {
+    : bundle_{std::make_unique<Bundle>(folder)}, backend_(open_backend(options)), low_memory_(options.low_memory != 0),
+      threads_(options.threads) {
     const uint8_t fingerprint[] = {static_cast<uint8_t>(bundle().fingerprint() >> 8),
                                    static_cast<uint8_t>(bundle().fingerprint())};
     const std::string license = bundle().license().empty() ? "unknown" : bundle().license();
@@ -29,13 +31,16 @@ Model::Model(const char *folder, const dlf_model_options &options)
             .c_str());
 }
 
-std::shared_ptr<const Stage> Model::stage(const std::string &name) {
+Model::Loaded Model::stage(const std::string &name) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto loaded = stages_.find(name);
     if (loaded != stages_.end())
         return loaded->second;
     const StepTimer timer("load");
-    auto stage = std::make_shared<const Stage>(backend_, name, bundle_);
+    Loaded stage;
+    if (name == kDecoderStages.back() && !backend_->runs_whole_generator())
+        stage.levels = GeneratorLevels::open(*bundle_.bundle, threads_);
+    stage.stage = std::make_shared<const Stage>(backend_, stage.levels == nullptr ? name : stage.levels->stage(), bundle_);
     if (!low_memory_)
         stages_[name] = stage;
     return stage;
