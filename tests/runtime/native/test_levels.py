@@ -201,6 +201,7 @@ REFUSED: list[tuple[Callable[[Entries], Any], str]] = [
     (lambda entries: entries.pop(), "step 8 is out of order"),
     (lambda entries: entries.pop(2), "step 2 has a weight that does not fit"),
     (lambda entries: entries.append(entries[-1]), "step 9 is out of order"),
+    (lambda entries: entries.__setitem__(slice(5, 7), entries[5:7] * 100), "together are larger"),
 ]
 
 

@@ -17,7 +17,7 @@ typedef struct dlf_levels dlf_levels;
 DLF_API const char *dlf_levels_isa(void) DLF_NOEXCEPT;
 
 /* Load the levels of a bundle. *out receives NULL where the bundle lists none, or none that can be computed here.
- *  threads   that work on an image; 0: one for each processor that may be used
+ *  threads   at most so many work on an image; 0: one for each processor that may be used
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_BROKEN; dlf_bundle_message says why. */
 DLF_API dlf_result dlf_levels_open(dlf_bundle *bundle, uint32_t threads, dlf_levels **out) DLF_NOEXCEPT;
 DLF_API void dlf_levels_free(dlf_levels *levels) DLF_NOEXCEPT; /* NULL is allowed */

@@ -15,7 +15,7 @@ class GeneratorLevels {
 public:
     // NULL where the bundle lists no levels, or none that can be computed here: then the generator's whole graph is run. Throws
     // a Failure.
-    //  threads   0: one for each processor that may be used
+    //  threads   at most so many work on an image; 0: one for each processor that may be used
     static std::unique_ptr<const GeneratorLevels> open(Bundle &bundle, uint32_t threads);
 
     const std::string &stage() const { return stage_; }       // that computes the base

@@ -98,9 +98,10 @@ ListedStep step_from(const Json &entry, size_t at) {
     step.groups = size_from(entry.at("groups"), at, "groups", step.inputs);
     if (step.inputs % step.groups != 0)
         refuse(at, "has groups that do not divide its channels");
-    step.epsilon = entry.at("epsilon").get<float>();
-    if (!(step.epsilon > 0 && step.epsilon <= 1))
+    const double epsilon = entry.at("epsilon").get<double>();
+    if (!(epsilon > 0 && epsilon <= 1))
         refuse(at, "has no epsilon above 0 and at most 1");
+    step.epsilon = static_cast<float>(epsilon);
     step.gamma = vector_from(entry.at("gamma"), at, "gamma", step.inputs);
     step.beta = vector_from(entry.at("beta"), at, "beta", step.inputs);
     return step;

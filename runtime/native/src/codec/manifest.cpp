@@ -54,9 +54,13 @@ void check_levels(const LevelList &levels, const Manifest &manifest) {
     if (file == manifest.files.end())
         fail(DLF_ERROR_BUNDLE_BROKEN, "lists levels whose file of weights it does not name");
     const uint64_t bytes = file->second.bytes;
+    uint64_t left = bytes; // if tensors shared bytes, a small file could fill the memory
     const auto check = [&](const LevelTensor &tensor) {
         if (tensor.offset > bytes || tensor.bytes() > bytes - tensor.offset)
             fail(DLF_ERROR_BUNDLE_BROKEN, "lists a tensor of the levels that does not lie within the file of weights");
+        if (tensor.bytes() > left)
+            fail(DLF_ERROR_BUNDLE_BROKEN, "lists tensors of the levels that together are larger than the file of weights");
+        left -= tensor.bytes();
     };
     for (const ListedStep &step : levels.steps) {
         check(step.weight);
@@ -89,8 +93,9 @@ Manifest parse_manifest(std::string_view text) {
         for (const auto &[name, entry] : json.at("stages").get_ref<const Json::object_t &>())
             manifest.stages[name] = stage_from(entry);
         const Json &stages = json.at("stages");
-        if (stages.contains("generator") && stages.at("generator").contains("levels")) {
-            manifest.levels = read_level_list(stages.at("generator").at("levels"));
+        const char *generator = kDecoderStages.back();
+        if (stages.contains(generator) && stages.at(generator).contains("levels")) {
+            manifest.levels = read_level_list(stages.at(generator).at("levels"));
             check_levels(*manifest.levels, manifest);
         }
         return manifest;

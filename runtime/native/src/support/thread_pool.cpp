@@ -29,29 +29,32 @@ void ThreadPool::run(size_t count, const std::function<void(size_t, size_t)> &jo
         job_ = &job;
         count_ = count;
         next_ = 0;
-        busy_ = workers_.size();
         ++loops_;
     }
     started_.notify_all();
-    work(0);
+    work(job, count, 0);
     std::unique_lock<std::mutex> lock(mutex_);
+    job_ = nullptr; // who has not woken up yet is not waited for
     finished_.wait(lock, [&] { return busy_ == 0; });
 }
 
-void ThreadPool::work(size_t thread) {
-    for (size_t index; (index = next_.fetch_add(1, std::memory_order_relaxed)) < count_;)
-        (*job_)(index, thread);
+void ThreadPool::work(const std::function<void(size_t, size_t)> &job, size_t count, size_t thread) {
+    for (size_t index; (index = next_.fetch_add(1, std::memory_order_relaxed)) < count;)
+        job(index, thread);
 }
 
 void ThreadPool::wait_for_loops(size_t thread) {
     std::unique_lock<std::mutex> lock(mutex_);
     for (size_t done = 0;;) {
-        started_.wait(lock, [&] { return closing_ || loops_ != done; });
+        started_.wait(lock, [&] { return closing_ || (job_ != nullptr && loops_ != done); });
         if (closing_)
             return;
         done = loops_;
+        ++busy_;
+        const auto &job = *job_; // which stays until all that are busy are done
+        const size_t count = count_;
         lock.unlock();
-        work(thread);
+        work(job, count, thread);
         lock.lock();
         if (--busy_ == 0)
             finished_.notify_one();

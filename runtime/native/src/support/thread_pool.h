@@ -26,13 +26,13 @@ public:
     void run(size_t count, const std::function<void(size_t, size_t)> &job);
 
 private:
-    void work(size_t thread);
+    void work(const std::function<void(size_t, size_t)> &job, size_t count, size_t thread);
     void wait_for_loops(size_t thread);
 
     std::mutex mutex_; // of all but next_, which counts without it
     std::condition_variable started_, finished_;
-    const std::function<void(size_t, size_t)> *job_ = nullptr;
-    size_t count_ = 0, loops_ = 0, busy_ = 0;
+    const std::function<void(size_t, size_t)> *job_ = nullptr; // NULL between loops
+    size_t count_ = 0, loops_ = 0, busy_ = 0;                  // loops that began; workers that work on this one
     bool closing_ = false;
     std::atomic<size_t> next_{0};
     std::vector<std::thread> workers_;

@@ -2,7 +2,7 @@
 
 namespace dlf {
 namespace {
-constexpr size_t kLanes = 4, kVectors = 4, kRows = 6;
+constexpr size_t kLanes = 4, kVectors = 4, kRows = 4;
 } // namespace
 } // namespace dlf
 
