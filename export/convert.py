@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 import torch
 
-from dlf.export import emulation
-from dlf.export.bundle import versions, vouch, writing
+from dlf.export import emulation, levels
+from dlf.export.bundle import cut_generator, versions, vouch, writing
 from dlf.export.fp16 import LAYERS, MOVEMENT, Converter
 from dlf.export.parity import Bars, Gate, StageFigures
 from dlf.runtime.bundles import references
@@ -34,6 +34,8 @@ PRECISIONS: dict[str, tuple[str, Bars]] = {
     "fp16": ("dlf.export.fp16", Bars()),
     "int8": ("dlf.export.int8", Bars(headroom=0, psnr=0, tokens=1, bytes=0.02, lpips=0.005)),  # tokens are counted only
 }
+# Those that processors compute in: only their bundles list the generator's levels, which others compute with the whole graph.
+LISTING_LEVELS = {"int8"}
 # Into how many runs of layers a stage is cut to find which of them disturb it most.
 RUNS = 8
 # How many of a stage's tensors the manifest names, those closest to overflow.
@@ -202,6 +204,10 @@ def _manifest(
         }
         for name, stage in stages.items()
     }
+    fp32_levels = manifest["stages"]["generator"].pop("levels", None)  # which bundles of dlf before 0.2 lack
+    if fp32_levels and target in LISTING_LEVELS:
+        (base,) = bundle.manifest["stages"][fp32_levels["stage"]]["outputs"]
+        cut_generator(folder, manifest["stages"], base, levels.unplaced(fp32_levels["steps"]))
     manifest["against_fp32"] = {"bars": asdict(bars), "photographs": [_numbers(each) for each in figures]}
     manifest["files"] = {file.name: vouch(file) for file in sorted(folder.iterdir())}
     manifest["exporter"] = {**bundle.manifest.get("exporter", {}), **versions("dlf", "onnx", "onnxruntime")}

@@ -23,7 +23,7 @@ from rich.console import Console
 import dlf
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendMissingError, DLFError, ExportError, InvalidArgumentError
-from dlf.runtime.formats import TILE
+from dlf.runtime.formats import STAGES, TILE
 from dlf.runtime.gpu import driver, tensorrt_library
 from dlf.runtime.gpu.engines import DEFAULT_PROFILES, Engine, EngineCache, Profile, Size, engine_key, gpu_name
 
@@ -184,7 +184,7 @@ def build_engines(
 ) -> None:
     """Build the engines of a bundle, all stages by default, and tell of each on `console`; see `build_engine`."""
     for gpu in gpus:
-        for stage in stages or bundle.manifest["stages"]:
+        for stage in stages or STAGES:
             with console.status(f"engine of {stage} for {gpu}"):
                 engine = build_engine(bundle, stage, gpu, sizes)
             console.print(f"{stage} for {gpu}: {engine.path}, {engine.bytes / 1e6:.1f} MB")

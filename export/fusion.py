@@ -30,6 +30,12 @@ def fused(model: DLF) -> Iterator[DLF]:
         for name, child in parent.named_children()
         if isinstance(child, Upsample) and child in upsamplings
     ]
+    parts += [
+        (parent, name, _NamedNorm(child))
+        for parent in model.vqgan.decoder.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.GroupNorm)
+    ]
     block = encoder.transformer[last]
     if str(last) not in encoder.inter_blocks and isinstance(block, TransformerBlock):
         parts.append((encoder.transformer, str(last), _LatentsOnly(block)))
@@ -57,6 +63,23 @@ def _transposed(conv: nn.Conv2d) -> nn.ConvTranspose2d:
     assert conv.bias is not None
     out.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
     return out
+
+
+class _NamedNorm(nn.Module):
+    """A GroupNorm whose scale and shift have the shape in which the graph takes them: so they keep their names there.
+
+    The exporter stores what it reshapes under numbers, and the list of the generator's levels goes by names.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.num_groups, self.eps = norm.num_groups, norm.eps
+        self.weight, self.bias = (
+            nn.Parameter(values.detach().reshape(-1, 1, 1), requires_grad=False) for values in (norm.weight, norm.bias)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x, self.num_groups, eps=self.eps) * self.weight + self.bias
 
 
 class _LatentsOnly(nn.Module):

@@ -21,7 +21,7 @@ from torch.export import Dim
 from dlf.export.fusion import fused
 from dlf.export.model import DLF, Config
 from dlf.runtime.errors import ExportError
-from dlf.runtime.formats import DETAIL_PER_TILE, TILE, TOKENS_PER_TILE
+from dlf.runtime.formats import BASE, DETAIL_PER_TILE, TILE, TOKENS_PER_TILE
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,8 @@ class Stage:
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    inner: tuple[Port, ...] = ()  # maps inside of it that have these names in the graph
+    method: str | None = None  # of the model, that returns the outputs and the inner maps; None: it is named like the stage
 
 
 def _map(name: str, channels: int, factor: int) -> Port:
@@ -94,7 +96,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
         Stage("analysis", (image,), (Port("z", z_shape), y)),
         Stage("synthesis", (Port("z_hat", z_shape), Port("y_hat", y.shape)), maps),
         Stage("adaptor", maps, (latent,)),
-        Stage("generator", (latent,), (image,)),
+        Stage("generator", (latent,), (image,), (_map(BASE, config.generator_width, 16),), "generator_with_base"),
     )
 
 
@@ -158,10 +160,10 @@ def export_stage(model: DLF, stage: Stage, folder: Path, half_weights: bool = Fa
     dims = {"n": Dim("n", min=1, max=256), "h": Dim("h", min=1, max=64), "w": Dim("w", min=1, max=64)}
     with fused(model):
         program = torch.onnx.export(
-            _Graph(model, getattr(model, stage.name)).eval(),
+            _Graph(model, getattr(model, stage.method or stage.name)).eval(),
             tuple(torch.zeros(port.at(*EXPORT_SIZE)) for port in stage.inputs),
             input_names=[port.name for port in stage.inputs],
-            output_names=[port.name for port in stage.outputs],
+            output_names=[port.name for port in (*stage.outputs, *stage.inner)],
             dynamic_shapes=(tuple(port.dynamic(dims) for port in stage.inputs),),
             opset_version=OPSET,
             dynamo=True,
@@ -179,7 +181,7 @@ def export_stage(model: DLF, stage: Stage, folder: Path, half_weights: bool = Fa
 
 
 def _tidy(path: Path, stage: Stage) -> None:
-    """Remove the exporter's notes (most of a graph's bytes), and name the outputs' axes like the inputs'."""
+    """Remove the exporter's notes (most of a graph's bytes) and inner outputs, and name the outputs' axes like the inputs'."""
     proto = onnx.load(path, load_external_data=False)
     proto.producer_name, proto.doc_string = "dlf", ""
     del proto.metadata_props[:]
@@ -188,6 +190,7 @@ def _tidy(path: Path, stage: Stage) -> None:
         entry.doc_string = ""
         del entry.metadata_props[:]
     del graph.value_info[:]
+    del graph.output[len(stage.outputs) :]
     for port, value in zip((*stage.inputs, *stage.outputs), (*graph.input, *graph.output), strict=True):
         for axis, d in enumerate(port.describe()["shape"]):  # type: ignore[arg-type, var-annotated]
             dim = value.type.tensor_type.shape.dim[axis]

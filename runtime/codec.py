@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.runtime import bundles, images
+from dlf.runtime import bundles, images, stages
 from dlf.runtime.backends import Arrays, Stage
 from dlf.runtime.errors import (
     BackendFailedError,
@@ -240,7 +240,7 @@ class Codec:
 
     def _run(self, name: str, inputs: Arrays) -> Arrays:
         with self._timed("load"), self._failures(name, "load"):
-            stage = self._stages.get(name) or self.backend.load(self.bundle, name)
+            stage = self._stages.get(name) or stages.load(self.backend, self.bundle, name)
         if not self._low_memory:
             self._stages[name] = stage
         with self._timed(name), self._failures(name, "run"):

@@ -12,6 +12,9 @@ ENCODER_STAGES = ("analysis",)
 DECODER_STAGES = ("synthesis", "adaptor", "generator")
 STAGES = ENCODER_STAGES + DECODER_STAGES
 
+# The part of the generator that ends where libdlf goes on, and the name of what it gives.
+GENERATOR_BASE, BASE = "generator_base", "base"
+
 
 def tiles(height: int, width: int) -> tuple[int, int]:
     """Return how many tiles, down and across, cover an image of `height` x `width` pixels."""

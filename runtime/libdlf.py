@@ -446,6 +446,15 @@ class BundleReader:
         """A file that the manifest lists, checked. Raises BundleBrokenError."""
         return Path(os.fsdecode(self._ask(library().dlf_bundle_file, name)))
 
+    def levels(self, threads: int | None) -> "Levels | None":
+        """The generator's upper levels, see `Levels`; None where the bundle lists none, or none that can be computed here.
+
+        Raises BundleBrokenError.
+        """
+        handle = ctypes.c_void_p()
+        self._check(library().dlf_levels_open(self._handle, threads or 0, handle))
+        return Levels(handle) if handle else None
+
     def _ask(self, function: Callable[..., int], name: str) -> bytes:
         answer = ctypes.c_char_p()
         self._check(function(self._handle, name.encode(), answer))
@@ -455,6 +464,42 @@ class BundleReader:
     def _check(self, result: int) -> None:
         if result:
             _fail(result, library().dlf_bundle_message(self._handle).decode())
+
+
+class Levels:
+    """The pixel generator's upper levels, which libdlf computes in fewer products than a backend would.
+
+    May be used by several threads at a time.
+
+    Attributes:
+        stage: the stage that computes the map which enters them.
+        channels: of that map.
+    """
+
+    def __init__(self, handle: ctypes.c_void_p) -> None:
+        """Take over a `dlf_levels`; `BundleReader.levels` has one."""
+        self._handle = handle
+        weakref.finalize(self, library().dlf_levels_free, handle)
+        self.stage: str = library().dlf_levels_stage(handle).decode()
+        self.channels: int = library().dlf_levels_channels(handle)
+
+    def run(self, base: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The map (n, channels, height, width) as images (n, 3, 16 height, 16 width), -1 to 1; height and width multiples of 4.
+
+        Raises InvalidArgumentError, OutOfMemoryError.
+        """
+        base = _array(base, np.float32, "base", (None, self.channels, None, None))
+        n, _, height, width = base.shape
+        _require(height % 4 == 0 and width % 4 == 0, f"the map's sides are multiples of 4, not {height} and {width}")
+        images = np.empty((n, 3, 16 * height, 16 * width), np.float32)
+        for x, image in zip(base, images, strict=True):
+            _check(library().dlf_levels_run(self._handle, x.ctypes.data, height, width, image.ctypes.data))
+        return images
+
+
+def usable_processors() -> int:
+    """How many processors this process may use: those of its affinity, or fewer where a control group allows less time."""
+    return int(library().dlf_usable_processors(b""))
 
 
 def _array(values: NDArray[Any], dtype: type[Any], name: str, shape: tuple[int | None, ...]) -> NDArray[Any]:

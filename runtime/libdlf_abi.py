@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import c_char_p, c_float, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 
@@ -51,17 +51,6 @@ class BundleInfo(Sized):
     )
 
 
-class WinogradStep(ctypes.Structure):
-    """`dlf_level_step`, of `winograd/winograd_api.h`."""
-
-    _fields_ = (
-        ("kind", c_int32),
-        *((name, c_uint32) for name in ("inputs", "outputs", "groups")),
-        ("epsilon", c_float),
-        *((name, c_void_p) for name in ("weight", "bias", "gamma", "beta")),
-    )
-
-
 _out, _out_size, _out_text = ctypes.POINTER(c_void_p), ctypes.POINTER(c_size_t), ctypes.POINTER(c_char_p)
 
 # Function -> what it returns, and its parameters.
@@ -105,11 +94,13 @@ FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
     "dlf_mapped_pages_end": (None, (c_void_p,)),
     "dlf_has_int8_dot_products": (c_int, ()),
     "dlf_backend_order": (c_char_p, (c_int,)),
-    "dlf_winograd_isa": (c_char_p, ()),
-    "dlf_winograd_run": (
-        c_int,
-        (ctypes.POINTER(WinogradStep), c_size_t, c_void_p, c_size_t, c_size_t, c_size_t, c_void_p, c_size_t),
-    ),
+    "dlf_levels_isa": (c_char_p, ()),
+    "dlf_levels_open": (c_int, (c_void_p, c_uint32, _out)),
+    "dlf_levels_free": (None, (c_void_p,)),
+    "dlf_levels_stage": (c_char_p, (c_void_p,)),
+    "dlf_levels_channels": (c_uint32, (c_void_p,)),
+    "dlf_levels_run": (c_int, (c_void_p, c_void_p, c_size_t, c_size_t, c_void_p)),
+    "dlf_usable_processors": (c_uint32, (c_char_p,)),
 }
 
 

@@ -32,6 +32,11 @@ class Config:
     vqgan_blocks: int = 2  # ResNet blocks a level, less one
     vqgan_groups: int = 32  # of its GroupNorms
 
+    @property
+    def generator_width(self) -> int:
+        """The pixel generator's width at its lowest resolution."""
+        return self.vqgan_width * self.vqgan_multipliers[-1]
+
     def __post_init__(self) -> None:
         if self.vit_width % HEAD_WIDTH or self.detail_width % HEAD_WIDTH or self.adaptor_width % HEAD_WIDTH:
             raise ValueError(f"vit_width, detail_width and adaptor_width must be multiples of {HEAD_WIDTH}: {self}")

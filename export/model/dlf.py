@@ -61,5 +61,10 @@ class DLF(nn.Module):
 
     def generator(self, latent: Tensor) -> Tensor:
         """The VQGAN's latent to the image (n, 3, 256h, 256w), -1 to 1."""
-        image: Tensor = self.vqgan.decoder(self.vqgan.post_quant_conv(latent))
-        return image.clamp(-1, 1)
+        return self.generator_with_base(latent)[0]
+
+    def generator_with_base(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and the map that enters the generator's upper levels, see `PixelGenerator.base`."""
+        base = self.vqgan.decoder.base(self.vqgan.post_quant_conv(latent))
+        image = self.vqgan.decoder.upper(base)
+        return image.clamp(-1, 1), base

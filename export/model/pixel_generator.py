@@ -1,5 +1,7 @@
 """The pixel generator: the decoder of a VQGAN, from its latent at 1/16 of the resolution to the image."""
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -72,7 +74,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class _Level(nn.Module):
+class Level(nn.Module):
     """One resolution: ResNet blocks, with attention at the lowest, and upsampling at all but the highest."""
 
     def __init__(self, config: Config, inputs: int, outputs: int, lowest: bool, highest: bool) -> None:
@@ -82,10 +84,11 @@ class _Level(nn.Module):
         self.attn = nn.ModuleList(MapAttention(config, outputs) if lowest else nn.Identity() for _ in range(blocks))
         self.upsample = nn.Identity() if highest else Upsample(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def blocks(self, x: Tensor) -> Tensor:
+        """The level without its upsampling."""
         for block, attn in zip(self.block, self.attn, strict=True):
             x = attn(block(x))
-        return self.upsample(x)
+        return x
 
 
 class PixelGenerator(nn.Module):
@@ -98,14 +101,28 @@ class PixelGenerator(nn.Module):
         self.conv_in = nn.Conv2d(config.vqgan_codebook_dim, widths[-1], 3, padding=1)
         self.mid = _Middle(config, widths[-1])
         self.up = nn.ModuleList(
-            _Level(config, widths[min(i + 1, lowest)], widths[i], lowest=i == lowest, highest=i == 0) for i in range(len(widths))
+            Level(config, widths[min(i + 1, lowest)], widths[i], lowest=i == lowest, highest=i == 0) for i in range(len(widths))
         )
         self.norm_out = _norm(config, widths[0])
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, latent: Tensor) -> Tensor:
         """(n, vqgan_codebook_dim, 16h, 16w) to (n, 3, 256h, 256w), about -1 to 1 and not clamped."""
-        x = self.mid(self.conv_in(latent))
-        for level in reversed(self.up):
-            x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.upper(self.base(latent))
+
+    def base(self, latent: Tensor) -> Tensor:
+        """All that is computed at the lowest resolution, and all attention: to (n, the last width, 16h, 16w)."""
+        return self.levels()[0].blocks(self.mid(self.conv_in(latent)))
+
+    def upper(self, base: Tensor) -> Tensor:
+        """The levels above it, from the first upsampling to the image."""
+        lowest, *others = self.levels()
+        x: Tensor = lowest.upsample(base)
+        for level in others:
+            x = level.upsample(level.blocks(x))
+        image: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        return image
+
+    def levels(self) -> list[Level]:
+        """The levels, the lowest resolution first."""
+        return [cast("Level", level) for level in reversed(self.up)]

@@ -39,6 +39,8 @@ class Backend(Protocol):
     device: str  # as the library names it
     precision: str  # of the arithmetic, such as "fp32"
     versions: Mapping[str, str]  # library -> version
+    on_cpu: bool  # whether it runs stages on the CPU; then libdlf goes on with the pixel generator where it can
+    threads: int | None  # CPU threads; None for as many as the library chooses
 
     def load(self, bundle: "Bundle", stage: str) -> Stage:
         """Load a stage of a bundle, whose files are checked first.

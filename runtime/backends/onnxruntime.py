@@ -12,8 +12,10 @@ class ONNXRuntimeBackend:
     name = "onnxruntime"
     device = "CPU"
     precision = "fp32"
+    on_cpu = True
 
     def __init__(self, threads: int | None) -> None:
+        self.threads = threads
         self.versions = {"onnxruntime": onnxruntime.__version__}
         self._options = onnxruntime.SessionOptions()
         self._options.log_severity_level = 3  # errors

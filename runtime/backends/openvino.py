@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from dlf.runtime.backends import Arrays, HasStages, Stage, telemetry, winograd
+from dlf.runtime.backends import Arrays, HasStages, Stage, telemetry
 from dlf.runtime.libdlf import library
 
 with telemetry.off():
@@ -18,6 +18,7 @@ class OpenVINOBackend:
 
     name = "openvino"
     precision = "fp32"
+    on_cpu = True
 
     def __init__(self, threads: int | None) -> None:
         self._core = openvino.Core()
@@ -25,7 +26,7 @@ class OpenVINOBackend:
         self.versions = {"openvino": openvino.get_version()}
         # The plugin's own default is bfloat16 where the processor has it.
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        self._threads = threads
+        self.threads = threads
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads
 
@@ -33,10 +34,7 @@ class OpenVINOBackend:
         """See `dlf.runtime.backends.Backend`."""
         file = bundle.stage(stage)
         with _releasing_pages(file):
-            model = self._core.read_model(file)
-            config = self._config | ({"ENABLE_CPU_PINNING": False} if winograd.replace(model, self._threads) else {})
-            compiled = self._core.compile_model(model, "CPU", config)
-            del model
+            compiled = self._core.compile_model(file, "CPU", self._config)
         names = [output.get_any_name() for output in compiled.outputs]
         fresh = True
 

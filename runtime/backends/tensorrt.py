@@ -37,9 +37,11 @@ class TensorRTBackend:
     """
 
     name = "tensorrt"
+    on_cpu = False
 
     def __init__(self, threads: int | None, stream: int | None = None) -> None:
         """`threads` has no meaning here; `stream` is `Device`'s `given_stream`."""
+        self.threads = threads
         self._trt: Any = tensorrt_library.load()
         self.gpu = Device(stream)
         self.device = self.gpu.name

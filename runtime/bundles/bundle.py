@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dlf.runtime.bundles import references
 from dlf.runtime.bundles.references import References
-from dlf.runtime.libdlf import BundleReader
+from dlf.runtime.libdlf import BundleReader, Levels
 
 
 class Bundle:
@@ -49,6 +49,13 @@ class Bundle:
         Raises BundleBrokenError.
         """
         return self._reader.stage(name)
+
+    def levels(self, threads: int | None) -> Levels | None:
+        """The generator's upper levels in so many threads; None where the bundle lists none, or none that libdlf computes here.
+
+        Raises BundleBrokenError.
+        """
+        return self._reader.levels(threads)
 
     def references(self) -> References | None:
         """Return the reference outputs of the stages; None if the bundle has none. Raises BundleBrokenError."""

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from dlf.runtime import stages
 from dlf.runtime.backends import Backend
 from dlf.runtime.bundles import references
 from dlf.runtime.bundles.bundle import Bundle
@@ -113,7 +114,7 @@ def _stored_file(entropy: EntropyModel, stored: References) -> str:
 
 
 def _stage(bundle: Bundle, backend: Backend, stored: References, stage: str) -> str:
-    outputs = backend.load(bundle, stage)(stored.inputs(stage, bundle.entropy))
+    outputs = stages.load(backend, bundle, stage)(stored.inputs(stage, bundle.entropy))
     found = stored.errors(stage, outputs)
     precision = bundle.manifest["stages"][stage]["precision"]
     if precision not in TOLERANCE:
@@ -129,7 +130,7 @@ def _stage(bundle: Bundle, backend: Backend, stored: References, stage: str) -> 
 def _encoding(bundle: Bundle, backend: Backend, steps: Steps) -> str:
     """Encode a picture with the backend's steps and with those on the CPU, and compare tokens and detail latents."""
     entropy, pixels = bundle.entropy, references.picture()[:-6, :-12]  # not of whole tiles
-    analysis = backend.load(bundle, "analysis")
+    analysis = stages.load(backend, bundle, "analysis")
     coded = []
     for way in (steps, HostSteps(entropy, _untimed)):
         latents = analysis({"image": way.pad([pixels])})
@@ -152,7 +153,7 @@ def _decoding(bundle: Bundle, backend: Backend, steps: Steps, stored: References
     ways = (steps, HostSteps(bundle.entropy, _untimed))
     arrays = [way.decode([tokens], [detail], references.DOWN, references.ACROSS) for way in ways]
     for stage in STAGES[1:]:
-        loaded = backend.load(bundle, stage)
+        loaded = stages.load(backend, bundle, stage)
         arrays = [loaded(each) for each in arrays]
     size = file.height - 6, file.width - 12
     pictures = [way.crop(each["image"], [size], False)[0].astype(int) for way, each in zip(ways, arrays, strict=True)]

@@ -28,6 +28,8 @@ class FakeBackend:
     name = "fake"
     device = "CPU"
     versions: Mapping[str, str] = {"fake": "1"}
+    on_cpu = False  # so that a stage's own outputs are judged, not libdlf's
+    threads = 1
 
     def __init__(self, precision: str = "fp32", **spoil: Spoil) -> None:
         self.precision = precision

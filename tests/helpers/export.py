@@ -16,7 +16,8 @@ from dlf.runtime.backends import Arrays
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
-# The smallest model with every part: all block kinds, one interactive transform, a level change in the generator's width.
+# The smallest model with every part: all block kinds, one interactive transform, a change in the generator's width, and widths
+# that libdlf's kernels of levels take.
 TINY = Config(
     vit_width=64,
     vit_layers=2,
@@ -30,8 +31,8 @@ TINY = Config(
     adaptor_width=64,
     vqgan_codebook_size=16,
     vqgan_codebook_dim=8,
-    vqgan_width=8,
-    vqgan_multipliers=(1, 1, 2, 2, 4),
+    vqgan_width=32,
+    vqgan_multipliers=(1, 1, 1, 2, 2),
     vqgan_groups=4,
 )
 

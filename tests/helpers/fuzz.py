@@ -5,10 +5,12 @@ import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import helpers.conformance as conformance
 import numpy as np
 from helpers.entropy import VECTORS, python_rans_encode, random_tables, reference_frequencies
+from helpers.levels import Weights, listed, steps
 from numpy.typing import NDArray
 
 from dlf.runtime.bundles import builtin
@@ -33,7 +35,7 @@ def write_seeds(folder: Path) -> None:
 def bundle_manifest() -> Iterator[bytes]:
     """The built-in model's manifest, the smallest one, and some that are refused."""
     yield (builtin.path() / "manifest.json").read_bytes()
-    smallest = {
+    smallest: dict[str, Any] = {
         "format": "dlf-bundle",
         "format_version": 1,
         "model": {"name": "n"},
@@ -43,6 +45,11 @@ def bundle_manifest() -> Iterator[bytes]:
         "files": {"a.onnx": {"bytes": 1, "sha256": "0" * 64}},
     }
     yield json.dumps(smallest).encode()
+    weights = Weights()
+    levels = {"stage": "analysis", "file": "a.onnx", "steps": listed(steps(0, base=32, width=32), weights)}
+    stages = {**smallest["stages"], "generator": {"file": "a.onnx", "levels": levels}}
+    files = {"a.onnx": {"bytes": len(weights.data), "sha256": "0" * 64}}
+    yield json.dumps({**smallest, "stages": stages, "files": files}).encode()
     yield json.dumps({**smallest, "format": "zip"}).encode()
     yield json.dumps({**smallest, "format_version": 2}).encode()
     yield json.dumps({**smallest, "files": {"../a.onnx": {"bytes": 1, "sha256": "0" * 64}}}).encode()

@@ -55,6 +55,7 @@ class BackendTable(Sized):
         ("run", Run),
         ("release", Release),
         ("unload", Unload),
+        ("whole_generator", c_uint32),
     )
 
 
@@ -204,16 +205,22 @@ class Backend:
     Args:
         load: gives a stage, by its name and file: a function of named arrays that gives named arrays. Both may raise errors of
             `dlf.runtime.errors`.
+        whole_generator: whether it is to run the generator's whole graph.
     """
 
-    def __init__(self, load: Callable[[str, Path], Callable[[Arrays], Arrays]]) -> None:
+    def __init__(self, load: Callable[[str, Path], Callable[[Arrays], Arrays]], *, whole_generator: bool = False) -> None:
         self.load = load
         self.loaded: dict[int, Callable[[Arrays], Arrays]] = {}
         self.names: list[str] = []  # of all that was loaded
         self.runs: dict[int, list[Any]] = {}  # what is running -> what its outputs lie in
         self._numbers = itertools.count(1)
         self.table = BackendTable(
-            name=b"own", load=Load(self._load), run=Run(self._run), release=Release(self._release), unload=Unload(self._unload)
+            name=b"own",
+            load=Load(self._load),
+            run=Run(self._run),
+            release=Release(self._release),
+            unload=Unload(self._unload),
+            whole_generator=whole_generator,
         )
 
     def pointer(self) -> Any:

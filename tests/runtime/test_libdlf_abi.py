@@ -17,7 +17,6 @@ STRUCTS = {
     "dlf_file_info": libdlf_abi.FileInfo,
     "dlf_entropy_info": libdlf_abi.EntropyInfo,
     "dlf_bundle_info": libdlf_abi.BundleInfo,
-    "dlf_level_step": libdlf_abi.WinogradStep,
     "dlf_tensor": native.Tensor,
     "dlf_backend": native.BackendTable,
     "dlf_model_options": native.ModelOptions,
@@ -40,7 +39,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
         for name in fields:
             values += [f"offsetof({struct}, {name})", f"sizeof((({struct} *)0)->{name})"]
         lines.append(f'printf("{struct}"); ' + "".join(f'printf(" %zu", {value}); ' for value in values) + 'puts("");')
-    source = '#include <stdio.h>\n#include "winograd/winograd_api.h"\nint main(void) {\n' + "\n".join(lines) + "\nreturn 0;\n}\n"
+    source = '#include <stdio.h>\n#include "api/levels_api.h"\nint main(void) {\n' + "\n".join(lines) + "\nreturn 0;\n}\n"
     (folder / "layout.c").write_text(source)
     includes = [f"-I{libdlf.include_path()}", f"-I{SOURCES}"]
     subprocess.run([tool("cc", "gcc"), "-std=c11", *includes, folder / "layout.c", "-o", folder / "layout"], check=True)
@@ -57,7 +56,7 @@ def test_struct_is_the_headers(layout, struct):
 
 @pytest.mark.parametrize("function", libdlf_abi.FUNCTIONS)
 def test_function_is_the_headers(function):
-    ours = (SOURCES / name for name in ("winograd/winograd_api.h", "backends/order_api.h", "support/mapped_pages_api.h"))
+    ours = (SOURCES / name for name in ("api/levels_api.h", "backends/order_api.h", "support/mapped_pages_api.h"))
     headers = "".join(path.read_text() for path in (libdlf.include_path() / "dlf.h", *ours))
     declared = re.search(rf"DLF_API ([\w *]+?)\b{function}\(([^)]*)\) DLF_NOEXCEPT;", headers)
     assert declared

@@ -356,7 +356,7 @@ typedef struct dlf_backend {
     const char *version; /* of its library, or NULL */
     void *user;          /* must live until the model and its contexts are freed */
 
-    /* Load the stage named "analysis", "synthesis", "adaptor" or "generator" of a bundle. dlf_bundle_stage gives its ONNX file,
+    /* Load the stage named "analysis", "synthesis", "adaptor", "generator" or "generator_base" of a bundle. dlf_bundle_stage gives its ONNX file,
      * dlf_bundle_stage_digest tells what it computes; each checks the files that it reads. The bundle is for use during the
      * call. What these functions return may be returned as it is: of BUNDLE_BROKEN without a message the application gets the
      * bundle's. *loaded receives what is then handed to the others. A model calls load by one thread at a time. */
@@ -372,6 +372,10 @@ typedef struct dlf_backend {
 
     /* A stage is no longer needed; no run of it is unreleased. */
     void (*unload)(void *user, void *loaded);
+
+    /* 1: run the whole generator, as a backend on a GPU should. 0: where the processor and the bundle allow, run the stage
+     * "generator_base" in its place, after which libdlf computes the rest on the CPU, in fewer products. */
+    uint32_t whole_generator;
 } dlf_backend;
 
 /* ------------------------------------------------------------------------------------------- models */
@@ -382,7 +386,8 @@ typedef struct dlf_model dlf_model;
 
 typedef struct dlf_model_options {
     size_t struct_size;
-    uint32_t threads;           /* CPU threads of the built-in backend; 0: as many as it chooses */
+    uint32_t threads;           /* CPU threads of the built-in backend, and at most as many of libdlf's own for the generator; 0:
+                                   as many as it chooses, and one for each processor that may be used */
     uint32_t low_memory;        /* 1: drop each stage once it has run, to load it again for the next image */
     const dlf_backend *backend; /* the application's own; NULL: the built-in one. The table is copied */
     /* The built-in backend's library, libopenvino_c, as a file or as the folder that holds it; NULL: what the environment

@@ -225,6 +225,8 @@ def test_without_the_priors_kernels_the_files_are_the_same(monkeypatch, model, t
 class StagesOnTheHost(host_backend.ONNXRuntimeBackend):
     """A backend whose arrays are on the device, though its stages are not."""
 
+    on_cpu = False
+
     def __init__(self, device) -> None:
         super().__init__(1)
         self.gpu = device

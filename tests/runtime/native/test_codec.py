@@ -2,16 +2,20 @@
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.bundle import LoneStage
+from helpers.bundle import LoneStage, make_toy_bundle
+from helpers.levels import Weights, add_levels, listed, steps
 from helpers.native import Backend, Context, Model, logged, openvino_library
 from numpy.typing import NDArray
 from PIL import Image
 
 import dlf
+from dlf.runtime import errors, libdlf
+from dlf.runtime.backends import Arrays
 from dlf.runtime.backends.choice import open_backend
 from dlf.runtime.bundles import builtin
 
@@ -63,6 +67,53 @@ def test_preview(toy_bundle, codec):
     assert preview.encode(photograph(20, 30)) == native.encode(photograph(20, 30))
 
 
+@pytest.fixture
+def levels_bundle(tmp_path: Path) -> Path:
+    """A toy bundle whose generator has levels, which compute another picture than its whole graph."""
+    if libdlf.library().dlf_levels_isa() is None:
+        pytest.skip("libdlf has no kernels of levels for this processor")
+    folder, weights = make_toy_bundle(tmp_path / "levels"), Weights()
+    add_levels(folder, listed(steps(0), weights), weights)
+    return folder
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_generator_with_levels(levels_bundle, backend, low_memory):
+    with dlf.Codec(levels_bundle, backend, threads=1, low_memory=low_memory) as python:
+        native = native_codec(levels_bundle, backend, low_memory=low_memory)
+        for height, width in [(1, 1), (300, 700)]:
+            assert_same(native, python, photograph(height, width))
+
+
+def test_whole_generator_of_a_backend_that_asks_for_it(levels_bundle, toy_bundle):
+    python = open_backend("onnxruntime", 1)
+    image, pictures, loaded = photograph(40, 50), [], []
+    for whole in (False, True):
+        own = Backend(lambda name, file: python.load(LoneStage(file), name), whole_generator=whole)
+        native = Context(Model(levels_bundle, backend=own.pointer()))
+        pictures.append(native.decode(native.encode(image)))
+        loaded.append(own.names[-1])
+        native.close()
+    assert loaded == ["generator_base", "generator"]
+    with dlf.Codec(toy_bundle, "onnxruntime", threads=1) as codec:  # the same but for the levels
+        np.testing.assert_array_equal(pictures[1], codec.decode(codec.encode(image)))
+    assert np.abs(pictures[0].astype(int) - pictures[1]).max() > 100
+
+
+def test_base_of_another_shape_is_refused(levels_bundle):
+    python = open_backend("onnxruntime", 1)
+
+    def load(name: str, file: Path) -> Callable[[Arrays], Arrays]:
+        stage = python.load(LoneStage(file), name)
+        return (lambda inputs: {"base": stage(inputs)["base"][:, :32]}) if name == "generator_base" else stage
+
+    own = Backend(load)
+    native = Context(Model(levels_bundle, backend=own.pointer()))
+    data = native.encode(photograph(40, 50))
+    with pytest.raises(errors.BundleBrokenError, match=r"generator_base gives \(1, 32, 16, 16\) as base, not \(1, 96, 16, 16\)"):
+        native.decode(data)
+
+
 def test_model_of_the_released_layout(tiny_bundle, backend):
     with dlf.Codec(tiny_bundle, backend, threads=1) as python:
         native = native_codec(tiny_bundle, backend)
@@ -95,13 +146,7 @@ def test_mini_model(mini_checkpoint, tmp_path):
     write_bundle(load_checkpoint(mini_checkpoint), tmp_path / "bundle", "mini")
     native, python = native_codec(tmp_path / "bundle"), dlf.Codec(tmp_path / "bundle", "openvino", threads=1)
     for height, width in [(1, 1), (421, 300)]:
-        image = photograph(height, width)
-        data = python.encode(image)
-        assert native.encode(image) == data
-        # Python's generator takes another way to the same picture (dlf.runtime.backends.winograd).
-        distance = np.abs(native.decode(data).astype(int) - python.decode(data))
-        assert distance.max() <= 1
-        assert distance.mean() < 1e-2
+        assert_same(native, python, photograph(height, width))
 
 
 def test_gray_is_three_equal_channels(toy_bundle, codec):

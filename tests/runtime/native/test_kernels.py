@@ -4,11 +4,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.c import cmake
 from helpers.entropy import random_tables
 
 from dlf.runtime import errors
@@ -34,12 +34,9 @@ def processor_isas() -> set[str]:
 
 def build_check(folder: Path, *options: str) -> Path:
     """The check program, built with CMake."""
-    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # of this environment, or any
-    if cmake is None:
-        pytest.skip("cmake is not installed; pip install cmake")
-    configure = [cmake, "-S", str(NATIVE), "-B", str(folder), "-DDLF_CHECKS=ON", *options]
+    configure = [cmake(), "-S", str(NATIVE), "-B", str(folder), "-DDLF_CHECKS=ON", *options]
     subprocess.run(configure, check=True, capture_output=True)
-    subprocess.run([cmake, "--build", str(folder), "--target", "check_kernels", "-j2"], check=True, capture_output=True)
+    subprocess.run([cmake(), "--build", str(folder), "--target", "check_kernels", "-j2"], check=True, capture_output=True)
     return folder / "check_kernels"
 
 
@@ -51,6 +48,7 @@ def entropy_bin(tmp_path: Path) -> Path:
 
 
 def assert_checked(output: str, isas: set[str]) -> None:
+    assert {line.split(":")[0] for line in output.splitlines() if "levels as by" in line} == isas - {"scalar"}
     assert {line.split(":")[0] for line in output.splitlines() if "equal the scalar code's" in line} == isas - {"scalar"}
     assert {line.split(":")[0] for line in output.splitlines() if "allocates nothing" in line} == isas
 

@@ -54,6 +54,7 @@ public:
     const std::string &name() const { return name_; }
     const std::string &device() const { return device_; }
     const std::string &version() const { return version_; }
+    bool runs_whole_generator() const { return table_.whole_generator != 0; }
 
 private:
     friend class Stage;

@@ -234,6 +234,7 @@ std::shared_ptr<const Backend> open_tensorrt(const char *library) {
     table.run = run;
     table.release = release;
     table.unload = unload;
+    table.whole_generator = 1;
     return std::make_shared<const Backend>(table, tensorrt);
 }
 

@@ -33,6 +33,7 @@ public:
     // SHA-256, in hexadecimal, of a stage's graph and weights; the weights count as the manifest has them, unread.
     std::string stage_digest(const std::string &name);
 
+    const std::optional<LevelList> &levels() const { return manifest_.levels; }
     const std::string &manifest_text() const { return text_; }
     const Manifest::Stage &manifest_of(const std::string &stage) const { return manifest_.stages.at(stage); }
     const std::filesystem::path &folder() const { return folder_; }

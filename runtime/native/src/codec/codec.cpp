@@ -86,8 +86,8 @@ const std::pmr::vector<uint8_t> &Codec::encode(const dlf_image &image, bool chec
         const StepTimer timer("image");
         pad_to_tiles(image.pixels, stride, channels, image.height, image.width, buffers_.batch);
     }
-    const Outputs latents =
-        run(kEncoderStage, {tensor("image", buffers_.batch.data(), {1, 3, kTileSide * down, kTileSide * across})});
+    const dlf_tensor batch = tensor("image", buffers_.batch.data(), {1, 3, kTileSide * down, kTileSide * across});
+    const Outputs latents = run(kEncoderStage, {batch}, down, across);
     const float *z = checked(kEncoderStage, latents, "z", {1, down, across, entropy.codebook_dim, kTokensPerTile});
     const float *y = checked(kEncoderStage, latents, "y", {1, entropy.channels, kDetailPerTile * down, kDetailPerTile * across});
     {
@@ -116,12 +116,12 @@ dlf_file_info Codec::parse(const void *data, size_t size) const {
 }
 
 void Codec::decode(const dlf_file_info &info, const void *data, uint8_t *pixels, size_t stride) {
+    const size_t down = tiles_along(info.height), across = tiles_along(info.width);
     Outputs outputs;
     outputs.tensors = latents(info, static_cast<const uint8_t *>(data));
     for (const char *stage : kDecoderStages)
-        outputs = run(stage, outputs.tensors);
-    const float *picture = checked(kDecoderStages.back(), outputs, "image",
-                                   {1, 3, kTileSide * tiles_along(info.height), kTileSide * tiles_along(info.width)});
+        outputs = run(stage, outputs.tensors, down, across);
+    const float *picture = checked(kDecoderStages.back(), outputs, "image", {1, 3, kTileSide * down, kTileSide * across});
     const StepTimer timer("image");
     crop_to_pixels(picture, info.height, info.width, pixels, stride);
 }
@@ -169,11 +169,26 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
             tensor("y_hat", buffers_.y_hat.data(), {1, entropy.channels, kDetailPerTile * down, kDetailPerTile * across})};
 }
 
-Codec::Outputs Codec::run(const char *stage, const std::vector<dlf_tensor> &inputs) {
-    const std::shared_ptr<const Stage> loaded = model_->stage(stage);
+// Runs a stage for one image of so many tiles.
+Codec::Outputs Codec::run(const char *stage, const std::vector<dlf_tensor> &inputs, size_t down, size_t across) {
+    Model::Loaded loaded = model_->stage(stage);
     const StepTimer timer(stage);
+    Outputs outputs = run(std::move(loaded.stage), inputs);
+    if (loaded.levels == nullptr)
+        return outputs;
+    const GeneratorLevels &levels = *loaded.levels;
+    const size_t height = kMapPerTile * down, width = kMapPerTile * across;
+    const float *base = checked(levels.stage().c_str(), outputs, "base", {1, levels.channels(), height, width});
+    Outputs finished;
+    finished.copies.emplace_back(3 * kTileSide * down * kTileSide * across, &memory_);
+    levels.run(base, height, width, finished.copies.back().data());
+    finished.tensors.push_back(tensor("image", finished.copies.back().data(), {1, 3, kTileSide * down, kTileSide * across}));
+    return finished;
+}
+
+Codec::Outputs Codec::run(std::shared_ptr<const Stage> stage, const std::vector<dlf_tensor> &inputs) {
     Outputs outputs;
-    outputs.run = std::make_unique<StageRun>(loaded, inputs);
+    outputs.run = std::make_unique<StageRun>(std::move(stage), inputs);
     outputs.tensors = outputs.run->outputs();
     if (model_->low_memory()) {
         outputs.names.reserve(outputs.tensors.size()); // so that no name moves

@@ -52,7 +52,7 @@ private:
         DetailScratch detail;
     };
 
-    // What a stage gave: the run that owns it, or copies where the stage must not stay.
+    // What a stage gave: the run that owns it, or copies where the stage must not stay or libdlf computed it.
     struct Outputs {
         std::unique_ptr<StageRun> run;
         std::vector<AlignedVector<float>> copies;
@@ -60,7 +60,8 @@ private:
         std::vector<dlf_tensor> tensors;
     };
 
-    Outputs run(const char *stage, const std::vector<dlf_tensor> &inputs);
+    Outputs run(const char *stage, const std::vector<dlf_tensor> &inputs, size_t down, size_t across);
+    Outputs run(std::shared_ptr<const Stage> stage, const std::vector<dlf_tensor> &inputs);
     const float *checked(const char *stage, const Outputs &outputs, const char *name, Shape shape) const;
     std::vector<dlf_tensor> latents(const dlf_file_info &info, const uint8_t *data);
 

@@ -1,7 +1,6 @@
 #include "codec/manifest.h"
 
-#include <nlohmann/json.hpp>
-
+#include "codec/level_list_json.h"
 #include "support/failure.h"
 #include "support/formats.h"
 
@@ -47,6 +46,31 @@ Manifest::Stage stage_from(const Json &entry) {
     return stage;
 }
 
+// Whether the bundle has what the list of levels names.
+void check_levels(const LevelList &levels, const Manifest &manifest) {
+    if (manifest.stages.count(levels.stage) == 0)
+        fail(DLF_ERROR_BUNDLE_BROKEN, "lists levels above a stage that it does not name");
+    const auto file = manifest.files.find(levels.file);
+    if (file == manifest.files.end())
+        fail(DLF_ERROR_BUNDLE_BROKEN, "lists levels whose file of weights it does not name");
+    const uint64_t bytes = file->second.bytes;
+    uint64_t left = bytes; // if tensors shared bytes, a small file could fill the memory
+    const auto check = [&](const LevelTensor &tensor) {
+        if (tensor.offset > bytes || tensor.bytes() > bytes - tensor.offset)
+            fail(DLF_ERROR_BUNDLE_BROKEN, "lists a tensor of the levels that does not lie within the file of weights");
+        if (tensor.bytes() > left)
+            fail(DLF_ERROR_BUNDLE_BROKEN, "lists tensors of the levels that together are larger than the file of weights");
+        left -= tensor.bytes();
+    };
+    for (const ListedStep &step : levels.steps) {
+        check(step.weight);
+        check(step.bias);
+        for (const std::optional<LevelTensor> *tensor : {&step.scale, &step.gamma, &step.beta})
+            if (tensor->has_value())
+                check(**tensor);
+    }
+}
+
 } // namespace
 
 Manifest parse_manifest(std::string_view text) {
@@ -68,6 +92,12 @@ Manifest parse_manifest(std::string_view text) {
             manifest.files[name] = {size_of(entry), entry.at("sha256").get<std::string>()};
         for (const auto &[name, entry] : json.at("stages").get_ref<const Json::object_t &>())
             manifest.stages[name] = stage_from(entry);
+        const Json &stages = json.at("stages");
+        const char *generator = kDecoderStages.back();
+        if (stages.contains(generator) && stages.at(generator).contains("levels")) {
+            manifest.levels = read_level_list(stages.at(generator).at("levels"));
+            check_levels(*manifest.levels, manifest);
+        }
         return manifest;
     } catch (const Json::exception &error) { // a key that is missing, or a value of another type
         fail(DLF_ERROR_BUNDLE_BROKEN, std::string("lacks or garbles a field (") + error.what() + ")");

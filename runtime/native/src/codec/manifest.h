@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "codec/level_list.h"
 
 namespace dlf {
 
@@ -30,6 +33,7 @@ struct Manifest {
     std::string precision;   // what the stages compute in, such as "fp32"
     std::map<std::string, File> files;
     std::map<std::string, Stage> stages;
+    std::optional<LevelList> levels; // of the generator; none in bundles that do not list them
 };
 
 constexpr size_t kMaxManifestBytes = 1 << 20;

@@ -4,6 +4,7 @@
 #include "backends/order.h"
 #include "backends/tensorrt_backend.h"
 #include "codec/bundle_folder.h"
+#include "support/formats.h"
 #include "support/log.h"
 
 namespace dlf {
@@ -27,7 +28,7 @@ std::shared_ptr<const Backend> open_backend(const dlf_model_options &options) {
 
 Model::Model(const char *folder, const dlf_model_options &options)
     : bundle_{open_best(folder, precisions_of(backend_name(options)))}, backend_(open_backend(options)),
-      low_memory_(options.low_memory != 0) {
+      low_memory_(options.low_memory != 0), threads_(options.threads) {
     const std::string license = bundle().license().empty() ? "unknown" : bundle().license();
     log(DLF_LOG_INFO,
         ("Model " + bundle().name() + " (" + bundle().fingerprint_text() + ", licence: " + license + ") on " + backend_->name() +
@@ -35,13 +36,16 @@ Model::Model(const char *folder, const dlf_model_options &options)
             .c_str());
 }
 
-std::shared_ptr<const Stage> Model::stage(const std::string &name) {
+Model::Loaded Model::stage(const std::string &name) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto loaded = stages_.find(name);
     if (loaded != stages_.end())
         return loaded->second;
     const StepTimer timer("load");
-    auto stage = std::make_shared<const Stage>(backend_, name, bundle_);
+    Loaded stage;
+    if (name == kDecoderStages.back() && !backend_->runs_whole_generator())
+        stage.levels = GeneratorLevels::open(*bundle_.bundle, threads_);
+    stage.stage = std::make_shared<const Stage>(backend_, stage.levels == nullptr ? name : stage.levels->stage(), bundle_);
     if (!low_memory_)
         stages_[name] = stage;
     return stage;

@@ -8,6 +8,7 @@
 
 #include "backends/backend.h"
 #include "codec/bundle.h"
+#include "codec/generator_levels.h"
 
 namespace dlf {
 
@@ -20,15 +21,22 @@ public:
     const Backend &backend() const { return *backend_; }
     bool low_memory() const { return low_memory_; }
 
+    // A stage on the backend; and of the generator, where libdlf computes its levels, the stage below them and the levels.
+    struct Loaded {
+        std::shared_ptr<const Stage> stage;
+        std::shared_ptr<const GeneratorLevels> levels; // NULL: the stage gives all
+    };
+
     // A stage; loaded now, if it is not yet there. With low_memory the model does not keep it.
-    std::shared_ptr<const Stage> stage(const std::string &name);
+    Loaded stage(const std::string &name);
 
 private:
     dlf_bundle bundle_; // open
     std::shared_ptr<const Backend> backend_;
     bool low_memory_;
+    uint32_t threads_;
     std::mutex mutex_; // of loading, in which backends read the bundle
-    std::map<std::string, std::shared_ptr<const Stage>> stages_;
+    std::map<std::string, Loaded> stages_;
 };
 
 } // namespace dlf

@@ -47,4 +47,17 @@ bool File::append_to(std::string &content, size_t count) {
     return got > 0;
 }
 
+bool File::read_at(uint64_t offset, void *bytes, size_t count) const {
+    for (size_t done = 0; done < count;) {
+        const ssize_t got =
+            pread(descriptor_, static_cast<char *>(bytes) + done, count - done, static_cast<off_t>(offset + done));
+        if (got < 0 && errno != EINTR)
+            fail_with(errno);
+        if (got == 0)
+            return false;
+        done += got < 0 ? 0 : static_cast<size_t>(got);
+    }
+    return true;
+}
+
 } // namespace dlf

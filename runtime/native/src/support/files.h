@@ -22,6 +22,9 @@ public:
     // Appends at most `count` bytes to `content`; false at the end of the file.
     bool append_to(std::string &content, size_t count);
 
+    // Reads `count` bytes from `offset` on; false if the file ends before.
+    bool read_at(uint64_t offset, void *bytes, size_t count) const;
+
 private:
     int descriptor_;
     uint64_t size_;

@@ -13,6 +13,7 @@ constexpr int kBundleVersion = 1;
 
 constexpr size_t kTileSide = 256; // pixels; images are padded to whole tiles
 constexpr size_t kTokensPerTile = 32;
+constexpr size_t kMapPerTile = 16;   // positions a side of the maps of one tile, in the decoder
 constexpr size_t kDetailPerTile = 8; // positions a side of the detail latent that one tile has
 
 // A bundle's stages, in the order in which they run.

@@ -1,8 +1,7 @@
-// The upper levels of the pixel generator in float32 for the CPU: 3x3 convolutions by Winograd's F(4x4, 3x3), which takes 2.25
+// The kernels of the pixel generator's upper levels (levels.h): 3x3 convolutions by Winograd's F(4x4, 3x3), which takes 2.25
 // products an output where the direct method takes 9, with the GroupNorm and SiLU before each and the residual after it.
 //
-// For dlf.runtime.backends.winograd, which makes it an operation in OpenVINO; not part of the C API. The coder does not depend
-// on it, so it may compute in floats.
+// The coder does not depend on them, so they may compute in floats.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +32,7 @@ constexpr size_t kTiles = 24; // of an item of work, in a row: its points stay i
 // The functions of one instruction set. Files compiled for different ones share no inline code.
 struct LevelKernels {
     const char *isa;
-    size_t panel; // outputs of a panel of weights
+    size_t panel; // outputs of a panel of weights, at least kBlock
 
     // One item, of convolution_items(out); `scratch` holds convolution_scratch(inputs, panel) floats.
     void (*convolve)(const Convolution &work, size_t item, float *scratch);
@@ -59,6 +58,8 @@ constexpr size_t convolution_items(const Map &out) { return out.height / kTile *
 #if defined(__x86_64__)
 extern const LevelKernels kAvx2LevelKernels; // with FMA
 extern const LevelKernels kAvx512LevelKernels;
+#elif defined(__aarch64__)
+extern const LevelKernels kNeonLevelKernels;
 #endif
 
 } // namespace dlf
