@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.c import cmake
 
 import dlf
 
@@ -31,9 +32,9 @@ def run(*command: object) -> str:
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An installed libdlf, in a folder with a space in its name, moved after its installation."""
     folder = tmp_path_factory.mktemp("installed here")
-    run("cmake", "-S", NATIVE, "-B", folder / "build", f"-DCMAKE_INSTALL_PREFIX={folder / 'first'}")
-    run("cmake", "--build", folder / "build", "--parallel", 2)
-    run("cmake", "--install", folder / "build")
+    run(cmake(), "-S", NATIVE, "-B", folder / "build", f"-DCMAKE_INSTALL_PREFIX={folder / 'first'}")
+    run(cmake(), "--build", folder / "build", "--parallel", 2)
+    run(cmake(), "--install", folder / "build")
     return Path(shutil.move(folder / "first", folder / "moved"))
 
 
@@ -45,14 +46,14 @@ def project(tmp_path: Path) -> Path:
 
 def test_find_package(prefix, project):
     (project / "CMakeLists.txt").write_text(PROJECT.format(version="0.1"))
-    run("cmake", "-S", project, "-B", project / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
-    run("cmake", "--build", project / "build")
+    run(cmake(), "-S", project, "-B", project / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
+    run(cmake(), "--build", project / "build")
     assert run(project / "build" / "user").strip() == dlf.__version__
 
 
 def test_another_version_is_not_found(prefix, project):
     (project / "CMakeLists.txt").write_text(PROJECT.format(version="0.2"))
-    command = ["cmake", "-S", str(project), "-B", str(project / "build"), f"-DCMAKE_PREFIX_PATH={prefix}"]
+    command = [cmake(), "-S", str(project), "-B", str(project / "build"), f"-DCMAKE_PREFIX_PATH={prefix}"]
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode != 0 and "requested version" in found.stderr
 

@@ -8,15 +8,20 @@ committed with the repair.
 import os
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from helpers.c import cmake
 from helpers.fuzz import write_seeds
 
 FOLDER = Path(__file__).parent
 TARGETS = sorted(path.stem for path in FOLDER.glob("*.cpp") if path.stem != "feed_files")
+MINIMAL_TARGET = """extern "C" int LLVMFuzzerTestOneInput(const unsigned char *, unsigned long) { return 0; }
+#ifndef __clang__
+int main() { return 0; }
+#endif
+"""
 SECONDS = int(os.environ.get("DLF_FUZZ_SECONDS", "60"))
 
 
@@ -27,27 +32,30 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def build(folder: Path, compiler: str) -> Path:
-    """The folder of the built targets."""
-    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # of this environment, or any
-    for tool, found in (("cmake", cmake), (compiler, shutil.which(compiler))):
-        if found is None:
-            pytest.skip(f"{tool} is not installed")
-    subprocess.run([str(cmake), "-S", FOLDER, "-B", folder, f"-DCMAKE_CXX_COMPILER={compiler}"], check=True, capture_output=True)
-    built = subprocess.run([str(cmake), "--build", folder, "-j2"], capture_output=True, text=True)
+def build(folder: Path, compiler: str, *sanitizers: str) -> Path:
+    """The folder of the built targets. Skips the test where the compiler or its sanitizers are not installed."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    source = folder.with_suffix(".cpp")
+    source.write_text(MINIMAL_TARGET)
+    flags = [f"-fsanitize={','.join(sanitizers)}", "-o", folder.with_suffix(".probe")]
+    if subprocess.run([compiler, source, *flags], capture_output=True).returncode != 0:
+        pytest.skip(f"{compiler} has no run-time library of {', '.join(sanitizers)}")
+    subprocess.run([cmake(), "-S", FOLDER, "-B", folder, f"-DCMAKE_CXX_COMPILER={compiler}"], check=True, capture_output=True)
+    built = subprocess.run([cmake(), "--build", folder, "-j2"], capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
 
 @pytest.fixture(scope="module")
 def feeders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("fuzz") / "feeders", "g++")
+    return build(tmp_path_factory.mktemp("fuzz") / "feeders", "g++", "address", "undefined")
 
 
 @pytest.fixture(scope="module")
 def campaigns(tmp_path_factory: pytest.TempPathFactory, seeds: Path) -> dict[str, "subprocess.CompletedProcess[str]"]:
     """Every target's run in libFuzzer."""
-    programs = build(tmp_path_factory.mktemp("fuzz") / "fuzzers", "clang++")
+    programs = build(tmp_path_factory.mktemp("fuzz") / "fuzzers", "clang++", "fuzzer", "address", "undefined")
 
     def run(target: str) -> "subprocess.CompletedProcess[str]":
         found, crashes = programs / f"{target}.corpus", FOLDER / "regressions" / target
