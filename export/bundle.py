@@ -4,7 +4,7 @@ import json
 import logging
 import platform
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,13 +17,15 @@ import torch
 from dlf.export import levels
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
 from dlf.export.model import DLF
-from dlf.export.stages import PARITY_SIZES, Sample, check_stage, export_stage, run_codec, stages
+from dlf.export.stages import PARITY, PARITY_SIZES, Sample, check_stage, export_stage, run_codec, stages
+from dlf.runtime.backends.choice import open_backend
 from dlf.runtime.backends.onnxruntime import ONNXRuntimeBackend
 from dlf.runtime.bundles import references
-from dlf.runtime.bundles.bundle import file_sha256
+from dlf.runtime.bundles.bundle import Bundle, file_sha256
 from dlf.runtime.errors import ExportError
 from dlf.runtime.formats import BUNDLE_FORMAT, BUNDLE_VERSION, GENERATOR_BASE
 from dlf.runtime.libdlf import EntropyModel
+from dlf.runtime.stages import load
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +152,30 @@ def _fill(model: DLF, folder: Path, name: str, license: str | None, half_weights
         "exporter": {"python": platform.python_version(), **versions("dlf", "torch", "onnx", "onnxscript", "onnxruntime")},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    _check_levels(Bundle(folder), [run["generator"] for run in runs])
+
+
+def _check_levels(bundle: Bundle, samples: Sequence[Sample]) -> None:
+    """Compare the generator as libdlf's levels finish it with PyTorch, unless this processor has no kernels for them.
+
+    Raises:
+        ExportError: an image is further than `PARITY` from PyTorch's.
+    """
+    if bundle.levels(None) is None:
+        log.warning(
+            "the generator's levels are listed, and not checked: libdlf has no kernels for their widths or this processor"
+        )
+        return
+    stage = load(open_backend("onnxruntime", torch.get_num_threads()), bundle, "generator")
+    for sample in samples:
+        (latent,), (expected,) = sample.inputs, sample.outputs
+        image = stage({"latent": latent.numpy()})["image"]
+        error = float(np.abs(image - expected.numpy()).max() / np.abs(expected.numpy()).max())
+        log.info("generator with libdlf's levels at %s: relative error %.1e", sample.size, error)
+        if not error <= PARITY:  # also refuses NaN
+            raise ExportError(
+                f"libdlf's levels give an image that is {error:.1e} from PyTorch's; at most {PARITY:.0e} is accepted"
+            )
 
 
 def cut_generator(folder: Path, described: dict[str, Any], base: dict[str, Any], steps: list[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ def test_manifest_vouches_for_every_file(tiny_bundle: Path) -> None:
 
 def test_manifest_describes_the_stages(tiny_bundle: Path) -> None:
     described = json.loads((tiny_bundle / "manifest.json").read_text())["stages"]
-    assert list(described) == ["analysis", "synthesis", "adaptor", "generator"]
+    assert list(described) == ["analysis", "synthesis", "adaptor", "generator", "generator_base"]
     for stage in stages(TINY):
         entry = described[stage.name]
         assert entry["inputs"] == [port.describe() for port in stage.inputs]

@@ -1,10 +1,13 @@
 // Holds every table of the prior's kernels that this processor can run against the scalar one, in the way of dav1d's
-// checkasm: the same random state, every output compared, nothing else written. Then, asked with --time, times them.
+// checkasm: the same random state, every output compared, nothing else written. Then, asked with --time, times them. The kernels
+// of the generator's levels are held against the direct method in double precision.
 //
 //     check_kernels [--time] [ENTROPY.BIN]
 //
 // With an entropy.bin it also checks that coding a second image of the same size allocates nothing.
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +20,7 @@
 #include "entropy/detail_coder.h"
 #include "entropy/prior_tables.h"
 #include "support/sha256.h"
+#include "winograd/levels.h"
 
 static size_t allocations = 0;
 
@@ -247,10 +251,135 @@ void check_sha256() {
 #endif
 }
 
+// A map [channels][height][width] of the direct method.
+struct Direct {
+    size_t channels, height, width;
+    std::vector<double> values;
+    double at(size_t channel, size_t y, size_t x) const {
+        return y < height && x < width ? values[(channel * height + y) * width + x] : 0; // also where y or x wrapped below 0
+    }
+};
+
+// silu(norm(map)), as a step has it.
+Direct activated(const LevelStep &step, const Direct &map) {
+    Direct out = map;
+    const size_t each = map.values.size() / step.groups, positions = map.height * map.width;
+    for (size_t group = 0; group < step.groups; ++group) {
+        double mean = 0, variance = 0;
+        for (size_t i = group * each; i < (group + 1) * each; ++i)
+            mean += map.values[i] / double(each);
+        for (size_t i = group * each; i < (group + 1) * each; ++i)
+            variance += (map.values[i] - mean) * (map.values[i] - mean) / double(each);
+        for (size_t i = group * each; i < (group + 1) * each; ++i) {
+            const double normed = (map.values[i] - mean) / std::sqrt(variance + double(step.epsilon));
+            const double value = normed * double(step.gamma[i / positions]) + double(step.beta[i / positions]);
+            out.values[i] = value / (1 + std::exp(-value));
+        }
+    }
+    return out;
+}
+
+Direct doubled(const Direct &map) {
+    Direct out{map.channels, 2 * map.height, 2 * map.width, {}};
+    for (size_t c = 0; c < out.channels; ++c)
+        for (size_t y = 0; y < out.height; ++y)
+            for (size_t x = 0; x < out.width; ++x)
+                out.values.push_back(map.at(c, y / 2, x / 2));
+    return out;
+}
+
+Direct convolved(const LevelStep &step, const Direct &map) {
+    const size_t side = step.kind == LevelKind::kShortcut ? 1 : 3;
+    Direct out{step.outputs, map.height, map.width, {}};
+    for (size_t o = 0; o < step.outputs; ++o)
+        for (size_t y = 0; y < map.height; ++y)
+            for (size_t x = 0; x < map.width; ++x) {
+                double sum = double(step.bias[o]);
+                for (size_t i = 0; i < step.inputs; ++i)
+                    for (size_t k = 0; k < side * side; ++k)
+                        sum += double(step.weight[(o * step.inputs + i) * side * side + k]) *
+                               map.at(i, y + k / side - side / 2, x + k % side - side / 2);
+                out.values.push_back(sum);
+            }
+    return out;
+}
+
+std::vector<double> directly(const std::vector<LevelStep> &steps, Direct x) {
+    Direct h{};
+    for (const LevelStep &step : steps) {
+        switch (step.kind) {
+        case LevelKind::kFirst: h = convolved(step, activated(step, x)); break;
+        case LevelKind::kShortcut: x = convolved(step, x); break;
+        case LevelKind::kUpsample: x = convolved(step, doubled(x)); break;
+        case LevelKind::kOutput: x = convolved(step, activated(step, x)); break;
+        case LevelKind::kSecond: {
+            const Direct out = convolved(step, activated(step, h));
+            std::transform(x.values.begin(), x.values.end(), out.values.begin(), x.values.begin(), std::plus<>());
+        }
+        }
+    }
+    for (double &value : x.values)
+        value = std::clamp(value, -1.0, 1.0);
+    return x.values;
+}
+
+LevelStep::Floats random_floats(Random &random, size_t count, double mean, double deviation) {
+    std::normal_distribution<double> normal(mean, deviation);
+    LevelStep::Floats values(count);
+    for (float &value : values)
+        value = static_cast<float>(normal(random));
+    return values;
+}
+
+LevelStep random_step(Random &random, LevelKind kind, size_t inputs, size_t outputs) {
+    const size_t taps = kind == LevelKind::kShortcut ? 1 : 9;
+    const bool is_normed = kind != LevelKind::kShortcut && kind != LevelKind::kUpsample;
+    return {kind,
+            inputs,
+            outputs,
+            is_normed ? size_t{4} : 0,
+            1e-6f,
+            random_floats(random, outputs * inputs * taps, 0, (kind == LevelKind::kOutput ? 0.5 : 1) / std::sqrt(inputs * taps)),
+            random_floats(random, outputs, 0, 0.2),
+            random_floats(random, inputs, 1, 1),
+            random_floats(random, inputs, 0, 1)};
+}
+
+void check_levels(const char *isa) {
+    setenv("DLF_ISA", isa, 1);
+    const bool is_there = levels_isa() != nullptr;
+    Random random(5);
+    const std::vector<LevelStep> steps = {
+        random_step(random, LevelKind::kFirst, 64, 32),  random_step(random, LevelKind::kShortcut, 64, 32),
+        random_step(random, LevelKind::kSecond, 32, 32), random_step(random, LevelKind::kUpsample, 32, 96),
+        random_step(random, LevelKind::kFirst, 96, 32),  random_step(random, LevelKind::kSecond, 32, 96),
+        random_step(random, LevelKind::kOutput, 96, 3),
+    };
+    for (const size_t width : {4, 52}) { // 104 columns are two items of work
+        const size_t height = 8;
+        const LevelStep::Floats x = random_floats(random, 64 * height * width, 0, 1);
+        if (!is_there)
+            continue;
+        std::vector<float> image(3 * 4 * height * width);
+        run_levels(steps, x.data(), height, width, 2, image.data());
+        const std::vector<double> expected = directly(steps, {64, height, width, {x.begin(), x.end()}});
+        for (size_t i = 0; i < image.size(); ++i)
+            if (!(std::abs(double(image[i]) - expected[i]) <= 2e-5)) {
+                std::printf("%s: levels: %g, not %g, at %zu\n", isa, double(image[i]), expected[i], i);
+                std::exit(1);
+            }
+    }
+    unsetenv("DLF_ISA");
+    if (is_there)
+        std::printf("%s: levels as by the direct method\n", isa);
+}
+
 } // namespace
 
 int main(int count, char **arguments) {
     check_sha256();
+    for (const char *isa : {"avx2", "avx512", "neon"})
+        check_levels(isa);
     for (const PriorKernels *const *kernels = available_kernels(); *kernels != nullptr; ++kernels) {
         if (*kernels != &kScalarKernels)
             check(**kernels);

@@ -51,6 +51,7 @@ def entropy_bin(tmp_path: Path) -> Path:
 
 
 def assert_checked(output: str, isas: set[str]) -> None:
+    assert {line.split(":")[0] for line in output.splitlines() if "levels as by" in line} == isas - {"scalar"}
     assert {line.split(":")[0] for line in output.splitlines() if "equal the scalar code's" in line} == isas - {"scalar"}
     assert {line.split(":")[0] for line in output.splitlines() if "allocates nothing" in line} == isas
 

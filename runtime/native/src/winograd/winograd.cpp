@@ -19,15 +19,20 @@ namespace {
 
 using Floats = LevelStep::Floats;
 
-// Returns the kernels for this processor and, if it is set, DLF_ISA. NULL if there are none; then the caller computes the levels.
+// Returns the kernels for this processor and, if it is set, DLF_ISA; NULL if there are none.
 const LevelKernels *kernels() {
+    [[maybe_unused]] const char *const isa = std::getenv("DLF_ISA");
+    [[maybe_unused]] const auto wanted = [&](const LevelKernels &table) {
+        return isa == nullptr || std::strcmp(isa, table.isa) == 0;
+    };
 #if defined(__x86_64__)
-    const char *const isa = std::getenv("DLF_ISA");
-    const auto wanted = [&](const LevelKernels &table) { return isa == nullptr || std::strcmp(isa, table.isa) == 0; };
     if (wanted(kAvx512LevelKernels) && __builtin_cpu_supports("avx512f"))
         return &kAvx512LevelKernels;
     if (wanted(kAvx2LevelKernels) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return &kAvx2LevelKernels;
+#elif defined(__aarch64__)
+    if (wanted(kNeonLevelKernels))
+        return &kNeonLevelKernels;
 #endif
     return nullptr;
 }

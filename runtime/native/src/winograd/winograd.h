@@ -32,7 +32,7 @@ constexpr size_t kTiles = 24; // of an item of work, in a row: its points stay i
 // The functions of one instruction set. Files compiled for different ones share no inline code.
 struct LevelKernels {
     const char *isa;
-    size_t panel; // outputs of a panel of weights
+    size_t panel; // outputs of a panel of weights, at least kBlock
 
     // One item, of convolution_items(out); `scratch` holds convolution_scratch(inputs, panel) floats.
     void (*convolve)(const Convolution &work, size_t item, float *scratch);
@@ -58,6 +58,8 @@ constexpr size_t convolution_items(const Map &out) { return out.height / kTile *
 #if defined(__x86_64__)
 extern const LevelKernels kAvx2LevelKernels; // with FMA
 extern const LevelKernels kAvx512LevelKernels;
+#elif defined(__aarch64__)
+extern const LevelKernels kNeonLevelKernels;
 #endif
 
 } // namespace dlf

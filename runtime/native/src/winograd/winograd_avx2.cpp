@@ -2,7 +2,7 @@
 
 namespace dlf {
 namespace {
-constexpr size_t kLanes = 8, kRows = 6;
+constexpr size_t kLanes = 8, kVectors = 2, kRows = 6;
 } // namespace
 } // namespace dlf
 

@@ -2,7 +2,7 @@
 
 namespace dlf {
 namespace {
-constexpr size_t kLanes = 16, kRows = 12;
+constexpr size_t kLanes = 16, kVectors = 2, kRows = 12;
 } // namespace
 } // namespace dlf
 

@@ -1,5 +1,6 @@
 // The kernels of winograd.h for vectors of `kLanes` floats. Each instruction set's file includes this, in an unnamed namespace,
-// after defining kLanes and kRows (rows of a matrix product whose accumulators, two vectors each, fit the registers).
+// after defining kLanes, kVectors (vectors of a panel) and kRows (rows of a matrix product whose accumulators, kVectors each, fit
+// the registers).
 #pragma once
 
 #include <cstring>
@@ -11,7 +12,7 @@ namespace {
 
 #define DLF_INLINE inline __attribute__((always_inline))
 
-constexpr size_t kVectors = 2, kPanel = kVectors * kLanes;
+constexpr size_t kPanel = kVectors * kLanes;
 
 typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t IntVec __attribute__((vector_size(kLanes * sizeof(float))));
@@ -31,12 +32,16 @@ DLF_INLINE void product(const float *a, size_t a_block, size_t inputs, const flo
     for (size_t first = 0; first < inputs; first += kBlock, a += a_block) {
 #pragma GCC unroll 2
         for (size_t k = 0; k < kBlock; ++k, b += kPanel) {
-            const Vec low = load(b), high = load(b + kLanes);
+            Vec weights[kVectors];
+#pragma GCC unroll 4
+            for (size_t v = 0; v < kVectors; ++v)
+                weights[v] = load(b + v * kLanes);
 #pragma GCC unroll 12
             for (size_t r = 0; r < R; ++r) {
                 const Vec x = splat(a[r * kBlock + k]);
-                sums[r][0] += x * low;
-                sums[r][1] += x * high;
+#pragma GCC unroll 4
+                for (size_t v = 0; v < kVectors; ++v)
+                    sums[r][v] += x * weights[v];
             }
         }
     }
@@ -168,8 +173,8 @@ void convolve(const Convolution &work, size_t item, float *scratch) {
         for (size_t p = 0; p < kPoints; ++p) {
             const float *weights = work.weights + (output * kPoints + p * kPanel) * inputs;
             by_rows(points + p * stride, kTiles * kBlock, tiles, inputs, weights, [&](size_t tile, const Vec *sums) {
-                store(products + (p * kTiles + tile) * kPanel, sums[0]);
-                store(products + (p * kTiles + tile) * kPanel + kLanes, sums[1]);
+                for (size_t v = 0; v < kVectors; ++v)
+                    store(products + (p * kTiles + tile) * kPanel + v * kLanes, sums[v]);
             });
         }
         for (size_t tile = 0; tile < tiles; ++tile)
