@@ -114,7 +114,7 @@ dlf_result dlf_context_create(const dlf_model *model, const dlf_context_options 
         check_struct(chosen.limits);
         check_allocator(chosen.allocator);
         const dlf_limits &limits = chosen.limits == nullptr ? dlf::kDefaultLimits : *chosen.limits;
-        *out = new dlf_context{dlf::Codec(model->model, limits, chosen.allocator, chosen.max_memory)};
+        *out = new dlf_context{dlf::Codec(model->model, limits, chosen.allocator, chosen.max_memory, chosen.memory_limit)};
     });
 }
 
