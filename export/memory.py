@@ -65,7 +65,8 @@ def _peak(bundle: Path, backend: str, direction: str, side: int, file: Path) -> 
     command = [sys.executable, "-m", __spec__.name, str(bundle), "--run", backend, direction, str(side), str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ExportError(f"{bundle} cannot {direction} {side}x{side} pixels on {backend}: {done.stderr.strip()[-300:]}")
+        reason = done.stderr.strip().rpartition("\n")[2]  # below the traceback
+        raise ExportError(f"{bundle} cannot {direction} {side}x{side} pixels on {backend}: {reason}")
     return int(done.stdout)
 
 
