@@ -124,10 +124,18 @@ def export(options: Options) -> None:
     size = sum(file.stat().st_size for file in output.iterdir())
     stderr.print(f"{source} -> {output}: {size / 1e6:.1f} MB")
     try:
+        with stderr.status("memory") as status:
+            _measure_memory(output, status.update)
         build_engines(Bundle(output), gpus, stderr)
     except (DLFError, OSError) as error:
-        stderr.print(f"dlf-export: {output} is written, but not all its engines: {error}")
+        stderr.print(f"dlf-export: {output} is written, but not all about it: {error}")
         raise typer.Exit(1) from None
+
+
+def _measure_memory(bundle: Path, progress: Callable[[str], None]) -> None:
+    from dlf.export import memory  # here, as in _run
+
+    memory.record(bundle, progress)
 
 
 def _run(options: Options, progress: Callable[[str], None]) -> None:

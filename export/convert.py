@@ -194,6 +194,7 @@ def _manifest(
     bundle: Bundle, folder: Path, target: str, stages: dict[str, _Stage], bars: Bars, figures: list[dict[str, float]]
 ) -> dict[str, Any]:
     manifest = {**bundle.manifest, "precision": target, "weights": target}
+    manifest.pop("memory", None)  # which was measured in fp32
     manifest["stages"] = {
         name: {
             **bundle.manifest["stages"][name],

@@ -16,6 +16,7 @@ from torch import nn
 
 from dlf.export.fusion import fused
 from dlf.export.model import DLF
+from dlf.export.query_blocks import in_query_blocks
 from dlf.runtime.formats import BASE, GENERATOR_BASE
 
 ROOT = "model"  # what the exporter prefixes the names of parameters with
@@ -80,7 +81,9 @@ def cut(path: Path, shape: Sequence[int | str], steps: Sequence[Mapping[str, Any
     found = [{key: entry(value) if key in TENSORS else value for key, value in step.items()} for step in steps]
     onnx.save(model, path)
     below = path.with_name(f"{GENERATOR_BASE}.onnx")
-    onnx.save(_below(model, shape), below)
+    base = _below(model, shape)
+    in_query_blocks(base)
+    onnx.save(base, below)
     onnx.checker.check_model(str(below), full_check=True)
     return found
 

@@ -30,7 +30,7 @@ from dlf.runtime.files import is_replaced, write_atomically
 from dlf.runtime.images import PNG_LEVEL, Pixels, encode_as, format_of, load
 from dlf.runtime.info import info as describe
 from dlf.runtime.libdlf import Limits
-from dlf.runtime.options import takes
+from dlf.runtime.options import parse_bytes, takes
 from dlf.runtime.streams import abandon_stdout, read_stdin, write_stdout
 
 STDIO = "-"
@@ -62,6 +62,14 @@ BackendName = Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads. By default as many as the backend chooses.")]
 MaxPixels = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images of more pixels.")]
 MaxSide = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images that are wider or higher.")]
+MemoryLimit = Annotated[
+    int | None,
+    typer.Option(
+        metavar="BYTES",
+        parser=parse_bytes,
+        help="Refuse what takes more memory, before it starts; such as 4G. By default what the machine or its control group has.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a file, each on a line, to standard output.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show what is in use, and the seconds of each step.")]
@@ -102,6 +110,7 @@ class CodingOptions:
     threads: Threads = None
     max_pixels: MaxPixels = _LIMITS.max_pixels
     max_side: MaxSide = _LIMITS.max_side
+    memory_limit: MemoryLimit = None
     overwrite: Overwrite = False
     as_json: Json = False
     verbose: Verbose = False
@@ -306,7 +315,14 @@ def _open(options: CodingOptions) -> Codec:
     _log_to_stderr(options.verbose)
     once = len(options.files) == 1  # then every stage runs once, and releasing it at once costs nothing
     try:
-        return Codec(options.model, options.backend, options.threads, limits=options.limits, low_memory=once)
+        return Codec(
+            options.model,
+            options.backend,
+            options.threads,
+            limits=options.limits,
+            memory_limit=options.memory_limit,
+            low_memory=once,
+        )
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     except DLFError as error:

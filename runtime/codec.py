@@ -48,6 +48,9 @@ class Codec:
         backend: "openvino", "onnxruntime" or "tensorrt"; by default the one that runs one of the bundles fastest on this machine.
         threads: CPU threads; by default as many as the backend chooses.
         limits: the largest image that is encoded or decoded.
+        memory_limit: bytes that this process may hold at its peak; images that would take more are refused before any stage
+            runs, by what the bundle says of its stages on the backend. By default what the machine, and the control groups
+            of this process, leave it.
         checksum: whether encoded files carry a checksum (2 bytes); without it some damage decodes to a wrong picture.
         low_memory: release each stage after it has run, and load it again for the next image.
         stream: with the backend "tensorrt", the handle of the CUDA stream on which the caller writes images and reads
@@ -70,6 +73,7 @@ class Codec:
         threads: int | None = None,
         *,
         limits: Limits | None = None,
+        memory_limit: int | None = None,
         checksum: bool = True,
         low_memory: bool = False,
         stream: int | None = None,
@@ -79,6 +83,9 @@ class Codec:
         self.timings: dict[str, float] = {}
         self._entropy = self.bundle.entropy
         self._limits = limits or Limits()
+        if memory_limit is not None and memory_limit < 1:
+            raise InvalidArgumentError(f"memory_limit is {memory_limit}; it must be at least 1 byte.")
+        self._memory_limit = memory_limit
         self._checksum = checksum
         self._low_memory = low_memory
         self._stages: dict[str, Stage] = {}
@@ -105,6 +112,7 @@ class Codec:
 
         Raises:
             ImageError, SizeLimitError: the image cannot be used, see `images.load`.
+            OutOfMemoryError: it would take more memory than `memory_limit`.
             BundleBrokenError, BackendFailedError: the analysis stage cannot be loaded or run.
         """
         self.timings = {}
@@ -146,6 +154,7 @@ class Codec:
             NotDLFError, UnsupportedVersionError, TruncatedError, TrailingBytesError, ChecksumError, TokensMissingError,
             StreamCorruptError: the file is damaged or foreign.
             SizeLimitError: the image is larger than the limits allow.
+            OutOfMemoryError: it would take more memory than `memory_limit`.
             WrongModelError: another model wrote it.
             BundleBrokenError, BackendFailedError: a stage cannot be loaded or run.
         """
@@ -205,7 +214,9 @@ class Codec:
 
     def _encode_batch(self, pixels: Sequence[images.Pixels]) -> list[bytes]:
         """Encode images of one padded size."""
-        count, (down, across) = len(pixels), tiles(*pixels[0].shape[:2])
+        count, (height, width) = len(pixels), pixels[0].shape[:2]
+        self.bundle.check_memory(self.backend.name, "encode", height, width, count, self._memory_limit)
+        down, across = tiles(height, width)
         latents = self._run("analysis", {"image": self._steps.pad(pixels)})
         z = self._checked("analysis", latents, "z", (count, down, across, self._entropy.codebook_dim, TOKENS))
         y = self._checked("analysis", latents, "y", (count, self._entropy.channels, 8 * down, 8 * across))
@@ -228,7 +239,9 @@ class Codec:
 
     def _decode_batch(self, items: Sequence[tuple[FileInfo, bytes]], detail: bool, on_device: bool) -> list[Any]:
         """Decode files of images of one padded size."""
-        down, across = tiles(items[0][0].height, items[0][0].width)
+        first = items[0][0]
+        down, across = tiles(first.height, first.width)
+        self.bundle.check_memory(self.backend.name, "decode", first.height, first.width, len(items), self._memory_limit)
         tokens = [unpack_tokens(data, file) for file, data in items]
         streams = [detail_stream(data, file) for file, data in items] if detail else None
         arrays = self._steps.decode(tokens, streams, down, across)

@@ -35,7 +35,7 @@ class InvalidArgumentError(DLFError, ValueError):
 
 
 class OutOfMemoryError(DLFError, MemoryError):
-    """The entropy core could not get the memory that it needs."""
+    """An image takes more memory than there is, or than the limit allows; it was refused before the work, or the work failed."""
 
     code = 2
 

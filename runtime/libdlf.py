@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlf.runtime import errors, libdlf_abi
 from dlf.runtime.formats import TOKENS_PER_TILE, tiles
+
+Direction: TypeAlias = Literal["encode", "decode"]
 
 MESSAGE_BYTES = 512  # of a refusal of a .dlf file
 
@@ -454,6 +456,12 @@ class BundleReader:
         handle = ctypes.c_void_p()
         self._check(library().dlf_levels_open(self._handle, threads or 0, handle))
         return Levels(handle) if handle else None
+
+    def check_memory(self, backend: str, direction: Direction, height: int, width: int, images: int, limit: int | None) -> None:
+        """Raise OutOfMemoryError if images of one size take more memory together than `limit`; see `dlf_bundle_check_memory`."""
+        what = {"encode": 1, "decode": 2}[direction]
+        check = library().dlf_bundle_check_memory
+        self._check(check(self._handle, backend.encode(), what, width, height, images, limit or 0))
 
     def _ask(self, function: Callable[..., int], name: str) -> bytes:
         answer = ctypes.c_char_p()

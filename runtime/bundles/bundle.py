@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dlf.runtime.bundles import references
 from dlf.runtime.bundles.references import References
-from dlf.runtime.libdlf import BundleReader, Levels
+from dlf.runtime.libdlf import BundleReader, Direction, Levels
 
 
 class Bundle:
@@ -56,6 +56,24 @@ class Bundle:
         Raises BundleBrokenError.
         """
         return self._reader.levels(threads)
+
+    def check_memory(self, backend: str, direction: Direction, height: int, width: int, images: int, limit: int | None) -> None:
+        """Refuse images of one size that would take more memory together than a limit.
+
+        It goes by what the manifest says that they took where the bundle was exported; a bundle or a backend that was not
+        measured is never refused.
+
+        Args:
+            backend: its name.
+            direction: "encode" or "decode".
+            height, width: of each image, in pixels.
+            images: how many.
+            limit: bytes of the whole process at its peak; None for what this machine, and the control groups of this
+                process, leave it.
+
+        Raises OutOfMemoryError, whose message says what would fit.
+        """
+        self._reader.check_memory(backend, direction, height, width, images, limit)
 
     def references(self) -> References | None:
         """Return the reference outputs of the stages; None if the bundle has none. Raises BundleBrokenError."""

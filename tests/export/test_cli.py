@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import dlf
 import dlf.export.bundle
+import dlf.export.memory
 from dlf.export.checkpoint import GROUPS_KEY
 from dlf.export.cli import app
 from dlf.runtime.bundles.bundle import Bundle
@@ -26,6 +27,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_exports_and_replaces_only_when_told(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Stages and what they compute take long, and have tests of their own.
     monkeypatch.setattr(dlf.export.bundle, "stages", lambda config: ())
+    monkeypatch.setattr(dlf.export.memory, "record", lambda bundle, progress: None)  # there is nothing to run
     monkeypatch.setattr(dlf.export.bundle.references, "make", lambda entropy, run: b"")
     output = tmp_path / "deep" / "bundle"
     result = runner.invoke(app, [str(checkpoint), "-o", str(output)])

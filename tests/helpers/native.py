@@ -89,6 +89,7 @@ class ContextOptions(Sized):
         ("limits", POINTER(Limits)),
         ("allocator", POINTER(Allocator)),
         ("max_memory", c_uint64),
+        ("memory_limit", c_uint64),
         ("preview", c_uint32),
     )
 

@@ -71,7 +71,8 @@ def fits(declaration: str) -> str:
     if "*" in declaration:
         return "pointer"
     words = declaration.split()[:-1] or [declaration.removesuffix("result")]
-    return {"dlf_result": "int", "void": "nothing"}.get(words[-1], words[-1].removesuffix("_t"))
+    # To ctypes a size_t is a uint64_t.
+    return {"dlf_result": "int", "void": "nothing", "uint64_t": "size"}.get(words[-1], words[-1].removesuffix("_t"))
 
 
 def kind_of(declared: object) -> str:

@@ -306,6 +306,17 @@ DLF_API dlf_result dlf_bundle_stage_digest(dlf_bundle *bundle, const char *stage
  * Returns as dlf_bundle_stage. */
 DLF_API dlf_result dlf_bundle_file(dlf_bundle *bundle, const char *name, const char **path) DLF_NOEXCEPT;
 
+enum { DLF_PREPARE_ENCODE = 1, DLF_PREPARE_DECODE = 2 };
+
+/* Whether images of one size can be encoded, or decoded, together within a limit of memory: by what the manifest says that this
+ * took where the bundle was exported. A context asks this itself before it runs a stage.
+ *  backend   its name, such as "openvino"; one for which the manifest says nothing is never refused
+ *  what      DLF_PREPARE_ENCODE or DLF_PREPARE_DECODE
+ *  limit     bytes of the whole process at its peak; 0: what this machine, and the control groups of this process, leave it
+ * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY: they do not fit, and the message says what does. */
+DLF_API dlf_result dlf_bundle_check_memory(dlf_bundle *bundle, const char *backend, uint32_t what, uint32_t width,
+                                           uint32_t height, uint32_t images, uint64_t limit) DLF_NOEXCEPT;
+
 /* Check the text of a manifest.json, as dlf_bundle_open does, without the bundle's other files.
  *  data      hostile; size bytes
  *  message   NULL, or receives the reason of a refusal, cut to message_size bytes with the 0 at the end
@@ -462,6 +473,7 @@ typedef struct dlf_context_options {
     const dlf_allocator *allocator; /* NULL: the C++ library's; copied */
     uint64_t max_memory;            /* bytes that the context may hold at a time, of what an allocator would give; more ends in
                                        OUT_OF_MEMORY; 0: no limit */
+    uint64_t memory_limit;          /* bytes that the whole process may hold at its peak, as dlf_bundle_check_memory has them */
     uint32_t preview;               /* 1: dlf_decode and dlf_decode_into give previews: the image that a file's tokens alone tell,
                                        with a detail latent of zeros. The file may be cut off anywhere behind its tokens, and
                                        damage behind them is not noticed */
@@ -477,8 +489,6 @@ DLF_API void dlf_context_free(dlf_context *context) DLF_NOEXCEPT; /* NULL is all
 /* Why the context's last call failed: the fact and the remedy, in English; "" where it did not. The string belongs to the
  * context, and is valid until its next call. */
 DLF_API const char *dlf_context_message(const dlf_context *context) DLF_NOEXCEPT;
-
-enum { DLF_PREPARE_ENCODE = 1, DLF_PREPARE_DECODE = 2 };
 
 /* Load stages now instead of with the first image, so that what is wrong with them shows at the start.
  *  what      DLF_PREPARE_ENCODE, DLF_PREPARE_DECODE, or both

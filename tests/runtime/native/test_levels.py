@@ -53,6 +53,16 @@ def test_equal_the_direct_method(toy: Path, height: int, width: int) -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize(("channels", "width"), [(72, 40), (40, 72), (24, 24)])  # the second has a shortcut to more channels
+def test_widths_need_not_fill_vectors(toy: Path, channels: int, width: int) -> None:
+    found = steps(channels, channels, width)
+    base = np.random.default_rng(width).standard_normal((1, channels, 4, 8), dtype=np.float32)
+    expected = reference(found, base[0])
+    assert np.mean(np.abs(expected) < 1) > 0.5  # most of it is not clamped
+    assert np.abs(opened(toy, found).run(base)[0] - expected).max() <= CLOSE * 4
+
+
+@needs_kernels
 def test_threads_do_not_change_the_image(toy: Path) -> None:
     base = np.random.default_rng(1).standard_normal((1, 96, 4, 8), dtype=np.float32)
     images = [opened(toy, steps(1), threads).run(base) for threads in (1, 2, 7)]
@@ -128,12 +138,6 @@ def test_weights_in_other_forms(toy: Path) -> None:
 
 
 def test_there_are_none_without_a_list(toy: Path) -> None:
-    assert Bundle(toy).levels(1) is None
-
-
-def test_there_are_none_of_another_width(toy: Path) -> None:
-    weights = Weights()
-    add_levels(toy, listed(steps(0, width=40), weights), weights)
     assert Bundle(toy).levels(1) is None
 
 

@@ -101,6 +101,9 @@ def test_manifest_that_is_a_pipe_is_broken(tmp_path):
         {"model": {"name": "toy", "license": 3}},
         {"model": {"name": "toy", "license": None}},
         {"fingerprint": "0000"},
+        {"memory": []},
+        {"memory": {"openvino": {"encode": {"bytes": 1, "bytes_per_pixel": 1}}}},
+        {"memory": {"openvino": {key: {"bytes": 1, "bytes_per_pixel": 0} for key in ("encode", "decode")}}},
     ],
     ids=str,
 )

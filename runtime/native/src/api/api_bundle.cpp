@@ -69,6 +69,19 @@ dlf_result dlf_bundle_file(dlf_bundle *bundle, const char *name, const char **pa
     return give(bundle, name, path, [](dlf::Bundle &open, const char *file) { return open.file(file).string(); });
 }
 
+dlf_result dlf_bundle_check_memory(dlf_bundle *bundle, const char *backend, uint32_t what, uint32_t width, uint32_t height,
+                                   uint32_t images, uint64_t limit) noexcept {
+    if (bundle == nullptr)
+        return DLF_ERROR_INVALID_ARGUMENT;
+    return guarded(
+        [&] {
+            check(bundle->bundle != nullptr && backend != nullptr && (what == DLF_PREPARE_ENCODE || what == DLF_PREPARE_DECODE));
+            const auto direction = what == DLF_PREPARE_ENCODE ? dlf::Direction::kEncode : dlf::Direction::kDecode;
+            dlf::check_memory(bundle->bundle->memory(), backend, direction, width, height, images, limit);
+        },
+        &bundle->message);
+}
+
 dlf_result dlf_manifest_check(const void *data, size_t size, char *message, size_t message_size) noexcept {
     std::string reason;
     const dlf_result result = guarded(

@@ -107,7 +107,8 @@ dlf_result dlf_context_create(const dlf_model *model, const dlf_context_options 
         const dlf_limits &limits = chosen.limits == nullptr ? dlf::kDefaultLimits : *chosen.limits;
         check(chosen.preview <= 1);
         const dlf::Extent decoded = chosen.preview ? dlf::Extent::preview : dlf::Extent::whole;
-        *out = new dlf_context{dlf::Codec(model->model, limits, decoded, chosen.allocator, chosen.max_memory)};
+        *out =
+            new dlf_context{dlf::Codec(model->model, limits, decoded, chosen.allocator, chosen.max_memory, chosen.memory_limit)};
     });
 }
 

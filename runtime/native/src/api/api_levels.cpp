@@ -5,6 +5,7 @@
 
 #include "api/api_guard.h"
 #include "codec/generator_levels.h"
+#include "support/machine_memory.h"
 #include "support/processors.h"
 
 struct dlf_levels {
@@ -39,4 +40,10 @@ uint32_t dlf_usable_processors(const char *root) noexcept {
     size_t count = 1;
     dlf::guarded([&] { count = dlf::usable_processors(root); });
     return static_cast<uint32_t>(count);
+}
+
+uint64_t dlf_usable_memory(const char *root) noexcept {
+    uint64_t bytes = UINT64_MAX;
+    dlf::guarded([&] { bytes = dlf::usable_memory(root); });
+    return bytes;
 }

@@ -34,6 +34,9 @@ DLF_API dlf_result dlf_levels_run(const dlf_levels *levels, const float *base, s
 /* How many processors this process may use. `root` is put before the paths of /proc and /sys. */
 DLF_API uint32_t dlf_usable_processors(const char *root) DLF_NOEXCEPT;
 
+/* How many bytes of memory it may use; UINT64_MAX where the system does not say. */
+DLF_API uint64_t dlf_usable_memory(const char *root) DLF_NOEXCEPT;
+
 #ifdef __cplusplus
 }
 #endif

@@ -34,6 +34,7 @@ public:
     std::string stage_digest(const std::string &name);
 
     const std::optional<LevelList> &levels() const { return manifest_.levels; }
+    const MemoryNeeds &memory() const { return manifest_.memory; }
     const std::string &manifest_text() const { return text_; }
     const Manifest::Stage &manifest_of(const std::string &stage) const { return manifest_.stages.at(stage); }
     const std::filesystem::path &folder() const { return folder_; }

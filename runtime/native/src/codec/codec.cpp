@@ -55,8 +55,8 @@ std::string stream_refusal(dlf_result result) {
 } // namespace
 
 Codec::Codec(std::shared_ptr<Model> model, const dlf_limits &limits, Extent decoded, const dlf_allocator *allocator,
-             uint64_t max_memory)
-    : model_(std::move(model)), limits_(limits), decoded_(decoded), memory_(allocator, max_memory) {}
+             uint64_t max_memory, uint64_t memory_limit)
+    : model_(std::move(model)), limits_(limits), decoded_(decoded), memory_limit_(memory_limit), memory_(allocator, max_memory) {}
 
 void Codec::prepare(bool encoder, bool decoder) {
     if (encoder)
@@ -80,6 +80,7 @@ const std::pmr::vector<uint8_t> &Codec::encode(const dlf_image &image, bool chec
     if (std::max(image.width, image.height) > kMaxSide)
         fail(DLF_ERROR_SIZE_LIMIT, "no .dlf file holds an image of " + to_text(image.width, image.height) + " pixels");
 
+    check_memory(Direction::kEncode, image.width, image.height);
     const EntropyModel &entropy = model_->entropy();
     const size_t down = tiles_along(image.height), across = tiles_along(image.width);
     {
@@ -128,6 +129,10 @@ void Codec::decode(const dlf_file_info &info, const void *data, uint8_t *pixels,
 
 void Codec::release_memory() { buffers_ = Buffers(&memory_); }
 
+void Codec::check_memory(Direction direction, uint32_t width, uint32_t height) const {
+    dlf::check_memory(model_->bundle().memory(), model_->backend().name(), direction, width, height, 1, memory_limit_);
+}
+
 // The inputs of the stage "synthesis".
 std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t *data) {
     const EntropyModel &entropy = model_->entropy();
@@ -138,6 +143,7 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
                                         model_->bundle().folder().string() + " holds model " + fingerprint_text(fingerprint) +
                                         " (" + std::to_string(entropy.token_bits) +
                                         " bits a token); decode it with the bundle that wrote it");
+    check_memory(Direction::kDecode, info.width, info.height);
     const size_t down = tiles_along(info.height), across = tiles_along(info.width);
     const uint8_t *tokens = data + info.header_bytes;
     try {

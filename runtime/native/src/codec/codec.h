@@ -19,7 +19,7 @@ namespace dlf {
 class Codec {
 public:
     Codec(std::shared_ptr<Model> model, const dlf_limits &limits, Extent decoded, const dlf_allocator *allocator,
-          uint64_t max_memory);
+          uint64_t max_memory, uint64_t memory_limit);
     Codec(const Codec &) = delete; // its buffers know where its memory is
     Codec &operator=(const Codec &) = delete;
 
@@ -63,11 +63,13 @@ private:
     Outputs run(const char *stage, const std::vector<dlf_tensor> &inputs, size_t down, size_t across);
     Outputs run(std::shared_ptr<const Stage> stage, const std::vector<dlf_tensor> &inputs);
     const float *checked(const char *stage, const Outputs &outputs, const char *name, Shape shape) const;
+    void check_memory(Direction direction, uint32_t width, uint32_t height) const;
     std::vector<dlf_tensor> latents(const dlf_file_info &info, const uint8_t *data);
 
     std::shared_ptr<Model> model_;
     dlf_limits limits_;
     Extent decoded_; // of the files that are decoded
+    uint64_t memory_limit_;
     Memory memory_;
     Buffers buffers_{&memory_};
 };

@@ -94,17 +94,11 @@ LevelStep loaded(const File &file, const ListedStep &step) {
             floats(step.bias), floats(step.gamma), floats(step.beta)};
 }
 
-bool fits(const LevelList &list) {
-    return std::all_of(list.steps.begin(), list.steps.end(), [](const ListedStep &step) {
-        return step.inputs % kLevelChannels == 0 && (step.kind == LevelKind::kOutput || step.outputs % kLevelChannels == 0);
-    });
-}
-
 } // namespace
 
 std::unique_ptr<const GeneratorLevels> GeneratorLevels::open(Bundle &bundle, uint32_t threads) {
     const std::optional<LevelList> &list = bundle.levels();
-    if (!list.has_value() || levels_isa() == nullptr || !fits(*list))
+    if (!list.has_value() || levels_isa() == nullptr)
         return nullptr;
     return std::unique_ptr<const GeneratorLevels>(new GeneratorLevels(bundle, *list, threads));
 }

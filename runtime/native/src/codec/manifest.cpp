@@ -46,6 +46,13 @@ Manifest::Stage stage_from(const Json &entry) {
     return stage;
 }
 
+MemoryNeed need_from(const Json &entry) {
+    const MemoryNeed need = {entry.at("bytes").get<double>(), entry.at("bytes_per_pixel").get<double>()};
+    if (!(need.bytes >= 0 && need.bytes_per_pixel > 0)) // JSON has no NaN, and the parser refuses numbers that are too large
+        fail(DLF_ERROR_BUNDLE_BROKEN, "lacks or garbles a field (\"memory\" has a size that is none)");
+    return need;
+}
+
 // Whether the bundle has what the list of levels names.
 void check_levels(const LevelList &levels, const Manifest &manifest) {
     if (manifest.stages.count(levels.stage) == 0)
@@ -92,6 +99,11 @@ Manifest parse_manifest(std::string_view text) {
             manifest.files[name] = {size_of(entry), entry.at("sha256").get<std::string>()};
         for (const auto &[name, entry] : json.at("stages").get_ref<const Json::object_t &>())
             manifest.stages[name] = stage_from(entry);
+        const Json memory = json.value("memory", Json::object());
+        for (const auto &[backend, entry] : memory.get_ref<const Json::object_t &>()) {
+            manifest.memory.encode[backend] = need_from(entry.at("encode"));
+            manifest.memory.decode[backend] = need_from(entry.at("decode"));
+        }
         const Json &stages = json.at("stages");
         const char *generator = kDecoderStages.back();
         if (stages.contains(generator) && stages.at(generator).contains("levels")) {

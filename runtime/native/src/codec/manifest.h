@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "codec/level_list.h"
+#include "codec/memory_needs.h"
 
 namespace dlf {
 
@@ -34,6 +35,7 @@ struct Manifest {
     std::map<std::string, File> files;
     std::map<std::string, Stage> stages;
     std::optional<LevelList> levels; // of the generator; none in bundles that do not list them
+    MemoryNeeds memory;              // of none where it was not measured
 };
 
 constexpr size_t kMaxManifestBytes = 1 << 20;

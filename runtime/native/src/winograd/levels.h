@@ -26,8 +26,7 @@ struct LevelStep {
     Floats weight, bias, gamma, beta; // weight (outputs, inputs, 3, 3); (outputs, inputs) for kShortcut
 };
 
-constexpr size_t kLevelChannels = 32; // every map's width is a multiple of it
-constexpr size_t kLevelSide = 4;      // and its height and width of this
+constexpr size_t kLevelSide = 4; // every map's height and width is a multiple of it
 
 // The instruction set that run_levels uses; NULL: this processor has none that it is written for, or DLF_ISA asks for another.
 const char *levels_isa();

@@ -55,7 +55,11 @@ public:
     Map x(size_t channels, size_t height, size_t width) const { return {pieces_[0].get(), channels, height, width}; }
     Map h(size_t channels, size_t height, size_t width) const { return {pieces_[1].get(), channels, height, width}; }
     Map next(size_t channels, size_t height, size_t width) const { return {pieces_[2].get(), channels, height, width}; }
-    void next_is_x() { std::swap(pieces_[0], pieces_[2]); }
+    // The old x is of no more use, and smaller than the maps that follow: its pages go back.
+    void next_is_x(size_t old_floats) {
+        std::swap(pieces_[0], pieces_[2]);
+        madvise(pieces_[2].get(), rounded_up(old_floats * sizeof(float), kHugePage), MADV_DONTNEED);
+    }
 
 private:
     static constexpr size_t kHugePage = size_t{1} << 21;
@@ -71,26 +75,26 @@ public:
     Levels(const LevelKernels &kernels, size_t largest, size_t threads) : kernels_(kernels), pool_(threads), pieces_(largest) {}
 
     void start(const float *x, size_t channels, size_t height, size_t width) {
-        x_ = pieces_.x(channels, height, width);
+        x_ = pieces_.x(padded(channels), height, width);
         const size_t positions = height * width;
         pool_.run(channels, [&](size_t channel, size_t) {
             float *to = x_.values + channel / kBlock * positions * kBlock + channel % kBlock;
             for (size_t i = 0; i < positions; ++i)
                 to[i * kBlock] = x[channel * positions + i];
         });
+        for (size_t channel = channels; channel < x_.channels; ++channel) {
+            float *to = x_.values + channel / kBlock * positions * kBlock + channel % kBlock;
+            for (size_t i = 0; i < positions; ++i)
+                to[i * kBlock] = 0;
+        }
     }
 
     void run(const LevelStep &step, float *out) {
-        const size_t channels = rounded_up(step.outputs, kernels_.panel);
+        const size_t channels = padded(step.outputs);
         switch (step.kind) {
         case LevelKind::kFirst: h_ = pieces_.h(channels, x_.height, x_.width); return convolve(step, x_, h_, false);
         case LevelKind::kSecond: return convolve(step, h_, x_, true);
-        case LevelKind::kShortcut: {
-            const Map next = pieces_.next(channels, x_.height, x_.width);
-            const Floats weights = panel_weights(step), bias = padded_bias(step);
-            pool_.run(x_.height, [&](size_t row, size_t) { kernels_.pointwise(x_, weights.data(), bias.data(), next, row); });
-            return go_on_with(next);
-        }
+        case LevelKind::kShortcut: return channels <= x_.channels ? shorten(step, channels) : widen(step, channels);
         case LevelKind::kUpsample: {
             const Map next = pieces_.next(channels, 2 * x_.height, 2 * x_.width);
             convolve(step, x_, next, false);
@@ -112,16 +116,43 @@ public:
     }
 
 private:
+    // Maps have whole blocks of channels, and weights whole panels of outputs; those that a step does not have are 0.
+    static size_t padded(size_t channels) { return rounded_up(channels, kBlock); }
+    size_t panels(size_t outputs) const { return rounded_up(padded(outputs), kernels_.panel); }
+
     void go_on_with(const Map &next) {
-        pieces_.next_is_x();
+        pieces_.next_is_x(x_.channels * x_.height * x_.width);
         x_ = next;
+    }
+
+    void widen(const LevelStep &step, size_t channels) {
+        const Map next = pieces_.next(channels, x_.height, x_.width);
+        const Floats weights = panel_weights(step), bias = padded_bias(step);
+        pool_.run(x_.height, [&](size_t row, size_t) { kernels_.pointwise(x_, weights.data(), bias.data(), next, row); });
+        go_on_with(next);
+    }
+
+    // In place, by way of a row of each thread's: a second map would be the most that is ever held.
+    void shorten(const LevelStep &step, size_t channels) {
+        const Floats weights = panel_weights(step), bias = padded_bias(step);
+        const size_t line = x_.width * kBlock, blocks = channels / kBlock;
+        Floats rows(pool_.size() * channels * x_.width);
+        pool_.run(x_.height, [&](size_t row, size_t thread) {
+            const Map out = {rows.data() + thread * channels * x_.width, channels, 1, x_.width};
+            Map in = x_;
+            in.values += row * line;
+            kernels_.pointwise(in, weights.data(), bias.data(), out, 0);
+            for (size_t block = 0; block < blocks; ++block)
+                std::copy_n(out.values + block * line, line, in.values + block * x_.height * line);
+        });
+        x_.channels = channels;
     }
 
     void convolve(const LevelStep &step, const Map &x, const Map &out, bool add) {
         Floats scale, shift;
         if (step.groups != 0)
             normalise(step, x, scale, shift);
-        const Floats weights = point_weights(step), bias = padded_bias(step);
+        const Floats weights = point_weights(step, x.channels), bias = padded_bias(step);
         const Convolution work = {x,   scale.empty() ? nullptr : scale.data(), shift.data(), weights.data(), bias.data(),
                                   out, step.kind == LevelKind::kUpsample,      add};
         const size_t each = rounded_up(convolution_scratch(x.channels, kernels_.panel), kBlock);
@@ -138,8 +169,8 @@ private:
         });
         scale.resize(x.channels);
         shift.resize(x.channels);
-        const size_t size = x.channels / step.groups;
-        for (size_t first = 0; first < x.channels; first += size) {
+        const size_t size = step.inputs / step.groups;
+        for (size_t first = 0; first < step.inputs; first += size) {
             double group_mean = 0, group_variance = 0;
             for (size_t c = first; c < first + size; ++c)
                 group_mean += mean[c] / static_cast<double>(size);
@@ -156,19 +187,19 @@ private:
 
     // G g G^T of each kernel. Computed in each run: it takes a hundredth of the convolution's time, and keeping it would take
     // four times the memory of the weights.
-    Floats point_weights(const LevelStep &step) {
+    Floats point_weights(const LevelStep &step, size_t inputs) {
         static constexpr double kG[kPatch][3] = {{1.0 / 4, 0, 0},
                                                  {-1.0 / 6, -1.0 / 6, -1.0 / 6},
                                                  {-1.0 / 6, 1.0 / 6, -1.0 / 6},
                                                  {1.0 / 24, 1.0 / 12, 1.0 / 6},
                                                  {1.0 / 24, -1.0 / 12, 1.0 / 6},
                                                  {0, 0, 1}};
-        const size_t panel = kernels_.panel, inputs = step.inputs, panels = rounded_up(step.outputs, panel);
-        Floats points(panels * inputs * kPoints);
+        const size_t panel = kernels_.panel;
+        Floats points(panels(step.outputs) * inputs * kPoints);
         pool_.run(step.outputs, [&](size_t output, size_t) {
             float *const to = points.data() + output / panel * panel * inputs * kPoints + output % panel;
-            for (size_t input = 0; input < inputs; ++input) {
-                const float *g = step.weight.data() + (output * inputs + input) * 9;
+            for (size_t input = 0; input < step.inputs; ++input) {
+                const float *g = step.weight.data() + (output * step.inputs + input) * 9;
                 double half[kPatch][3];
                 for (size_t r = 0; r < kPatch; ++r)
                     for (size_t c = 0; c < 3; ++c)
@@ -184,16 +215,16 @@ private:
     }
 
     Floats panel_weights(const LevelStep &step) const {
-        const size_t panel = kernels_.panel, inputs = step.inputs;
-        Floats weights(rounded_up(step.outputs, panel) * inputs);
+        const size_t panel = kernels_.panel, inputs = x_.channels;
+        Floats weights(panels(step.outputs) * inputs);
         for (size_t output = 0; output < step.outputs; ++output)
-            for (size_t input = 0; input < inputs; ++input)
-                weights[(output / panel * inputs + input) * panel + output % panel] = step.weight[output * inputs + input];
+            for (size_t input = 0; input < step.inputs; ++input)
+                weights[(output / panel * inputs + input) * panel + output % panel] = step.weight[output * step.inputs + input];
         return weights;
     }
 
     Floats padded_bias(const LevelStep &step) const {
-        Floats bias(rounded_up(step.outputs, kernels_.panel));
+        Floats bias(panels(step.outputs));
         std::copy_n(step.bias.begin(), step.outputs, bias.begin());
         return bias;
     }
@@ -214,10 +245,10 @@ const char *levels_isa() {
 void run_levels(const std::vector<LevelStep> &steps, const float *x, size_t height, size_t width, size_t threads, float *image) {
     const LevelKernels &found = *kernels();
     const size_t channels = steps.front().inputs;
-    size_t positions = height * width, largest = channels * positions;
+    size_t positions = height * width, largest = rounded_up(channels, kBlock) * positions;
     for (const LevelStep &step : steps) {
         positions *= step.kind == LevelKind::kUpsample ? 4 : 1;
-        largest = std::max(largest, rounded_up(step.outputs, found.panel) * positions);
+        largest = std::max(largest, rounded_up(step.outputs, kBlock) * positions);
     }
     Levels levels(found, largest, threads);
     levels.start(x, channels, height, width);

@@ -178,7 +178,7 @@ void convolve(const Convolution &work, size_t item, float *scratch) {
             });
         }
         for (size_t tile = 0; tile < tiles; ++tile)
-            for (size_t lane = 0; lane < kPanel; lane += kLanes) {
+            for (size_t lane = 0; lane < kPanel && output + lane < work.out.channels; lane += kLanes) {
                 Vec half[kTile][kPatch];
                 for (size_t c = 0; c < kPatch; ++c) {
                     Vec m[kPatch], out[kTile];
@@ -205,7 +205,7 @@ void pointwise(const Map &x, const float *weights, const float *bias, const Map 
     for (size_t output = 0; output < out.channels; output += kPanel)
         by_rows(at(x, 0, row, 0), x.height * x.width * kBlock, x.width, x.channels, weights + output * x.channels,
                 [&](size_t column, const Vec *sums) {
-                    for (size_t v = 0; v < kVectors; ++v) {
+                    for (size_t v = 0; v < kVectors && output + v * kLanes < out.channels; ++v) {
                         const size_t channel = output + v * kLanes;
                         store(at(out, channel / kBlock, row, column) + channel % kBlock, sums[v] + load(bias + channel));
                     }
