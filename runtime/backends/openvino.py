@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from dlf.runtime.backends import Arrays, HasStages, Stage, telemetry, winograd
+from dlf.runtime.backends import Arrays, HasStages, Stage, require_float32, telemetry, winograd
 
 with telemetry.off():
     import openvino
@@ -41,6 +41,8 @@ class OpenVINOBackend:
             config = self._config | ({"ENABLE_CPU_PINNING": False} if winograd.replace(model, self._threads) else {})
             compiled = self._core.compile_model(model, "CPU", config)
             del model
+        ports = (*compiled.inputs, *compiled.outputs)
+        require_float32(file, {port.get_any_name(): port.element_type.get_type_name() for port in ports}, "f32")
         names = [output.get_any_name() for output in compiled.outputs]
         fresh = True
 
