@@ -145,7 +145,7 @@ def test_refuses_a_damaged_safetensors_file(tmp_path):
     save_file({"a": torch.ones(100)}, tmp_path / "model.safetensors")
     data = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(data[:-8])
-    with pytest.raises(CheckpointError, match=r"damaged \.safetensors"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         read_tensors(tmp_path / "model.safetensors")
 
 
