@@ -85,7 +85,7 @@ def _release_pages(file: Path) -> None:
     madvise = ctypes.CDLL(None).madvise
     prefix = str(file.resolve())
     try:
-        maps = Path("/proc/self/maps").read_text()
+        maps = Path("/proc/self/maps").read_text(errors="surrogateescape")  # paths may be no text
     except OSError:  # where there is no /proc the pages stay
         return
     for line in maps.splitlines():
