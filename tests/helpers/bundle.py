@@ -198,7 +198,7 @@ def link_files(bundle: Path, folder: Path) -> Path:
 
 
 def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
-    return helper.make_node(kind, inputs, [output], **attributes)
+    return helper.make_node(kind, inputs, [output], name=output, **attributes)
 
 
 def _enlarge(source: str, scales: str, output: str) -> NodeProto:
