@@ -161,7 +161,8 @@ def decode(options: CodingOptions) -> None:
     """Decode .dlf files to images: PNG, or the format of the output's suffix."""
 
     def decode_one(codec: Codec, name: str, target: str) -> Coded:
-        suffix = ".png" if target == STDIO else Path(target).suffix
+        path = Path(target)
+        suffix = ".png" if target == STDIO or (not path.suffix and not is_replaced(path)) else path.suffix  # pipes have none
         format_of(suffix)  # refuses before the work is done
         data = _read(name)
         start = perf_counter()

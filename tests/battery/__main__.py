@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
             bundle = make_toy_bundle(Path(folder) / "toy")
             result = results[name] = PARTS[name].run(options.scale, bundle, Path(folder))
         result.seconds = round(perf_counter() - start, 1)
-        print(f"{name}: {'WRONG' if result.wrong else 'right'}, {result.seconds:.0f} s")
+        print(f"{name}: {'WRONG' if result.wrong else 'right'}, {result.seconds:.0f} s", flush=True)
         for what, figure in result.figures.items():
             print(f"    {what}: {figure}")
         for fact in result.wrong[:20]:

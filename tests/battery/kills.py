@@ -25,7 +25,7 @@ from dlf.runtime.files import write_atomically
 from dlf.runtime.formats import STAGES
 from dlf.runtime.images import encode_as
 
-LONGEST = 0.03  # seconds until a kill; one replacement takes a few milliseconds
+LONGEST = 0.1  # seconds until a kill; one replacement takes some milliseconds
 
 
 def run(scale: float, bundle: Path, folder: Path) -> Result:
