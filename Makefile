@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
 NATIVE := $(shell find benchmarks examples runtime/native tests -name "*.[ch]" -o -name "*.cpp")
+SCALE ?= 1
 
-.PHONY: demo test test-slow coverage lint sanitize fuzz clean
+.PHONY: demo test test-slow coverage lint sanitize fuzz battery clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py $(IMAGE)
@@ -25,7 +26,10 @@ sanitize: $(VENV)/installed
 	$(BIN)/python -m pytest tests/examples/test_c_sanitized.py
 
 fuzz: $(VENV)/installed
-	$(BIN)/python -m pytest tests/fuzz
+	DLF_FUZZ_CORPUS=$(CURDIR)/fuzz-corpus $(BIN)/python -m pytest tests/fuzz
+
+battery: $(VENV)/installed
+	cd tests && ../$(BIN)/python -m battery --scale $(SCALE) --json ../battery.json
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

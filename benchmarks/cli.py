@@ -8,10 +8,13 @@ import json
 import os
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +31,7 @@ from dlf.runtime.errors import DLFError, ImageError, InvalidArgumentError
 from dlf.runtime.files import write_atomically
 from dlf.runtime.images import format_of
 from dlf.runtime.options import takes
+from dlf.runtime.streams import printing
 
 if TYPE_CHECKING:
     from dlf.benchmarks.progress_file import ProgressFile
@@ -48,12 +52,16 @@ METRICS = ("psnr", "ms-ssim", "lpips", "lpips-vgg", "dists")  # in the order of 
 NEEDS = ("torch", "safetensors", "pytorch_msssim", "bjontegaard", "jinja2", "matplotlib")  # of the extra `bench`
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
     """Run the command."""
-    app(prog_name="dlf-bench")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files may be no text
+            stream.reconfigure(errors="surrogateescape")
+    with printing() if sys.stdout else nullcontext():  # also of --help
+        app(prog_name="dlf-bench")
 
 
 def _print_version(wanted: bool) -> None:
@@ -202,19 +210,11 @@ def bench(options: Options) -> None:
     outcome = _run(settings, kept)
     judged = gates.judge(outcome.models, options.max_bpp, options.max_lpips, options.min_speedup)
     report = _report(options.dataset, settings, outcome, judged)
-    report_table.show(report, Console())
-    if json_file:
-        write_atomically(json_file, json.dumps(report.to_json(), indent=1, allow_nan=False).encode())
-    if options.csv_file:
-        report_csv.write(report, options.csv_file)
-    if options.html_file:
-        from dlf.benchmarks import report_html  # Matplotlib, Jinja
-
-        report_html.write(report, outcome.pictures, options.html_file)
-    if options.sheet_file:
-        from dlf.benchmarks import contact_sheet
-
-        contact_sheet.write(report, outcome.pictures, options.sheet_file)
+    written = _write(options, report, outcome)
+    with printing():  # last, since its reader may have left
+        report_table.show(report, Console())
+    if not written:
+        raise typer.Exit(1)
     if any(found.failures for found in outcome.models):
         raise typer.Exit(1)
     kept.remove()
@@ -246,6 +246,38 @@ def _run(settings: "Settings", kept: "ProgressFile") -> "Outcome":
             resume = f" {kept.path} has the finished results; run the same command to continue." if kept.path else ""
             stderr.print(f"dlf-bench: interrupted.{resume}")
             raise typer.Exit(130) from None
+
+
+def _write(options: Options, report: Report, outcome: "Outcome") -> bool:
+    """Write the files that the options name, and tell of those that cannot be. Returns whether all could."""
+
+    def write_json(path: Path) -> None:
+        write_atomically(path, json.dumps(report.to_json(), indent=1, allow_nan=False).encode())
+
+    def write_html(path: Path) -> None:
+        from dlf.benchmarks import report_html  # Matplotlib, Jinja
+
+        report_html.write(report, outcome.pictures, path)
+
+    def write_sheet(path: Path) -> None:
+        from dlf.benchmarks import contact_sheet
+
+        contact_sheet.write(report, outcome.pictures, path)
+
+    written = True
+    for path, write in (
+        (options.json_file, write_json),
+        (options.csv_file, partial(report_csv.write, report)),
+        (options.html_file, write_html),
+        (options.sheet_file, write_sheet),
+    ):
+        try:
+            if path:
+                write(path)
+        except OSError as error:
+            stderr.print(f"dlf-bench: {path}: cannot be written ({error.strerror})")
+            written = False
+    return written
 
 
 def _report(dataset: str, settings: "Settings", outcome: "Outcome", judged: list[Gate]) -> Report:

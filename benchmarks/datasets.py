@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from dlf.runtime.errors import InvalidArgumentError
-from dlf.runtime.files import write_atomically
+from dlf.runtime.files import cache_folder, write_atomically
 
 KODAK_HOME = "https://r0k.us/graphics/kodak/kodak/"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm"}
@@ -41,8 +41,7 @@ def find(name: str, download: bool = False) -> list[Path]:
 
 def folder_of(name: str) -> Path:
     """Return the folder of a data set of a known name."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("DLF_DATA") or cache / "dlf" / "data") / name
+    return Path(os.environ.get("DLF_DATA") or cache_folder() / "data") / name
 
 
 def kodak(folder: Path, download: bool = False, home: str = KODAK_HOME) -> list[Path]:

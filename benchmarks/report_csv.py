@@ -20,7 +20,7 @@ def write(report: Report, path: Path) -> None:
         for image in model.images:
             for coding in image.codings:
                 writer.writerow(_row(model, image, coding))
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue().encode(errors="surrogateescape"))  # names of files may be no text
 
 
 def _row(model: ModelResult, image: ImageResult, coding: Coding) -> dict[str, object]:

@@ -32,7 +32,7 @@ def write(report: Report, pictures: dict[str, dict[str, Pictures]], path: Path) 
         waterfall=lambda speed, timing: Markup(report_plots.waterfall(speed, timing)),
         viewer=_viewer(report, pictures),
     )
-    write_atomically(path, page.encode())
+    write_atomically(path, page.encode(errors="replace"))  # names of files may be no text
 
 
 def _viewer(report: Report, pictures: dict[str, dict[str, Pictures]]) -> list[dict[str, object]]:

@@ -3,9 +3,7 @@
 import json
 import logging
 import platform
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 from dlf.export import levels
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
 from dlf.export.model import DLF
+from dlf.export.output_folder import writing
 from dlf.export.stages import PARITY, PARITY_SIZES, Sample, check_stage, export_stage, run_codec, stages
 from dlf.runtime.backends.choice import open_backend
 from dlf.runtime.backends.onnxruntime import ONNXRuntimeBackend
@@ -63,25 +62,13 @@ def write_bundle(
 
     Raises:
         ExportError: a stage or the integer prior does not give what the model gives, or a weight is too large for float16;
-            nothing is written.
+            or `output` cannot be written; nothing is written.
     """
     if half_weights:
         _round_to_half(model)
-    with writing(output) as folder:
+    size = sum(weight.nbytes for weight in model.parameters()) // (2 if half_weights else 1)
+    with writing(output, size) as folder:
         _fill(model, folder, name, license, half_weights, progress)
-
-
-@contextmanager
-def writing(output: Path) -> Iterator[Path]:
-    """Give an empty folder to the block. It replaces `output` when the block ends, and is deleted if the block raises."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary) / "bundle"
-        folder.mkdir()
-        yield folder
-        if output.exists():
-            output.rename(Path(temporary) / "replaced")
-        folder.rename(output)
 
 
 def _round_to_half(model: DLF) -> None:

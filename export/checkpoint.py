@@ -1,24 +1,29 @@
 """Load the authors' checkpoints unchanged: Lightning `.ckpt`, plain state dicts, `.safetensors`.
 
-The configuration is read off the tensors' shapes. What training left in a checkpoint is ignored by name; any other
-tensor that is missing, unexpected or misshapen is refused, with the list.
+The configuration is read off the tensors' shapes. Prefixes of names, as wrappers and averages leave them, are stripped, which
+the log says. What training left in a checkpoint is ignored by name; any other tensor that is missing, unexpected or misshapen
+is refused, with the list.
 """
 
+import logging
 import math
-import pickle
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dlf.export.checkpoint_file import read_tensors
 from dlf.export.model import DLF, Config
 from dlf.export.model.swin import boundary_masks
 from dlf.runtime.errors import CheckpointError
 
+log = logging.getLogger(__name__)
+
+# What torch.compile and DistributedDataParallel put into the names of what they wrap, wherever in the model that is.
+WRAPPERS = ("_orig_mod", "module")
+KNOWN_TENSOR = "hybrid_codec.latent_tokens"  # every DLF has it; what stands before its name is a prefix
 # Tensors of training and of the VQGAN's encoding half.
 IGNORED = ("img_loss.", "feat_loss.", "epoch_for_strategy", "lmbda_idx", "lmbda_list", "vqgan.encoder.", "vqgan.quant_conv.")
 # The number of GroupNorm groups leaves no trace in a shape. Ours is written into the metadata of a .safetensors file;
@@ -26,43 +31,26 @@ IGNORED = ("img_loss.", "feat_loss.", "epoch_for_strategy", "lmbda_idx", "lmbda_
 GROUPS_KEY = "dlf.vqgan_groups"
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a checkpoint file, memory-mapped where the format allows, and its metadata.
-
-    Raises:
-        CheckpointError: it is no checkpoint, or it holds something other than tensors and plain containers.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: not a readable .safetensors file ({error})") from error
-    _refuse_foreign(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: not a checkpoint that can be read safely (weights_only): {reason}") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: holds no state dict; give a Lightning checkpoint, a state dict or a .safetensors file")
-    return dict(content), {}
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Tell of files that stand where a checkpoint should be."""
-    with path.open("rb") as file:
-        head = file.read(64).lstrip()
-    if not head:
-        raise CheckpointError(f"{path}: is empty; download it again")
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path}: is a pointer of Git LFS, not the checkpoint; run git lfs pull")
-    if head.startswith(b"<"):
-        raise CheckpointError(f"{path}: is a web page, not a checkpoint; download the file itself")
+def _model_in(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the one model in a file, by the layout's names: without what wrappers and containers put before them."""
+    parts = {name: [part for part in name.split(".") if part not in WRAPPERS] for name in tensors}
+    bare = {".".join(parts[name]): tensor for name, tensor in tensors.items()}
+    if len(bare) < len(tensors):
+        raise CheckpointError(f"{path}: holds tensors twice, with and without the prefixes {' and '.join(WRAPPERS)}")
+    found = [name.removesuffix(KNOWN_TENSOR) for name in bare if f".{name}".endswith(f".{KNOWN_TENSOR}")]
+    if not found:
+        return bare
+    averaged = [prefix for prefix in found if "ema" in prefix.lower()]
+    if len(found) > 1 and len(averaged) != 1:
+        raise CheckpointError(f"{path}: holds {len(found)} models, named {', '.join(found)}...; keep one of them")
+    (prefix,) = averaged if len(found) > 1 else found
+    if len(found) > 1:
+        log.warning("%s: of its %d models the averaged one is taken, with the prefix %s", path, len(found), prefix)
+    elif stripped := prefix.removeprefix("state_dict."):
+        log.warning("%s: the prefix %s is stripped from its tensors' names", path, stripped)
+    if wrappers := sorted({part for name in tensors for part in name.split(".") if part in WRAPPERS}):
+        log.warning("%s: the prefix %s is stripped from its tensors' names", path, ". and ".join(wrappers) + ".")
+    return {name.removeprefix(prefix): tensor for name, tensor in bare.items() if name.startswith(prefix)}
 
 
 def _indices(names: Iterable[str], prefix: str) -> tuple[int, ...]:
@@ -127,7 +115,7 @@ def load_checkpoint(path: Path) -> DLF:
         CheckpointError: not a checkpoint, or not of DLF: the message lists missing, unexpected and misshapen tensors.
     """
     tensors, metadata = read_tensors(path)
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(IGNORED)}
+    tensors = {name: tensor for name, tensor in _model_in(path, tensors).items() if not name.startswith(IGNORED)}
     _check_masks(path, tensors)
     try:
         config = infer_config(tensors, int(metadata.get(GROUPS_KEY, 32)))

@@ -1,10 +1,11 @@
 """The `dlf-export` command: a checkpoint to a bundle, or a bundle to one of lower precision.
 
-Exit codes: 0 done; 1 refused, nothing written; 2 wrong usage; 130 interrupted.
+Exit codes: 0 done; 1 refused, nothing written; 2 wrong usage; 128 + N ended by signal N, nothing written: 130 interrupted.
 """
 
 import logging
-import tempfile
+import os
+import signal
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from rich.console import Console
 
 import dlf
 from dlf.export.engine import build_engines, target_gpus
+from dlf.export.output_folder import workplace
 from dlf.runtime.bundles.bundle import Bundle
-from dlf.runtime.errors import DLFError, InvalidArgumentError
+from dlf.runtime.errors import DLFError, ExportError, InvalidArgumentError
 from dlf.runtime.options import takes
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
@@ -29,7 +31,15 @@ stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 def main() -> None:
     """Run the command."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # otherwise somebody, such as nohup, wants it ignored
+            signal.signal(number, _stop)
     app(prog_name="dlf-export")
+
+
+def _stop(number: int, frame: object) -> None:
+    """End as the signal would have ended us, but delete what is half written."""
+    raise SystemExit(128 + number)
 
 
 def _print_version(wanted: bool) -> None:
@@ -95,12 +105,6 @@ def export(options: Options) -> None:
     source, output = options.source, options.output
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("dlf").setLevel(logging.INFO if options.verbose else logging.WARNING)
-    if output.exists() and not (options.overwrite and (output / "manifest.json").is_file()):
-        remedy = (
-            "give --overwrite to replace it" if (output / "manifest.json").is_file() else "it is not a bundle; choose another"
-        )
-        stderr.print(f"dlf-export: {output} exists; {remedy}")
-        raise typer.Exit(1)
     from_bundle = (source / "manifest.json").is_file()
     if from_bundle and (options.precision == "fp32" or options.half_weights or options.name or options.license):
         raise typer.BadParameter(
@@ -111,12 +115,13 @@ def export(options: Options) -> None:
     if options.gpu and not options.engine:
         raise typer.BadParameter("it is for --engine alone", param_hint="--gpu")
     try:
+        _require_writable(output, options.overwrite)
         gpus = target_gpus(options.gpu or ()) if options.engine else []
         with stderr.status("loading") as status:
             _run(options, status.update)
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
-    except DLFError as error:
+    except (DLFError, OSError) as error:
         stderr.print(f"dlf-export: {error}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
@@ -138,6 +143,16 @@ def _measure_memory(bundle: Path, progress: Callable[[str], None]) -> None:
     memory.record(bundle, progress)
 
 
+def _require_writable(output: Path, overwrite: bool) -> None:
+    """Refuse a target before an hour of work, not after."""
+    is_bundle = (output / "manifest.json").is_file()
+    if output.exists() and not (overwrite and is_bundle):
+        remedy = "give --overwrite to replace it" if is_bundle else "it is not a bundle; choose another"
+        raise ExportError(f"{output} exists; {remedy}")
+    with workplace(output):
+        pass
+
+
 def _run(options: Options, progress: Callable[[str], None]) -> None:
     import torch  # here, so that --help and refusals of usage are quick
 
@@ -153,7 +168,7 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
 
     def export(target: Path) -> None:
         model = load_checkpoint(source)
-        name = options.name or source.stem
+        name = os.fsencode(options.name or source.stem).decode(errors="replace")  # a file's name may be no text
         write_bundle(model, target, name, license=options.license, half_weights=options.half_weights, progress=progress)
 
     if options.precision == "fp32":
@@ -176,7 +191,6 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
     if (source / "manifest.json").is_file():
         convert(source, output)
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.fp32.") as temporary:
-        export(Path(temporary) / "bundle")
-        convert(Path(temporary) / "bundle", output)
+    with workplace(output) as place:
+        export(place / "fp32")
+        convert(place / "fp32", output)

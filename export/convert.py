@@ -18,8 +18,9 @@ import onnx
 import torch
 
 from dlf.export import emulation, levels
-from dlf.export.bundle import cut_generator, versions, vouch, writing
+from dlf.export.bundle import cut_generator, versions, vouch
 from dlf.export.fp16 import LAYERS, MOVEMENT, Converter
+from dlf.export.output_folder import writing
 from dlf.export.parity import Bars, Gate, StageFigures
 from dlf.runtime.bundles import references
 from dlf.runtime.bundles.bundle import Bundle
@@ -59,7 +60,7 @@ def convert_bundle(
 
     Raises:
         ExportError: `source` is not an fp32 bundle, or a bar fails even with all layers that affect it in fp32; nothing
-            is written.
+            is written; or `output` cannot be written.
         BundleForeignError, BundleBrokenError: `source` cannot be used.
     """
     bundle = Bundle(source)
@@ -67,7 +68,8 @@ def convert_bundle(
         raise ExportError(f"{source} is in {bundle.precision}; convert the fp32 bundle that it was made from")
     module, usual = PRECISIONS[target]
     bars = bars or usual
-    with writing(output) as folder:
+    size = sum(file.stat().st_size for file in source.iterdir()) // 2  # of int8 less, but for what returns to fp32
+    with writing(output, size) as folder:
         progress("photographs in fp32")
         gate = Gate(source, photographs, torch.get_num_threads())
         progress(f"preparing {target}")

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -31,7 +32,7 @@ from dlf.runtime.images import PNG_LEVEL, Pixels, encode_as, format_of, load
 from dlf.runtime.info import info as describe
 from dlf.runtime.libdlf import Limits
 from dlf.runtime.options import parse_bytes, takes
-from dlf.runtime.streams import abandon_stdout, read_stdin, write_stdout
+from dlf.runtime.streams import abandon_stdout, printing, read_stdin, write_stdout
 
 STDIO = "-"
 SIGNATURE = b"\xdf"  # the first byte of a .dlf file; of others no more is read
@@ -82,7 +83,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files may be no text
             stream.reconfigure(errors="surrogateescape")
-    app(prog_name="dlf")
+    with printing() if sys.stdout else nullcontext():  # also of --help
+        app(prog_name="dlf")
 
 
 def _print_version(wanted: bool) -> None:
@@ -182,7 +184,8 @@ def decode(options: DecodingOptions) -> None:
     """Decode .dlf files to images: PNG, or the format of the output's suffix."""
 
     def decode_one(codec: Codec, name: str, target: str) -> Coded:
-        suffix = ".png" if target == STDIO else Path(target).suffix
+        path = Path(target)
+        suffix = ".png" if target == STDIO or (not path.suffix and not is_replaced(path)) else path.suffix  # pipes have none
         format_of(suffix)  # refuses before the work is done
         data = _read(name)
         start = perf_counter()
@@ -213,15 +216,17 @@ def info(
     def info_one(name: str) -> None:
         found = describe(_read(name), limits=Limits(max_pixels, max_side))
         if as_json:
-            print(json.dumps({"file": name, **found.to_dict()}))
+            with printing():
+                print(json.dumps({"file": name, **found.to_dict()}))
             return
         size = found.bytes
         ours = f" (built-in, licence: {builtin.license()})" if found.fingerprint == builtin.fingerprint() else ""
-        print(
-            f"{name}: {found.width}x{found.height}, {size.total} bytes ({size.header} header, {size.tokens} tokens, "
-            f"{size.detail} detail, {size.checksum} checksum), {found.bpp:.4f} bpp, {found.tiles} tiles "
-            f"({found.padding_waste:.0%} padding), model {found.fingerprint}{ours}, format version {found.version}"
-        )
+        with printing():
+            print(
+                f"{name}: {found.width}x{found.height}, {size.total} bytes ({size.header} header, {size.tokens} tokens, "
+                f"{size.detail} detail, {size.checksum} checksum), {found.bpp:.4f} bpp, {found.tiles} tiles "
+                f"({found.padding_waste:.0%} padding), model {found.fingerprint}{ours}, format version {found.version}"
+            )
 
     _for_each(files, info_one, verbose)
 
@@ -254,10 +259,11 @@ def doctor(
         report = examine(model, backend, threads)
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
-    if as_json:
-        print(json.dumps({**asdict(report), "passed": report.passed}))
-    else:
-        show(report, Console())
+    with printing():
+        if as_json:
+            print(json.dumps({**asdict(report), "passed": report.passed}))
+        else:
+            show(report, Console())
     if not report.passed:
         raise typer.Exit(1)
 
@@ -411,7 +417,8 @@ def _report(codec: Codec, name: str, target: str, coded: Coded, as_json: bool) -
             "backend": codec.backend.name,
             "preview": coded.preview,
         }
-        print(json.dumps(line), flush=True)
+        with printing():
+            print(json.dumps(line))
     else:
         loading = f" and {load_seconds:.2f} s to load the model" if load_seconds >= 0.005 else ""
         result = f"{target} (a preview)" if coded.preview else target

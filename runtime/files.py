@@ -1,9 +1,11 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and where this user's cache is."""
 
 import os
 import stat
 import tempfile
 from pathlib import Path
+
+from dlf.runtime.streams import write_all
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
@@ -16,10 +18,9 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         OSError: of the folder or the file, which `filename` names.
     """
     if not is_replaced(path):
-        with open(path, "wb", buffering=0) as file:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) or 0 :]
+        descriptor = _descriptor(path)
+        with open(path if descriptor is None else os.dup(descriptor), "wb", buffering=0) as file:
+            write_all(file, data)
         return
     path = Path(os.path.realpath(path))
     try:
@@ -41,7 +42,34 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         raise
 
 
+def cache_folder() -> Path:
+    """This user's folder for dlf's caches: below XDG_CACHE_HOME, or else below the home.
+
+    Users without a home, as in containers, have the one that Debian's passwd gives to such: it is not there.
+    """
+    try:
+        home = Path.home()
+    except RuntimeError:  # neither HOME nor an entry in passwd
+        home = Path("/nonexistent")
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "dlf"
+
+
 def is_replaced(path: Path) -> bool:
     """Whether a result for `path` is put in the place of what is there, as of regular files, and not written into it."""
-    descriptor = os.path.dirname(os.path.abspath(path)) in ("/dev/fd", "/proc/self/fd") or str(path) == "/dev/stdout"
-    return not descriptor and (path.is_file() or not path.exists())
+    return _descriptor(path) is None and (path.is_file() or not path.exists())
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of this process's open file that /dev/stdout, /dev/fd/N or a link to one of them stands for.
+
+    Opened by its path, such a file would be truncated, and written from its beginning; a socket cannot be opened so at all.
+    """
+    place = os.path.abspath(path)
+    for _ in range(40):  # links, of which Linux follows as many
+        folder, name = os.path.split(place)
+        if name.isdecimal() and os.path.realpath(folder) == f"/proc/{os.getpid()}/fd":
+            return int(name)
+        if not os.path.islink(place):
+            break
+        place = os.path.normpath(os.path.join(folder, os.readlink(place)))
+    return None

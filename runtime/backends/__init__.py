@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dlf.runtime.errors import BundleBrokenError
+
 if TYPE_CHECKING:
     from dlf.runtime.bundles.bundle import Bundle
 
@@ -48,3 +50,16 @@ class Backend(Protocol):
         Raises BundleBrokenError; fails with whatever the library raises.
         """
         ...
+
+
+def require_float32(file: Path, types: Mapping[str, str], float32: str) -> None:
+    """Refuse a stage that takes or gives anything else: libraries would convert it without a word, and round the codec's values.
+
+    `types` has the type of each input and output, as the library names it, and `float32` is that of float32.
+
+    Raises:
+        BundleBrokenError: one is of another type.
+    """
+    for name, found in types.items():
+        if found != float32:
+            raise BundleBrokenError(f"{file}: {name} is of {found}, not of float32; export the bundle again.")

@@ -1,6 +1,6 @@
 """Stages in ONNX Runtime, on the CPU."""
 
-from dlf.runtime.backends import Arrays, HasStages, Stage, telemetry
+from dlf.runtime.backends import Arrays, HasStages, Stage, require_float32, telemetry
 
 with telemetry.off():
     import onnxruntime
@@ -24,7 +24,10 @@ class ONNXRuntimeBackend:
 
     def load(self, bundle: HasStages, stage: str) -> Stage:
         """See `dlf.runtime.backends.Backend`."""
-        session = onnxruntime.InferenceSession(bundle.stage(stage), self._options, providers=["CPUExecutionProvider"])
+        file = bundle.stage(stage)
+        session = onnxruntime.InferenceSession(file, self._options, providers=["CPUExecutionProvider"])
+        ports = (*session.get_inputs(), *session.get_outputs())
+        require_float32(file, {port.name: port.type for port in ports}, "tensor(float)")
         names = [output.name for output in session.get_outputs()]
 
         def run(inputs: Arrays) -> Arrays:

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from dlf.runtime.backends import Arrays, HasStages, Stage, telemetry
+from dlf.runtime.backends import Arrays, HasStages, Stage, require_float32, telemetry
 from dlf.runtime.libdlf import library
 
 with telemetry.off():
@@ -35,6 +35,8 @@ class OpenVINOBackend:
         file = bundle.stage(stage)
         with _releasing_pages(file):
             compiled = self._core.compile_model(file, "CPU", self._config)
+        ports = (*compiled.inputs, *compiled.outputs)
+        require_float32(file, {port.get_any_name(): port.element_type.get_type_name() for port in ports}, "f32")
         names = [output.get_any_name() for output in compiled.outputs]
         fresh = True
 

@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import re
 import sys
 import sysconfig
@@ -26,7 +25,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from dlf.runtime.bundles.bundle import Bundle
-from dlf.runtime.files import write_atomically
+from dlf.runtime.files import cache_folder, write_atomically
 from dlf.runtime.formats import TILE
 from dlf.runtime.gpu.tensorrt_library import is_rtx
 
@@ -182,7 +181,7 @@ class EngineCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlf" / "engines"
+        self.folder = folder or cache_folder() / "engines"
 
     def find(self, key: EngineKey, size: Size) -> Lookup:
         """Find the engine that serves a size best, and read it; the reasons against the others are logged too.

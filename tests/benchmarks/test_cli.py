@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -47,6 +48,24 @@ def report() -> dict:
 
 def images(of: dict) -> list[str]:
     return [image["image"] for image in of["models"][0]["images"]]
+
+
+def test_names_that_are_no_text_are_in_every_report(photos):
+    os.rename(photos / "a.png", os.fsencode(photos) + b"/caf\xe9.png")
+    reports = ("--csv", "r.csv", "--json", "r.json", "--html", "r.html", "--contact-sheet", "r.png")
+    result = run("--dataset", "photos", *reports, *QUICK)
+    assert result.exit_code == 0, result.exception
+    assert b",caf\xe9.png," in Path("r.csv").read_bytes()
+    assert "caf\udce9.png" in images(report())
+    assert "caf?.png" in Path("r.html").read_text()
+    assert Path("r.png").is_file()
+
+
+def test_report_that_cannot_be_written_is_told_and_the_table_shown(photos):
+    result = run("--dataset", "photos", "--limit", "1", "--csv", "/dev/full", *QUICK)
+    assert result.exit_code == 1
+    assert "dlf-bench: /dev/full: cannot be written (No space left on device)\n" in result.output
+    assert "on photos, 1 image" in result.output
 
 
 def test_writes_what_the_files_are(photos, toy_bundle):

@@ -1,7 +1,5 @@
 """The loader: every format, the inferred configuration, and each refusal."""
 
-import pickle
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from helpers.export import TINY, synthetic_checkpoint, tiny_model
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dlf.export.checkpoint import GROUPS_KEY, infer_config, load_checkpoint, read_tensors
+from dlf.export.checkpoint import GROUPS_KEY, infer_config, load_checkpoint
 from dlf.export.model import DLF, MINI, RELEASED, Config
 from dlf.export.model.swin import boundary_masks
 from dlf.runtime.errors import CheckpointError
@@ -132,57 +130,38 @@ def test_refuses_a_checkpoint_of_another_model(tmp_path: Path) -> None:
     refused({"conv.weight": torch.zeros(3, 3)}, tmp_path, "not a DLF checkpoint; cannot tell its configuration")
 
 
-class Malicious:
-    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
-        return (pytest.fail, ("the pickle was executed",))
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "model._orig_mod.module.", "ema_model.module."])
+def test_prefix_is_stripped_and_told(state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture, prefix: str) -> None:
+    save_file({prefix + name: tensor for name, tensor in state.items()}, tmp_path / "model.safetensors", GROUPS)
+    assert load_checkpoint(tmp_path / "model.safetensors").config == TINY
+    told = " ".join(caplog.messages)
+    assert all(f"{part}." in told for part in prefix.split(".") if part)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("absent.ckpt", None),
-        ("text.ckpt", b"not a checkpoint"),
-        ("empty.ckpt", b""),
-        ("text.safetensors", b"not a checkpoint"),
-        ("pickle.ckpt", pickle.dumps({"state_dict": Malicious()})),
-    ],
-)
-def test_refuses_what_is_no_checkpoint(tmp_path: Path, name: str, content: bytes | None) -> None:
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=name):
-        load_checkpoint(path)
+def test_wrapper_inside_the_model_is_stripped(state: State, tmp_path: Path) -> None:
+    compiled = {name.replace("hybrid_codec.encoder.", "hybrid_codec.encoder._orig_mod."): t for name, t in state.items()}
+    save_file(compiled, tmp_path / "model.safetensors", GROUPS)
+    assert load_checkpoint(tmp_path / "model.safetensors").config == TINY
 
 
-def test_refuses_code_in_a_torch_file(tmp_path: Path) -> None:
-    path = tmp_path / "model.ckpt"
-    torch.save({"state_dict": {"a": Malicious()}}, path)
-    with pytest.raises(CheckpointError, match="weights_only"):
-        load_checkpoint(path)
+def test_no_prefix_no_word(state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_file(state, tmp_path / "model.safetensors", GROUPS)
+    load_checkpoint(tmp_path / "model.safetensors")
+    assert not caplog.messages
 
 
-def test_refuses_a_file_without_a_state_dict(tmp_path: Path) -> None:
-    path = tmp_path / "model.ckpt"
-    torch.save({"state_dict": {"a": 1}}, path)
-    with pytest.raises(CheckpointError, match="holds no state dict"):
-        load_checkpoint(path)
+def test_of_two_models_the_averaged_one_is_taken_and_told(state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    last = {f"model.{name}": tensor + 1 for name, tensor in state.items()}
+    averaged = {f"ema.{name}": tensor for name, tensor in state.items()}
+    save_file({**last, **averaged}, tmp_path / "model.safetensors", GROUPS)
+    loaded = load_checkpoint(tmp_path / "model.safetensors").state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.items())
+    assert "averaged" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("content", "fact"),
-    [
-        (b"", "empty"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
-        (b"<!DOCTYPE html><html></html>", "web page"),
-    ],
-)
-def test_file_that_stands_in_for_a_checkpoint_is_told_for_what_it_is(tmp_path, content, fact):
-    (tmp_path / "model.ckpt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=fact):
-        read_tensors(tmp_path / "model.ckpt")
+def test_refuses_two_models_of_which_none_is_averaged(state: State, tmp_path: Path) -> None:
+    refused({f"{prefix}.{name}": tensor.clone() for prefix in ("a", "b") for name, tensor in state.items()}, tmp_path, "2 models")
 
 
-def test_old_serialisation_is_read(tmp_path):
-    torch.save({"weight": torch.ones(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    assert read_tensors(tmp_path / "old.pt")[0]["weight"].tolist() == [1, 1]
+def test_refuses_tensors_that_are_there_twice(state: State, tmp_path: Path) -> None:
+    refused({**state, "module.prior_fusion.ffn.1.bias": torch.zeros(64)}, tmp_path, "twice")

@@ -39,9 +39,10 @@ def test_exports_and_replaces_only_when_told(checkpoint: Path, tmp_path: Path, m
     assert "--overwrite" in again.output
     assert Bundle(output).name == "tiny"
 
-    replaced = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "second", "--license", "MIT", "--overwrite"])
+    replaced = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "caf\udce9", "--license", "MIT", "--overwrite"])
     assert replaced.exit_code == 0, replaced.output
-    assert (Bundle(output).name, Bundle(output).license) == ("second", "MIT")
+    # A file's name, and so a model's, may be no text; a manifest is.
+    assert (Bundle(output).name, Bundle(output).license) == ("caf\N{REPLACEMENT CHARACTER}", "MIT")
     assert [entry.name for entry in output.parent.iterdir()] == ["bundle"]
 
 
@@ -68,3 +69,11 @@ def test_help_shows_examples_and_version_is_ours() -> None:
     assert "dlf-export qp0.ckpt -o bundles/qp0" in shown.output
     assert runner.invoke(app, ["--version"]).output == f"dlf-export {dlf.__version__}\n"
     assert runner.invoke(app, []).exit_code == 2
+
+
+def test_target_that_cannot_be_written_is_refused_before_the_checkpoint_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = runner.invoke(app, [str(tmp_path / "absent.ckpt"), "-o", str(tmp_path / "file" / "bundle")])
+    assert result.exit_code == 1
+    assert "file/bundle: cannot be written" in result.output
+    assert "absent.ckpt" not in result.output

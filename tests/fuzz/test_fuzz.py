@@ -2,7 +2,7 @@
 
 Without libFuzzer, each target is fed its seeds and the inputs that once broke it (`regressions/TARGET/`). With it (clang), each
 also looks for new ones, for DLF_FUZZ_SECONDS (60), two at a time. What it finds lies in `regressions/` afterwards, to be
-committed with the repair.
+committed with the repair. The corpus stays in DLF_FUZZ_CORPUS, if that names a folder, and the next run goes on from it.
 """
 
 import os
@@ -58,8 +58,8 @@ def campaigns(tmp_path_factory: pytest.TempPathFactory, seeds: Path) -> dict[str
     programs = build(tmp_path_factory.mktemp("fuzz") / "fuzzers", "clang++", "fuzzer", "address", "undefined")
 
     def run(target: str) -> "subprocess.CompletedProcess[str]":
-        found, crashes = programs / f"{target}.corpus", FOLDER / "regressions" / target
-        found.mkdir()
+        found, crashes = Path(os.environ.get("DLF_FUZZ_CORPUS") or programs / "corpus") / target, FOLDER / "regressions" / target
+        found.mkdir(parents=True, exist_ok=True)
         crashes.mkdir(parents=True, exist_ok=True)
         # No limit on the peak of the whole process: Linux lets it begin at that of the process that started it.
         memory = ("-rss_limit_mb=0", "-malloc_limit_mb=2048")

@@ -162,6 +162,42 @@ def _described(path: Path) -> dict[str, object]:
     return {"file": path.name, "precision": "fp32", "inputs": inputs}
 
 
+def retype(folder: Path, stage: str, port: str, dtype: int) -> None:
+    """Make a stage take or give `port` in another type, which is a member of onnx.TensorProto, and compute as before."""
+    model = onnx.load(folder / f"{stage}.onnx")
+    graph = model.graph
+    (info,) = [info for info in (*graph.input, *graph.output) if info.name == port]
+    info.type.tensor_type.elem_type = dtype
+    is_input = any(info.name == port for info in graph.input)
+    for node in graph.node:
+        names = node.input if is_input else node.output
+        names[:] = [f"{name}_float" if name == port else name for name in names]
+    if is_input:
+        graph.node.insert(0, helper.make_node("Cast", [port], [f"{port}_float"], to=onnx.TensorProto.FLOAT))
+    else:
+        graph.node.append(helper.make_node("Cast", [f"{port}_float"], [port], to=dtype))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, folder / f"{stage}.onnx")
+    (folder / f"{stage}.onnx.data").unlink(missing_ok=True)  # onnx.save has put it all into one file
+    seal(folder)
+
+
+PORTS = [  # of all stages
+    ("analysis", "image"),
+    ("analysis", "z"),
+    ("analysis", "y"),
+    ("synthesis", "z_hat"),
+    ("synthesis", "y_hat"),
+    ("synthesis", "semantic"),
+    ("synthesis", "detail"),
+    ("adaptor", "semantic"),
+    ("adaptor", "detail"),
+    ("adaptor", "latent"),
+    ("generator", "latent"),
+    ("generator", "image"),
+]
+
+
 @dataclass(frozen=True)
 class LoneStage:
     """An ONNX file that is in no bundle, for a backend to load under any name."""
@@ -184,7 +220,7 @@ def link_files(bundle: Path, folder: Path) -> Path:
 
 
 def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
-    return helper.make_node(kind, inputs, [output], **attributes)
+    return helper.make_node(kind, inputs, [output], name=output, **attributes)
 
 
 def _enlarge(source: str, scales: str, output: str) -> NodeProto:

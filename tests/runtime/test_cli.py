@@ -57,6 +57,14 @@ def test_results_lie_beside_their_inputs(work, toy_bundle):
     assert np.array_equal(pixels(work / "c.png"), codec.decode((work / "c.dlf").read_bytes()))
 
 
+def test_pictures_go_into_pipes_that_have_a_name(work, toy_bundle):
+    reader, writer = os.pipe()
+    assert run("decode", "c.dlf", "-o", f"/dev/fd/{writer}").exit_code == 0
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        assert np.array_equal(pixels(file.read()), dlf.Codec(toy_bundle).decode((work / "c.dlf").read_bytes()))
+
+
 def test_one_result_goes_to_the_file_that_is_named(work):
     assert run("encode", "a.png", "-o", "sub.dlf").exit_code == 0
     assert dlf.info((work / "sub.dlf").read_bytes()).width == 40

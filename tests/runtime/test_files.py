@@ -1,9 +1,11 @@
 import os
+import pwd
+import socket
 from pathlib import Path
 
 import pytest
 
-from dlf.runtime.files import write_atomically
+from dlf.runtime.files import cache_folder, is_replaced, write_atomically
 
 
 def test_new_file_has_the_usual_permissions(tmp_path):
@@ -67,3 +69,36 @@ def test_descriptor_is_written_to(tmp_path):
     with (tmp_path / "out").open("wb") as file:
         write_atomically(Path(f"/dev/fd/{file.fileno()}"), b"content")
     assert (tmp_path / "out").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_open_file_that_has_a_path_is_written_on_from_where_it_is(tmp_path, link):
+    with (tmp_path / "out").open("wb", buffering=0) as file:
+        file.write(b"before, ")
+        path = Path(f"/dev/fd/{file.fileno()}")
+        if link:
+            (tmp_path / "link").symlink_to(path)
+            path = tmp_path / "link"
+        assert not is_replaced(path)
+        write_atomically(path, b"content")
+        file.write(b", after")
+    assert (tmp_path / "out").read_bytes() == b"before, content, after"
+
+
+def test_socket_is_written_by_its_number():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        write_atomically(Path(f"/proc/self/fd/{ours.fileno()}"), b"content")
+        assert theirs.recv(100) == b"content"
+
+
+def test_closed_descriptor_is_an_error_and_no_file():
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        write_atomically(Path("/dev/fd/987"), b"content")
+
+
+def test_cache_of_a_user_without_a_home_is_nowhere(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # KeyError for each, as the real one has it
+    assert not cache_folder().exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dlf
+from dlf import config
 from dlf.runtime import errors
 from dlf.runtime.bundles import builtin
 
@@ -54,3 +55,13 @@ def test_a_c_program_builds_with_the_flags(tmp_path):
     flags = run("-m", "dlf.config", "--cflags", "--libs").split()
     subprocess.run(["cc", tmp_path / "program.c", *flags, "-o", tmp_path / "program"], check=True)
     assert subprocess.run([tmp_path / "program"], check=True, capture_output=True, text=True).stdout.strip() == dlf.__version__
+
+
+def test_flags_of_paths_with_spaces_are_one_word_each_to_a_shell(monkeypatch, capsys):
+    monkeypatch.setattr(config, "include_path", lambda: Path("/opt/my libs/include"))
+    monkeypatch.setattr(config, "library_path", lambda: Path("/opt/my libs/$dlf/libdlf.so"))
+    monkeypatch.setattr("sys.argv", ["dlf.config", "--cflags", "--libs"])
+    config.main()
+    words = subprocess.run(["sh", "-c", f"printf '%s\\n' {capsys.readouterr().out}"], capture_output=True, text=True).stdout
+    folder = "/opt/my libs/$dlf"
+    assert words.splitlines() == ["-I/opt/my libs/include", f"-L{folder}", f"-Wl,-rpath,{folder}", "-ldlf"]

@@ -1,3 +1,5 @@
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +104,11 @@ def test_unknown_backend_is_refused():
 def test_threads_below_one_are_refused(threads):
     with pytest.raises(dlf.InvalidArgumentError, match="threads"):
         open_backend(installed()[0], threads)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")  # of the thread that releases pages
+def test_openvino_takes_paths_that_are_no_text(toy_bundle, tmp_path):
+    pytest.importorskip("openvino")
+    folder = shutil.copytree(toy_bundle, tmp_path / os.fsdecode(b"mod\xe9l"))
+    with dlf.Codec(folder, "openvino", threads=1) as codec:
+        assert codec.decode(codec.encode(np.zeros((8, 8, 3), np.uint8))).shape == (8, 8, 3)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from helpers.bundle import LoneStage, link_files, save_stage, seal
+from helpers.bundle import PORTS, LoneStage, link_files, retype, save_stage, seal
 from onnx import helper
 
 import dlf
@@ -256,6 +256,20 @@ def test_stage_with_other_outputs_than_the_codec_needs_is_broken(bundle_copy, ba
     seal(bundle_copy)
     with pytest.raises(dlf.BundleBrokenError, match=r"stage analysis.* z\b"):
         dlf.Codec(bundle_copy, backend).encode(GRAY)
+
+
+def _round_trip(codec, data):
+    codec.encode(GRAY)
+    codec.decode(data)
+
+
+@pytest.mark.parametrize("dtype", ["UINT8", "INT32", "FLOAT16", "DOUBLE"])
+@pytest.mark.parametrize(("stage", "port"), PORTS)
+def test_stage_of_another_type_than_float32_is_refused(bundle_copy, toy_bundle, backend, stage, port, dtype):
+    data = dlf.Codec(toy_bundle, backend).encode(GRAY)
+    retype(bundle_copy, stage, port, getattr(onnx.TensorProto, dtype))
+    with pytest.raises(dlf.BundleBrokenError, match=rf"{stage}.*{port}.* not of float32; export"):
+        _round_trip(dlf.Codec(bundle_copy, backend), data)
 
 
 def test_values_that_are_not_finite_never_become_a_picture(bundle_copy, backend):

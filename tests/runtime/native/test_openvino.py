@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from helpers.bundle import save_stage, seal
+from helpers.bundle import PORTS, retype, save_stage, seal
 from helpers.native import Context, Model, openvino_library
 from onnx import helper
 
@@ -129,9 +130,15 @@ def test_stage_with_other_outputs_than_the_codec_needs_is_broken(bundle_copy, ou
         native(bundle_copy).encode(GRAY)
 
 
-def test_output_of_another_type_is_refused(bundle_copy):
-    node = helper.make_node("Cast", ["image"], ["z"], to=11)  # double
-    save_stage(bundle_copy / "analysis.onnx", [node], {"image": ["n", 3, "h", "w"]}, {})
-    seal(bundle_copy)
-    with pytest.raises(dlf.DLFError):
-        native(bundle_copy).encode(GRAY)
+def _round_trip(codec, data):
+    codec.encode(GRAY)
+    codec.decode(data)
+
+
+@pytest.mark.parametrize("dtype", ["UINT8", "INT32", "FLOAT16", "DOUBLE"])
+@pytest.mark.parametrize(("stage", "port"), PORTS)
+def test_stage_of_another_type_than_float32_is_refused(bundle_copy, toy_bundle, stage, port, dtype):
+    data = native(toy_bundle).encode(GRAY)
+    retype(bundle_copy, stage, port, getattr(onnx.TensorProto, dtype))
+    with pytest.raises(dlf.BundleBrokenError, match=rf"stage {stage} .*{port}.* not of float32; export"):
+        _round_trip(native(bundle_copy), data)

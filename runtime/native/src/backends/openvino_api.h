@@ -9,7 +9,7 @@ namespace dlf::openvino {
 
 using Status = int; // 0: success
 
-// Its numbers differ from release to release; so none are written here, and a tensor takes its type from the port it goes to.
+// Its numbers differ from release to release; so none are written here.
 using ElementType = int;
 
 struct Shape {

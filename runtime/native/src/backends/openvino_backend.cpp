@@ -6,7 +6,6 @@
 #include <cstring>
 #include <filesystem>
 #include <mutex>
-#include <numeric>
 #include <optional>
 
 #include "backends/backend_guard.h"
@@ -44,10 +43,12 @@ public:
         check(ov_get_openvino_version(&version));
         version_ = version.build_number;
         ov_version_free(&version);
+        float32_ = find_float32();
     }
 
     const std::string &device() const { return device_; }
     const std::string &version() const { return version_; }
+    ElementType float32() const { return float32_; }
 
     Owned<CompiledModel> compile(const char *file) const {
         CompiledModel *compiled = nullptr;
@@ -66,16 +67,28 @@ public:
     }
 
 private:
+    // The number of float32, which differs from release to release. In all of them it is the first type of four bytes.
+    ElementType find_float32() const {
+        constexpr ElementType kLast = 8; // float32 is 4 or 5
+        for (ElementType type = 0; type <= kLast; ++type) {
+            alignas(8) char value[8] = {};
+            int64_t one = 1;
+            Tensor *raw = nullptr;
+            size_t bytes = 0;
+            if (ov_tensor_create_from_host_ptr(type, Shape{1, &one}, value, &raw) != 0)
+                continue; // no type that a tensor has
+            const Owned<Tensor> tensor(raw, ov_tensor_free);
+            if (ov_tensor_get_byte_size(raw, &bytes) == 0 && bytes == sizeof(float))
+                return type;
+        }
+        fail(DLF_ERROR_BACKEND_FAILED, "this OpenVINO has no tensors of float32");
+    }
+
     std::string threads_;
     bool limited_;
+    ElementType float32_ = 0;
     std::string device_, version_;
     Owned<Core> core_{nullptr, nullptr};
-};
-
-// An input or output of a stage.
-struct NamedPort {
-    std::string name;
-    ElementType type;
 };
 
 struct Run {
@@ -101,11 +114,11 @@ public:
         auto run = std::make_unique<Run>(Run{request(), {}});
         std::vector<Owned<Tensor>> tensors; // which a request does not keep alive
         for (size_t i = 0; i < inputs_.size(); ++i) {
-            const auto given = std::find_if(inputs, inputs + input_count,
-                                            [&](const dlf_tensor &input) { return inputs_[i].name == input.name; });
+            const auto given =
+                std::find_if(inputs, inputs + input_count, [&](const dlf_tensor &input) { return inputs_[i] == input.name; });
             if (given == inputs + input_count)
-                fail(DLF_ERROR_BACKEND_FAILED, "it has an input '" + inputs_[i].name + "', which the codec does not give");
-            tensors.push_back(tensor(*given, inputs_[i]));
+                fail(DLF_ERROR_BACKEND_FAILED, "it has an input '" + inputs_[i] + "', which the codec does not give");
+            tensors.push_back(tensor(*given));
             ov_.check(ov_.ov_infer_request_set_input_tensor_by_index(run->request.get(), i, tensors.back().get()));
         }
         {
@@ -143,16 +156,19 @@ private:
 
     using Get = Status (*)(const CompiledModel *, size_t, Port **);
 
-    NamedPort port(Get get, size_t index) const {
+    // The name of an input or output.
+    std::string port(Get get, size_t index) const {
         Port *raw = nullptr;
         ov_.check(get(compiled_.get(), index, &raw));
         const Owned<Port> port(raw, ov_.ov_output_const_port_free);
         char *name = nullptr;
-        NamedPort found{};
         ov_.check(ov_.ov_port_get_any_name(raw, &name));
-        found.name = name;
+        std::string found = name;
         ov_.ov_free(name);
-        ov_.check(ov_.ov_port_get_element_type(raw, &found.type));
+        ElementType type = 0;
+        ov_.check(ov_.ov_port_get_element_type(raw, &type));
+        if (type != ov_.float32())
+            fail(DLF_ERROR_BUNDLE_BROKEN, "its '" + found + "' is not of float32; export the bundle again");
         return found;
     }
 
@@ -170,21 +186,19 @@ private:
         return {request, ov_.ov_infer_request_free};
     }
 
-    Owned<Tensor> tensor(const dlf_tensor &input, const NamedPort &port) const {
+    Owned<Tensor> tensor(const dlf_tensor &input) const {
         int64_t dims[DLF_MAX_RANK];
         std::copy_n(input.shape, input.rank, dims);
         Tensor *raw = nullptr;
         // Inputs are only read, whatever the type of the pointer says.
-        ov_.check(ov_.ov_tensor_create_from_host_ptr(port.type, Shape{static_cast<int64_t>(input.rank), dims},
+        ov_.check(ov_.ov_tensor_create_from_host_ptr(ov_.float32(), Shape{static_cast<int64_t>(input.rank), dims},
                                                      const_cast<float *>(input.data), &raw));
-        Owned<Tensor> tensor(raw, ov_.ov_tensor_free);
-        check_size(raw, std::accumulate(input.shape, input.shape + input.rank, size_t{1}, std::multiplies<>()), port);
-        return tensor;
+        return {raw, ov_.ov_tensor_free};
     }
 
-    dlf_tensor described(const Tensor *tensor, const NamedPort &port) const {
+    dlf_tensor described(const Tensor *tensor, const std::string &name) const {
         dlf_tensor output = {};
-        output.name = port.name.c_str();
+        output.name = name.c_str();
         Shape shape = {};
         ov_.check(ov_.ov_tensor_get_shape(tensor, &shape));
         const auto rank = static_cast<size_t>(shape.rank);
@@ -192,28 +206,20 @@ private:
             std::copy_n(shape.dims, rank, output.shape);
         ov_.ov_shape_free(&shape);
         if (rank > DLF_MAX_RANK)
-            fail(DLF_ERROR_BACKEND_FAILED, "its output '" + port.name + "' has " + std::to_string(rank) + " dimensions");
+            fail(DLF_ERROR_BACKEND_FAILED, "its output '" + name + "' has " + std::to_string(rank) + " dimensions");
         output.rank = rank;
-        check_size(tensor, std::accumulate(output.shape, output.shape + rank, size_t{1}, std::multiplies<>()), port);
         void *data = nullptr;
         ov_.check(ov_.ov_tensor_data(tensor, &data));
         output.data = static_cast<const float *>(data);
         return output;
     }
 
-    void check_size(const Tensor *tensor, size_t count, const NamedPort &port) const {
-        size_t bytes = 0;
-        ov_.check(ov_.ov_tensor_get_byte_size(tensor, &bytes));
-        if (bytes != count * sizeof(float))
-            fail(DLF_ERROR_BACKEND_FAILED, "'" + port.name + "' is not of float32");
-    }
-
     const OpenVINO &ov_;
     std::filesystem::path file_;
     std::atomic<bool> fresh_{true}; // it has not run yet
     Owned<CompiledModel> compiled_;
-    std::vector<NamedPort> inputs_;
-    std::vector<NamedPort> outputs_;
+    std::vector<std::string> inputs_;
+    std::vector<std::string> outputs_;
     std::mutex mutex_;
     std::vector<Owned<Request>> free_; // requests that wait for a run; as many as ran at the same time
 };
