@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGE ?=
+# On a machine with an NVIDIA GPU: make test EXTRAS=test,onnxruntime-gpu,tensorrt
+EXTRAS ?= test,onnxruntime
 
 .PHONY: demo test test-slow coverage lint sanitize fuzz clean
 
@@ -33,7 +35,7 @@ lint: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt $(shell find runtime/native -type f)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:

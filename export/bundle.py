@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
@@ -151,7 +152,8 @@ def _fill(model: DLF, folder: Path, name: str, license: str | None, half_weights
 
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of packages for the manifest."""
-    return {package: version(package) for package in packages}
+    # ONNX Runtime is a module of two packages, one for the CPU and one for GPUs.
+    return {package: onnxruntime.__version__ if package == "onnxruntime" else version(package) for package in packages}
 
 
 def vouch(file: Path) -> dict[str, object]:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -17,6 +18,7 @@ from rich.console import Console
 
 import dlf
 from dlf.export.engine import build_engines, target_gpus
+from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 from dlf.runtime.options import takes
@@ -92,6 +94,8 @@ def export(options: Options) -> None:
     Each stage is compared with PyTorch, and the integer prior with the float one; a bundle of lower precision is compared
     with the fp32 one on photographs. A bundle that fails is not written.
     """
+    if find_spec("onnxruntime") is None:
+        raise typer.BadParameter(f"onnxruntime is not installed; run: {INSTALL['onnxruntime']}.")
     source, output = options.source, options.output
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("dlf").setLevel(logging.INFO if options.verbose else logging.WARNING)

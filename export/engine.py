@@ -137,7 +137,7 @@ def target_gpus(names: Sequence[str] = ()) -> list[str]:
         InvalidArgumentError: a name is not one that the installed library can build for, or none is given and no GPU is here.
     """
     library = tensorrt_library.load()
-    first = driver.first_gpu()
+    first = driver.describe()
     here = first and gpu_name(library, *first)
     if not names:
         if here is None:

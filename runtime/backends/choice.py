@@ -14,7 +14,7 @@ from dlf.runtime.gpu import driver, tensorrt_library
 GPU = "tensorrt"
 INSTALL = {
     "openvino": "pip install 'dlf[cpu]'",
-    "onnxruntime": "pip install 'dlf[onnxruntime]'",
+    "onnxruntime": "pip install 'dlf[onnxruntime]', or 'dlf[onnxruntime-gpu]' for an NVIDIA GPU",
     GPU: "pip install 'dlf[tensorrt]'",
 }
 
@@ -51,10 +51,8 @@ def missing(name: str) -> str | None:
     if name != GPU:
         return None if find_spec(name) else f"{name} is not installed; run: {INSTALL[name]}"
     if not any(find_spec(library) for library in tensorrt_library.LIBRARIES):
-        here = driver.first_gpu()
-        return f"neither TensorRT nor TensorRT-RTX is installed; run: {tensorrt_library.install(here and here[0])}"
-    if not find_spec("pycuda"):
-        return "pycuda is not installed; run: pip install pycuda"
+        here = driver.describe()
+        return f"neither TensorRT nor TensorRT-RTX is installed; run: {tensorrt_library.install(here and here.capability)}"
     no_gpu = driver.missing()
     return no_gpu and f"{no_gpu}; install the driver, or use another backend"
 
@@ -83,7 +81,8 @@ def choose(name: str | None, there: Collection[str]) -> tuple[str, str]:
     if name is not None:
         _require(name)
         return name, "asked for"
-    available = installed()
+    # Where there is a backend for the CPU, a GPU is not asked for: that would make CUDA useless in forked children.
+    available = [name for name in INSTALL if name != GPU and missing(name) is None] or installed()
     if not available:
         raise BackendMissingError(f"No backend is installed; run: {' or: '.join(INSTALL.values())}.")
     best = next((backend for backend, precision in order() if backend in available and precision in there), available[0])

@@ -131,8 +131,10 @@ def is_on_device(array: object) -> bool:
     return hasattr(array, "__cuda_array_interface__")
 
 
-def received(array: Any, stream: int, wait: Callable[[int, int], None]) -> Memory:
-    """Where another library's array on a GPU lies; `stream` waits, by `wait(stream, other)`, until its values are there.
+def received(array: Any, stream: int, wait: Callable[[int, int], None], ordinal_of: Callable[[int], int]) -> Memory:
+    """Return where another library's array on a GPU lies. `stream` waits, by `wait(stream, other)`, until its values are there.
+
+    `ordinal_of(address)` is the number of the GPU that an address is on.
 
     Raises:
         InvalidArgumentError: the library does not give it, it is not dense and row-major, or of a type that NumPy does not have.
@@ -153,5 +155,5 @@ def received(array: Any, stream: int, wait: Callable[[int, int], None]) -> Memor
     other = interface.get("stream")
     if other is not None:  # None: there is nothing to wait for
         wait(stream, other)
-    device = array.__dlpack_device__() if hasattr(array, "__dlpack_device__") else (CUDA, 0)
-    return Memory(interface["data"][0], shape, dtype, device, array)
+    address = interface["data"][0]
+    return Memory(address, shape, dtype, (CUDA, ordinal_of(address)), array)

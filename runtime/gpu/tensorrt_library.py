@@ -38,8 +38,8 @@ def load() -> ModuleType:
     """
     name = installed()
     if name is None:
-        here = driver.first_gpu()
-        raise BackendMissingError(f"Neither TensorRT nor TensorRT-RTX is installed; run: {install(here and here[0])}.")
+        here = driver.describe()
+        raise BackendMissingError(f"Neither TensorRT nor TensorRT-RTX is installed; run: {install(here and here.capability)}.")
     try:
         return import_module(name)
     except Exception as error:

@@ -66,3 +66,10 @@ def test_help_shows_examples_and_version_is_ours() -> None:
     assert "dlf-export qp0.ckpt -o bundles/qp0" in shown.output
     assert runner.invoke(app, ["--version"]).output == f"dlf-export {dlf.__version__}\n"
     assert runner.invoke(app, []).exit_code == 2
+
+
+def test_without_onnx_runtime_it_says_what_to_install(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlf.export.cli.find_spec", lambda name: None)
+    result = runner.invoke(app, [str(checkpoint), "-o", str(tmp_path / "bundle")])
+    assert result.exit_code == 2
+    assert "dlf[onnxruntime-gpu]" in " ".join(result.output.split())

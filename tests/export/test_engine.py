@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 from helpers.bundle import save_stage, seal
+from helpers.libraries import needs_rtx
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
@@ -35,9 +36,6 @@ GPUS = ("sm_89", "sm_120")
 KODAK = Size(1, 2, 3)
 
 runner = CliRunner()
-needs_rtx = pytest.mark.skipif(
-    tensorrt_library.installed() != tensorrt_library.RTX, reason="TensorRT-RTX is not what is installed"
-)
 
 
 @pytest.fixture
@@ -196,11 +194,11 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "first_gpu", lambda: ((8, 9), "NVIDIA L4"))
+    monkeypatch.setattr(driver, "describe", lambda: driver.GPU((8, 9), "NVIDIA L4"))
 
 
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "first_gpu", lambda: None)
+    monkeypatch.setattr(driver, "describe", lambda: None)
 
 
 @needs_rtx

@@ -1,5 +1,5 @@
 """The TensorRT backend: its use of TensorRT's interface, compared with the real module's, over a simulated engine; its messages
-where something is missing; and, on a machine with a GPU, real engines."""
+where something is missing."""
 
 import ast
 import importlib
@@ -13,6 +13,7 @@ from unittest.mock import create_autospec
 import numpy as np
 import pytest
 from helpers import gpu as helpers_gpu
+from helpers import libraries
 
 import dlf
 from dlf.runtime import backends
@@ -22,7 +23,7 @@ from dlf.runtime.gpu import driver
 from dlf.runtime.gpu import engines as engine_cache
 from dlf.runtime.gpu.engines import Engine, Lookup, Profile, Size
 
-trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+trt = libraries.tensorrt_rtx()
 
 SOURCE = Path(backends.__file__).with_name("tensorrt.py")
 # The variables of tensorrt.py that hold objects of TensorRT's.
@@ -397,7 +398,7 @@ def test_tensorrt_itself_is_asked_in_its_own_way(backend, monkeypatch, tensorrt)
 
 def test_the_backend_tells_what_is_in_use(backend):
     assert (backend.name, backend.device) == ("tensorrt", "no GPU at all")
-    assert backend.versions == {"tensorrt_rtx": trt.__version__, "pycuda": "0", "cuda driver": "13.1"}
+    assert backend.versions == {"tensorrt_rtx": trt.__version__, "cuda driver": "13.1"}
 
 
 def test_the_codec_gets_its_steps_from_the_backend(backend, bundle):
@@ -413,15 +414,14 @@ def test_the_codec_gets_its_steps_from_the_backend(backend, bundle):
     ("there", "no_gpu", "message"),
     [
         ((), None, r"neither TensorRT nor TensorRT-RTX is installed; run: pip install 'dlf\[tensorrt\]'"),
-        (("tensorrt_rtx",), None, "pycuda is not installed; run: pip install pycuda"),
-        (("tensorrt_rtx", "pycuda"), "NVIDIA's driver finds no GPU", "NVIDIA's driver finds no GPU; install the driver, or use"),
-        (("tensorrt", "pycuda"), "NVIDIA's driver is not installed", "NVIDIA's driver is not installed"),
+        (("tensorrt_rtx",), "NVIDIA's driver finds no GPU", "NVIDIA's driver finds no GPU; install the driver, or use"),
+        (("tensorrt",), "NVIDIA's driver is not installed", "NVIDIA's driver is not installed"),
     ],
 )
 def test_what_is_missing_is_said(toy_bundle, monkeypatch, there, no_gpu, message):
     monkeypatch.setattr(choice, "find_spec", lambda name: name in there or None)
-    monkeypatch.setattr(driver, "missing", lambda: no_gpu)
-    monkeypatch.setattr(driver, "first_gpu", lambda: None)
+    monkeypatch.setattr(driver, "missing", lambda ordinal=0: no_gpu)
+    monkeypatch.setattr(driver, "describe", lambda: None)
     with pytest.raises(dlf.BackendMissingError, match=rf"tensorrt cannot be used: .*{message}"):
         dlf.Codec(toy_bundle, "tensorrt")
 
@@ -432,7 +432,7 @@ def test_what_is_missing_is_said(toy_bundle, monkeypatch, there, no_gpu, message
 )
 def test_the_extra_for_the_gpu_is_named(monkeypatch, capability, extra):
     monkeypatch.setattr(choice, "find_spec", lambda name: None)
-    monkeypatch.setattr(driver, "first_gpu", lambda: (capability, "a GPU"))
+    monkeypatch.setattr(driver, "describe", lambda: driver.GPU(capability, "a GPU"))
     assert f"'{extra}'" in choice.missing("tensorrt")
 
 
@@ -445,10 +445,10 @@ def test_rtx_builds_for_the_gpus_that_it_is_named_for():
 
 @pytest.mark.parametrize("library", ["tensorrt", "tensorrt_rtx"])
 def test_it_is_chosen_where_there_is_nothing_else(monkeypatch, library):
-    monkeypatch.setattr(choice, "find_spec", lambda name: name in (library, "pycuda", "onnxruntime") or None)
-    monkeypatch.setattr(driver, "missing", lambda: None)
+    monkeypatch.setattr(choice, "find_spec", lambda name: name in (library, "onnxruntime") or None)
+    monkeypatch.setattr(driver, "missing", lambda ordinal=0: None)
     assert choice.installed() == ["onnxruntime", "tensorrt"]
-    monkeypatch.setattr(choice, "find_spec", lambda name: name in (library, "pycuda") or None)
+    monkeypatch.setattr(choice, "find_spec", lambda name: name == library or None)
     assert choice.choose(None, ("fp32",))[0] == "tensorrt"
 
 
@@ -464,56 +464,3 @@ def test_a_stream_is_handed_on(tensorrt, engines, gpu, monkeypatch):
     with backend.gpu:
         pass
     assert gpu.waits == [(42, helpers_gpu.GIVEN_STREAM), (helpers_gpu.GIVEN_STREAM, 42)]
-
-
-# -------------------------------------------------------------------------------------------------------------- on a GPU
-
-
-@pytest.fixture(scope="module")
-def codecs(tiny_bundle, tmp_path_factory):
-    """The tiny model with ONNX Runtime, and on the GPU, with engines built now."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield dlf.Codec(tiny_bundle, "onnxruntime", threads=1), dlf.Codec(tiny_bundle, "tensorrt")
-
-
-def photograph(height: int, width: int) -> np.ndarray:
-    rows, cols = np.mgrid[:height, :width]
-    waves = [np.sin(rows / 31 + cols / 17 + k) + np.sin(rows / 7 - cols / 13 + k) for k in range(3)]
-    return (np.stack(waves, axis=-1) * 60 + 128).astype(np.uint8)
-
-
-class TestOnAGPU:
-    pytestmark = helpers_gpu.ON_GPU
-
-    @pytest.mark.parametrize("size", [(256, 256), (300, 520), (1, 1)])
-    def test_a_file_of_either_decodes_on_the_other_to_the_same_picture(self, codecs, size):
-        for writer in codecs:
-            data = writer.encode(photograph(*size))
-            here, there = (codec.decode(data).astype(int) for codec in codecs)
-            assert np.abs(here - there).max() <= 2
-
-    def test_batches_give_what_each_alone_gives(self, codecs):
-        pictures = [photograph(*size) for size in [(100, 300), (256, 257), (40, 512)]]
-        files = codecs[1].encode_many(pictures)
-        for got, data in zip(codecs[1].decode_many(files), files, strict=True):
-            assert np.abs(got.astype(int) - codecs[0].decode(data)).max() <= 2
-
-    def test_repeats_and_changes_of_shape(self, codecs):
-        """Through graphs: recorded, replayed, recorded again."""
-        for size in [(256, 256)] * 4 + [(256, 512)] * 3 + [(256, 256)] * 3:
-            data = codecs[0].encode(photograph(*size))
-            difference = codecs[1].decode(data).astype(int) - codecs[0].decode(data)
-            assert np.abs(difference).max() <= 2
-
-    def test_pictures_of_torch_go_in_and_come_out(self, codecs):
-        torch = pytest.importorskip("torch")
-        if not torch.cuda.is_available():
-            pytest.skip("torch has no CUDA")
-        picture = photograph(200, 300)
-        with torch.cuda.stream(torch.cuda.Stream()):
-            data = codecs[1].encode(torch.from_numpy(picture).cuda())
-            assert data == codecs[1].encode(picture)
-            taken = torch.from_dlpack(codecs[1].decode(data, on_device=True))
-            assert taken.is_cuda
-            np.testing.assert_array_equal(taken.cpu().numpy(), codecs[1].decode(data))

@@ -17,6 +17,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from helpers import c as helpers_c
+from helpers import libraries
 from helpers.bundle import CHANNELS, DIM
 from helpers.native import Arrays, Backend, Context, Model, ModelOptions
 from numpy.typing import NDArray
@@ -433,7 +434,7 @@ def test_another_declaration_would_be_found(tmp_path):
 
 
 def test_library_tells_the_version_that_its_python_module_has():
-    rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    rtx = libraries.tensorrt_rtx()
     libs = find_spec("tensorrt_rtx_libs")
     assert libs is not None and libs.origin is not None
     library = ctypes.CDLL(str(next(Path(libs.origin).parent.glob("libtensorrt_rtx.so.*"))))
