@@ -102,7 +102,7 @@ class DeviceArray:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> object:
-        """A capsule that holds it, of DLPack 0.x, which consumers of `max_version` 1.0 take too.
+        """Return a DLPack capsule that holds it, of version 1.0 if `max_version` allows that, otherwise of 0.x.
 
         Raises BufferError: a copy is asked for, or another device.
         """
@@ -114,7 +114,7 @@ class DeviceArray:
         # By the protocol None and 1 are the default stream, 2 that of each thread, and -1 asks for no waiting.
         if stream != -1:
             self._wait(1 if stream is None else stream, self.stream)
-        return dlpack.send(self.memory)
+        return dlpack.send(self.memory, versioned=max_version is not None and tuple(max_version) >= dlpack.VERSION)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.memory.device
@@ -122,6 +122,13 @@ class DeviceArray:
     def _share(self) -> None:
         if isinstance(self.memory.owner, Loan):
             self.memory.owner.shared = True
+
+
+def _capsule(array: Any, stream: int) -> Any:
+    try:
+        return array.__dlpack__(stream=stream, max_version=dlpack.VERSION)
+    except TypeError:  # of a library from before DLPack 1.0
+        return array.__dlpack__(stream=stream)
 
 
 def is_on_device(array: object) -> bool:
@@ -142,7 +149,7 @@ def received(array: Any, stream: int, wait: Callable[[int, int], None], ordinal_
     # DLPack first: torch tells its stream in that way alone.
     if hasattr(array, "__dlpack__"):
         try:
-            return dlpack.receive(array.__dlpack__(stream=stream))
+            return dlpack.receive(_capsule(array, stream))
         except (BufferError, RuntimeError) as error:  # of an array that wants its gradient, for instance
             raise InvalidArgumentError(f"the array's library does not give it ({error}).") from error
     interface = array.__cuda_array_interface__
