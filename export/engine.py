@@ -83,11 +83,15 @@ def _build(
 
     def configure_tensorrt(builder: Any, network: Any) -> Any:
         known = str(timings) if timings.exists() else None
-        return poly.CreateConfig(profiles=ranges, load_timing_cache=known)(builder, network)
+        # Without it the memory for the largest size is wanted for every size.
+        features = [library.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10]
+        return poly.CreateConfig(profiles=ranges, load_timing_cache=known, preview_features=features)(builder, network)
 
     def configure_rtx(builder: Any, network: Any) -> Any:
         config = CreateConfigRTX(profiles=ranges, compute_capabilities=[_capability(gpu)])(builder, network)
         config.clear_flag(library.BuilderFlag.TF32)  # as CreateConfig does
+        # Without it an engine may allocate while it runs, and then cannot be recorded as a CUDA graph.
+        config.set_flag(library.BuilderFlag.REQUIRE_USER_ALLOCATION)
         return config
 
     with _errors() as errors:

@@ -3,7 +3,10 @@
 An engine is good for one graph with its weights, one library and version of it, one GPU and platform, and the image sizes
 of its profiles. Each is a file `STAGE-DIGEST.engine` with a sidecar `STAGE-DIGEST.json`, which says all that, and the
 engine's size and SHA-256. The sidecar is written last; an engine without one was not finished. An engine's bytes are checked
-against it before anything is done with them. Any doubt makes an engine unused, with a reason in the log, never an error.
+against it before anything is done with them; a file that was checked once, `STAGE-DIGEST.checked`, is not hashed again as long
+as its size, inode and times stay. Any doubt makes an engine unused, with a reason in the log, never an error.
+
+Beside an engine of TensorRT-RTX lies `STAGE-DIGEST.runtime`, with the kernels that it compiled on this machine.
 
 Engines are built by `dlf.export.engine`, in a process of its own (`build_command`); this module only keeps them. libdlf finds
 them by the same rules (native/src/backends/engine_cache.h), which are to be changed together.
@@ -32,7 +35,9 @@ from dlf.runtime.gpu.tensorrt_library import is_rtx
 _log = logging.getLogger(__name__)
 
 # Of the way engines are built and kept; to be raised when a change to either makes older engines useless.
-BUILD = 1
+BUILD = 2
+_PIECE = 1 << 22  # bytes that are read and then hashed, while they are in the processor's cache
+_DIGEST = hashlib.sha256().digest_size
 
 
 class Size(NamedTuple):
@@ -164,7 +169,7 @@ class Lookup:
     """
 
     engine: Engine | None
-    plan: bytes
+    plan: bytes | bytearray
     profile: int
     reasons: tuple[str, ...]
 
@@ -197,7 +202,7 @@ class EngineCache:
             except _UnusableError as reason:
                 reasons.append(f"{path.name} is not used: it {reason}.")
         usable.sort(key=lambda found: _looseness(found[0].profiles[found[1]]))
-        engine_found, plan, index = None, b"", 0
+        engine_found, plan, index = None, bytearray(), 0
         for engine, profile in usable:
             if engine_found:
                 reasons.append(f"{engine.path.name} is not used: {engine_found.path.name} serves this size as well or better.")
@@ -319,14 +324,64 @@ def _profile_for(engine: Engine, key: EngineKey, size: Size) -> int:
     return index
 
 
-def _read_plan(engine: Engine) -> bytes:
-    """An engine's bytes. They are read before they are checked, so that what was checked is what will be used."""
+def _read_plan(engine: Engine) -> bytearray:
+    """Read an engine's bytes, and check them unless this very file was checked before."""
+    digest = hashlib.sha256()
     try:
-        plan = engine.path.read_bytes()
+        with engine.path.open("rb", buffering=0) as file:
+            stamp = _stamp(os.fstat(file.fileno()), engine.sha256)
+            checked = _was_checked(engine, stamp)
+            size = os.fstat(file.fileno()).st_size
+            if size != engine.bytes:
+                raise _UnusableError(f"has {size} bytes, not {engine.bytes}")
+            plan = bytearray(size)
+            rest = memoryview(plan)
+            while rest and (count := file.readinto(rest[:_PIECE])):
+                if not checked:
+                    digest.update(rest[:count])
+                rest = rest[count:]
+            unchanged = stamp == _stamp(os.fstat(file.fileno()), engine.sha256)
     except OSError as error:
         raise _UnusableError(f"cannot be read ({error.strerror})") from error
-    if len(plan) != engine.bytes:
-        raise _UnusableError(f"has {len(plan)} bytes, not {engine.bytes}")
-    if hashlib.sha256(plan).hexdigest() != engine.sha256:
-        raise _UnusableError("is not what the SHA-256 in its sidecar says")
+    if rest or not unchanged:
+        raise _UnusableError("was changed while it was read")
+    if not checked:
+        if digest.hexdigest() != engine.sha256:
+            raise _UnusableError("is not what the SHA-256 in its sidecar says")
+        _write_if_possible(engine.path.with_suffix(".checked"), stamp)
     return plan
+
+
+def _stamp(status: os.stat_result, sha256: str) -> bytes:
+    """What changes when a file does, as far as the file system tells, and the digest that it was found to have."""
+    numbers = status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+    return json.dumps([*numbers, sha256]).encode()
+
+
+def _was_checked(engine: Engine, stamp: bytes) -> bool:
+    try:
+        return engine.path.with_suffix(".checked").read_bytes() == stamp
+    except OSError:
+        return False
+
+
+def read_runtime_cache(engine: Engine) -> bytes | None:
+    """Return what `write_runtime_cache` was given last; None if there is nothing, or if it is damaged."""
+    try:
+        data = engine.path.with_suffix(".runtime").read_bytes()
+    except OSError:
+        return None
+    digest, content = data[:_DIGEST], data[_DIGEST:]
+    return content if hashlib.sha256(content).digest() == digest else None
+
+
+def write_runtime_cache(engine: Engine, content: bytes) -> None:
+    """Keep the kernels that TensorRT-RTX compiled for an engine. Where the folder cannot be written, they are compiled again."""
+    _write_if_possible(engine.path.with_suffix(".runtime"), hashlib.sha256(content).digest() + content)
+
+
+def _write_if_possible(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        _log.info("%s cannot be written (%s).", path, error.strerror)

@@ -5,9 +5,11 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from helpers.bundle import save_stage, seal
@@ -156,6 +158,28 @@ def test_engine_is_built_once(small: Bundle, cache: EngineCache, monkeypatch: py
     again = build_engine(small, "generator", "sm_89", [KODAK])
     assert again.path == built.path
     assert cache.find(engine_key(small, "generator", tensorrt_library.load(), "sm_89"), KODAK).engine == again
+
+
+@needs_rtx
+def test_an_engine_never_allocates_while_it_runs(small: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is what recording it as a CUDA graph takes."""
+    from polygraphy.backend import trt as poly
+
+    rtx, flags = tensorrt_library.load(), {}
+    build = poly.engine_bytes_from_network
+
+    def engine_bytes(network: object, configure: Callable[..., Any]) -> Any:
+        def watched(builder: Any, network: Any) -> Any:
+            config = configure(builder, network)
+            flags.update({name: config.get_flag(flag) for name, flag in rtx.BuilderFlag.__members__.items()})
+            return config
+
+        return build(network, watched)
+
+    monkeypatch.setattr(poly, "engine_bytes_from_network", engine_bytes)
+    build_engine(small, "generator", "sm_89")
+    assert flags["REQUIRE_USER_ALLOCATION"]
+    assert not flags["TF32"]
 
 
 @needs_rtx

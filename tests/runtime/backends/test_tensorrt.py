@@ -28,7 +28,7 @@ trt = libraries.tensorrt_rtx()
 SOURCE = Path(backends.__file__).with_name("tensorrt.py")
 # The variables of tensorrt.py that hold objects of TensorRT's.
 CLASSES = {"engine": trt.ICudaEngine, "context": trt.IExecutionContext, "config": trt.IRuntimeConfig, "_runtime": trt.Runtime}
-CLASSES |= {"_context": trt.IExecutionContext, "_engine": trt.ICudaEngine}
+CLASSES |= {"_kernels": trt.IRuntimeCache, "_context": trt.IExecutionContext, "_engine": trt.ICudaEngine}
 
 
 # --------------------------------------------------------------------------------------------- the interface that is used
@@ -119,6 +119,9 @@ class Engines:
         self.loaded: list[bytes] = []
         self.scratch_bytes = 100
         self.capturable = True
+        self.compiled = b"kernels"  # what a runtime cache holds after a run
+        self.known: list[bytes] = []  # what runtime caches were given
+        self.takes_known = True
         self.library = SimpleNamespace(**{name: getattr(trt, name) for name in dir(trt) if not name.startswith("__")})
         self.library.__name__, self.library.__version__ = trt.__name__, trt.__version__
         self.library.Runtime = lambda logger: SimpleNamespace(deserialize_cuda_engine=self._engine)
@@ -132,11 +135,21 @@ class Engines:
         engine.get_tensor_name.side_effect = ["image", "y"].__getitem__
         engine.get_tensor_mode.side_effect = {"image": trt.TensorIOMode.INPUT, "y": trt.TensorIOMode.OUTPUT}.__getitem__
         engine.get_tensor_dtype.side_effect = lambda name: trt.float16 if plan == b"half" else trt.float32
-        engine.create_runtime_config.side_effect = lambda: create_autospec(trt.IRuntimeConfig, instance=True)
+        engine.create_runtime_config.side_effect = self._config
         engine.create_execution_context.side_effect = self._context
         return engine
 
+    def _config(self) -> Any:
+        config = create_autospec(trt.IRuntimeConfig, instance=True)
+        cache = create_autospec(trt.IRuntimeCache, instance=True)
+        cache.deserialize.side_effect = lambda known: self.known.append(known) or self.takes_known
+        cache.serialize.side_effect = lambda: bytearray(self.compiled)
+        config.create_runtime_cache.return_value = cache
+        config.set_runtime_cache.return_value = True
+        return config
+
     def _context(self, config: Any) -> Any:
+        config.set_runtime_cache.assert_called_once()
         config.set_execution_context_allocation_strategy.assert_called_once_with(
             trt.ExecutionContextAllocationStrategy.USER_MANAGED
         )
@@ -192,15 +205,15 @@ def engines(gpu, tensorrt, monkeypatch) -> Engines:
 class Cache:
     """An engine cache that has engines of these profiles."""
 
-    def __init__(self, *profiles: Profile, plan: bytes = b"plan") -> None:
-        self.profiles, self.plan, self.asked = profiles, plan, []
+    def __init__(self, *profiles: Profile, plan: bytes = b"plan", folder: Path = Path("nowhere")) -> None:
+        self.profiles, self.plan, self.folder, self.asked = profiles, plan, folder, []
 
     def find(self, key, size: Size) -> Lookup:
         self.asked.append((key, size))
         index = engine_cache.choose_profile(self.profiles, size)
         if index is None:
             return Lookup(None, b"", 0, ("There is none.",))
-        return Lookup(Engine(Path("a.engine"), key, self.profiles, 4, "", {}), self.plan, index, ())
+        return Lookup(Engine(self.folder / "a.engine", key, self.profiles, 4, "", {}), self.plan, index, ())
 
 
 ANY_SIZE = Profile(Size(1, 1, 1), Size(1, 2, 2), Size(16, 16, 16))
@@ -290,11 +303,31 @@ def test_scratch_memory_that_grows_has_graphs_recorded_anew(stage, engines, gpu)
     assert {context.set_device_memory.call_args.args[0] for context in engines.contexts} != set()
 
 
-def test_what_cannot_be_recorded_yet_runs_all_the_same(stage, engines, gpu):
+def test_what_cannot_be_recorded_yet_runs_all_the_same_and_that_is_told(stage, engines, gpu, caplog):
+    caplog.set_level("INFO", "dlf")
     engines.capturable = False
     for seed in range(4):
         np.testing.assert_array_equal(stage({"image": image(seed=seed)})["y"], 2 * image(seed=seed))
     assert gpu.graphs == []
+    told = [record.getMessage() for record in caplog.records if "CUDA graph" in record.getMessage()]
+    assert told == ["Stage analysis runs without a CUDA graph on 1 images of 1 by 1 tiles."]
+
+
+def test_kernels_that_were_compiled_are_kept_beside_the_engine(backend, bundle, engines, tmp_path, caplog):
+    backend._cache = Cache(ANY_SIZE, folder=tmp_path)
+    for n in (1, 1, 2):  # two contexts, which share a cache
+        engines.compiled += b"+"
+        backend.load(Bundle(bundle), "analysis")({"image": image(n)})
+    assert engines.known == [b"kernels+", b"kernels++"]
+    (kept,) = tmp_path.glob("a.*")
+    assert kept.name == "a.runtime"
+    kept.write_bytes(kept.read_bytes()[:-1] + b"-")  # damaged: as if there were none
+    backend.load(Bundle(bundle), "analysis")({"image": image()})
+    assert len(engines.known) == 2
+    caplog.set_level("INFO", "dlf")
+    engines.takes_known = False
+    backend.load(Bundle(bundle), "analysis")({"image": image()})
+    assert "of another driver or GPU; they are compiled again" in caplog.text
 
 
 def test_graphs_go_with_their_stage(backend, bundle, gpu):
@@ -391,7 +424,9 @@ def test_tensorrt_itself_is_asked_in_its_own_way(backend, monkeypatch, tensorrt)
     """Without TensorRT-RTX's runtime configuration."""
     monkeypatch.setattr(tensorrt.tensorrt_library, "is_rtx", lambda library: False)
     engine = create_autospec(trt.ICudaEngine, instance=True)
-    backend.context(engine)
+    loaded = tensorrt.LoadedEngine(trt, Engine(Path("a.engine"), None, (), 0, "", {}), engine)
+    backend.context(loaded)
+    loaded.keep_kernels()  # there are none
     engine.create_execution_context.assert_called_once_with(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     assert backend.is_capturable(None)
 
