@@ -59,6 +59,10 @@ Model = Annotated[
     ),
 ]
 BackendName = Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the fastest here.")]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="cpu|cuda|cuda:N", help="By default a GPU if dlf doctor has passed on it, otherwise the CPU."),
+]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads. By default as many as the backend chooses.")]
 MaxPixels = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images of more pixels.")]
 MaxSide = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images that are wider or higher.")]
@@ -99,6 +103,7 @@ class CodingOptions:
     output: Output = None
     model: Model = None
     backend: BackendName = None
+    device: Device = None
     threads: Threads = None
     max_pixels: MaxPixels = _LIMITS.max_pixels
     max_side: MaxSide = _LIMITS.max_side
@@ -213,6 +218,7 @@ def info(
 def doctor(
     model: Model = None,
     backend: BackendName = None,
+    device: Device = None,
     threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")] = False,
     verbose: Verbose = False,
@@ -228,7 +234,7 @@ def doctor(
 
     _log_to_stderr(verbose)
     try:
-        report = examine(model, backend, threads)
+        report = examine(model, backend, threads, device)
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     if as_json:
@@ -292,7 +298,14 @@ def _open(options: CodingOptions) -> Codec:
     _log_to_stderr(options.verbose)
     once = len(options.files) == 1  # then every stage runs once, and releasing it at once costs nothing
     try:
-        return Codec(options.model, options.backend, options.threads, limits=options.limits, low_memory=once)
+        return Codec(
+            options.model,
+            options.backend,
+            options.threads,
+            limits=options.limits,
+            low_memory=once,
+            device=options.device,
+        )
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     except DLFError as error:

@@ -18,7 +18,7 @@ from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendFailedError
 from dlf.runtime.gpu import tensorrt_library
-from dlf.runtime.gpu.arrays import DeviceArray, is_on_device
+from dlf.runtime.gpu.arrays import DeviceArray
 from dlf.runtime.gpu.device import Device
 from dlf.runtime.gpu.engines import (
     Engine,
@@ -32,6 +32,7 @@ from dlf.runtime.gpu.engines import (
     write_runtime_cache,
 )
 from dlf.runtime.gpu.plan import KEPT_SHAPES, batch_size
+from dlf.runtime.gpu.stage_arrays import run_on_gpu
 from dlf.runtime.gpu.steps import GPUSteps
 from dlf.runtime.steps import Timed
 
@@ -48,10 +49,10 @@ class TensorRTBackend:
 
     name = "tensorrt"
 
-    def __init__(self, threads: int | None, stream: int | None = None) -> None:
-        """`threads` has no meaning here; `stream` is `Device`'s `given_stream`."""
+    def __init__(self, threads: int | None, stream: int | None = None, ordinal: int = 0) -> None:
+        """`threads` has no meaning here; `stream` is `Device`'s `given_stream`, `ordinal` the driver's number of the GPU."""
         self._trt: Any = tensorrt_library.load()
-        self.gpu = Device(stream)
+        self.gpu = Device(stream, ordinal)
         self.device = self.gpu.name
         self.precision = "of the graph"  # strongly typed networks: the bundle says what each stage computes in
         self.versions = {self._trt.__name__: self._trt.__version__, **self.gpu.versions}
@@ -68,6 +69,11 @@ class TensorRTBackend:
     def steps(self, bundle: Bundle, timed: Timed) -> GPUSteps:
         """The steps between the stages."""
         return GPUSteps(self.gpu, bundle.entropy, EntropyTables.from_bytes(bundle.entropy_bytes()), timed)
+
+    def close(self) -> None:
+        """Release the GPU's memory, stream and context; the backend is of no use afterwards."""
+        self._scratch = None
+        self.gpu.close()
 
     def engine(self, bundle: Bundle, stage: str, size: Size) -> "LoadedEngine":
         """Load an engine of a stage that takes batches of this size; it is built if the cache has none.
@@ -172,18 +178,7 @@ class TensorRTStage:
     def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Run it. Raises InvalidArgumentError, BackendFailedError, OutOfMemoryError."""
         size = batch_size(self._ports, {name: array.shape for name, array in inputs.items()})
-        with self._backend.gpu as gpu:
-            on_device = all(is_on_device(array) for array in inputs.values())
-            arrays = {
-                name: gpu.borrow(array, np.float32)
-                if is_on_device(array)
-                else gpu.upload(np.ascontiguousarray(array, np.float32))
-                for name, array in inputs.items()
-            }
-            outputs = self._context(size).run(arrays)
-            if on_device:
-                return dict(outputs)
-            return dict(zip(outputs, gpu.read(*outputs.values()), strict=True))
+        return run_on_gpu(self._backend.gpu, inputs, lambda arrays: self._context(size).run(arrays))
 
     def _context(self, size: Size) -> "_Context":
         """The context of a size, made if need be; of the sizes the last `KEPT_SHAPES` are kept."""

@@ -3,16 +3,17 @@
 A missing backend or a broken bundle raises no error here: it is a failed check of the report.
 """
 
+import logging
 import os
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dlf
 from dlf.runtime import bundles
-from dlf.runtime.backends import Backend
+from dlf.runtime.backends import Backend, gpu_choice, proven
 from dlf.runtime.backends.choice import INSTALL, choose, missing, open_backend, precisions
 from dlf.runtime.bundles import builtin
 from dlf.runtime.bundles.bundle import Bundle
@@ -21,6 +22,9 @@ from dlf.runtime.doctor.selftest import Check
 from dlf.runtime.doctor.system import GPU
 from dlf.runtime.errors import DLFError
 from dlf.runtime.gpu.engines import Engine, EngineCache
+from dlf.runtime.steps import HasSteps
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -62,11 +66,18 @@ class Report:
         return all(check.passed for check in self.checks)
 
 
-def examine(model: str | os.PathLike[str] | None = None, backend: str | None = None, threads: int | None = None) -> Report:
+def examine(
+    model: str | os.PathLike[str] | None = None,
+    backend: str | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+) -> Report:
     """Examine the installation, and test a bundle on a backend; the defaults are those of `dlf.Codec`.
 
+    A backend on a GPU that passes is remembered, and is `dlf.Codec`'s default from then on; one that fails no longer is.
+
     Raises:
-        InvalidArgumentError: there is no backend of that name, or `threads` is below 1.
+        InvalidArgumentError: there is no backend or device of that name, or `threads` is below 1.
     """
     path = Path(builtin.path() if model is None else model)
     cache = EngineCache()
@@ -85,17 +96,29 @@ def examine(model: str | os.PathLike[str] | None = None, backend: str | None = N
         engines=[_describe(engine) for engine in cache.engines()],
     )
     found = _open_bundles(report, path)
-    opened = _open_backend(report, backend, found or selftest.TOLERANCE, threads)
+    opened = _open_backend(report, backend, found, threads, device)
     bundle = _choose_bundle(report, found, opened) if found else None
     if bundle:
         report.checks += selftest.run(bundle, opened)
+        if isinstance(opened, HasSteps):
+            _remember(bundle, opened, report.passed)
     return report
 
 
-def _open_backend(report: Report, name: str | None, there: Collection[str], threads: int | None) -> Backend | None:
+def _remember(bundle: Bundle, backend: Backend, passed: bool) -> None:
     try:
-        name, reason = choose(name, there)
-        backend = open_backend(name, threads)
+        proven.remember(bundle, backend.name, backend.device, passed)
+    except OSError as error:
+        _log.warning("The result of the self-test cannot be kept (%s): the GPU has to be asked for.", error)
+
+
+def _open_backend(
+    report: Report, name: str | None, found: Mapping[str, Bundle], threads: int | None, device: str | None
+) -> Backend | None:
+    try:
+        on_gpu = gpu_choice.choose(name, device, found)
+        name, reason = (on_gpu.name, on_gpu.why) if on_gpu else choose(name, found or selftest.TOLERANCE)
+        backend = open_backend(name, threads, device=on_gpu.device if on_gpu else None)
     except ValueError:
         raise  # InvalidArgumentError
     except DLFError as error:
@@ -121,7 +144,8 @@ def _open_bundles(report: Report, path: Path) -> dict[str, Bundle]:
 
 def _choose_bundle(report: Report, found: Mapping[str, Bundle], backend: Backend | None) -> Bundle | None:
     try:
-        bundle, reason = bundles.choose(found, precisions(backend.name) if backend else selftest.TOLERANCE)
+        order = gpu_choice.PRECISIONS if isinstance(backend, HasSteps) else precisions(backend.name) if backend else ()
+        bundle, reason = bundles.choose(found, order or tuple(selftest.TOLERANCE))
     except DLFError as error:
         report.checks.append(Check("bundle", False, str(error)))
         return None

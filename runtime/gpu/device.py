@@ -40,7 +40,7 @@ class Device:
         stream: handle of the stream that all work goes on.
     """
 
-    def __init__(self, given_stream: int | None = None, ordinal: int = 0) -> None:
+    def __init__(self, given_stream: int | None = None, ordinal: int = 0, primary: bool = False) -> None:
         """Open a GPU.
 
         Args:
@@ -48,6 +48,7 @@ class Device:
                 caller's work that is on it before, and before the work that is put on it later. By default the order is
                 the caller's business, except for arrays that tell their stream.
             ordinal: the driver's number of the GPU.
+            primary: whether to work in the GPU's primary context even if another one is current.
 
         Raises BackendMissingError: there is no such GPU.
         """
@@ -60,7 +61,7 @@ class Device:
         self._depth = 0
         self._staged: list[Buffer[NDArray[np.uint8]]] = []  # host memory that copies still read
         self._modules: list[int] = []
-        self._context = driver.Context(ordinal)
+        self._context = driver.Context(ordinal, primary)
         try:
             with self._context:
                 self.stream = driver.create_stream()

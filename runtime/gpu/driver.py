@@ -10,6 +10,7 @@ are called only where the caller asks for a GPU, or where one has proved itself 
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -77,6 +78,7 @@ MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 # Other threads, torch's for instance, may allocate while this one records.
 CAPTURE_THREAD_LOCAL = 1
 
+KERNEL_VERSION = Path("/sys/module/nvidia/version")
 _NOT_INSTALLED = "NVIDIA's driver is not installed (no libcuda.so.1)"
 
 
@@ -154,14 +156,24 @@ def version() -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
+def identity() -> str:
+    """Return the CUDA version that the driver supports, and the driver's own version where the system tells it."""
+    try:
+        return f"CUDA {version()}, driver {KERNEL_VERSION.read_text(encoding='ascii').strip()}"
+    except OSError:  # in WSL
+        return f"CUDA {version()}"
+
+
 # ------------------------------------------------------------------------------------------------------------ its context
 
 
 class Context:
     """A context on a GPU. It is current in a thread within `with context:`, which may be nested."""
 
-    def __init__(self, ordinal: int) -> None:
+    def __init__(self, ordinal: int, primary: bool = False) -> None:
         """Take the thread's current context if it is on this GPU, otherwise the GPU's primary context, which torch uses too.
+
+        With `primary`, take the primary one in any case.
 
         A current context that is not the primary one, such as pycuda.autoinit makes, belongs to the application, which has to
         keep it until this object is released.
@@ -171,7 +183,7 @@ class Context:
         if (why := missing(ordinal)) is not None:
             raise BackendMissingError(f"{why}.")
         self._device = _number("cuDeviceGet", ordinal)
-        self.handle = self._application_context()
+        self.handle = 0 if primary else self._application_context()
         self._retained = not self.handle
         if self._retained:
             self.handle = _get("cuDevicePrimaryCtxRetain", self._device)

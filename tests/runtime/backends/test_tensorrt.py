@@ -17,7 +17,7 @@ from helpers import libraries
 
 import dlf
 from dlf.runtime import backends
-from dlf.runtime.backends import choice
+from dlf.runtime.backends import choice, gpu_choice
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.gpu import driver
 from dlf.runtime.gpu import engines as engine_cache
@@ -454,9 +454,9 @@ def test_the_codec_gets_its_steps_from_the_backend(backend, bundle):
     ],
 )
 def test_what_is_missing_is_said(toy_bundle, monkeypatch, there, no_gpu, message):
-    monkeypatch.setattr(choice, "find_spec", lambda name: name in there or None)
+    monkeypatch.setattr(gpu_choice, "find_spec", lambda name: name in there or None)
     monkeypatch.setattr(driver, "missing", lambda ordinal=0: no_gpu)
-    monkeypatch.setattr(driver, "describe", lambda: None)
+    monkeypatch.setattr(driver, "describe", lambda ordinal: None)
     with pytest.raises(dlf.BackendMissingError, match=rf"tensorrt cannot be used: .*{message}"):
         dlf.Codec(toy_bundle, "tensorrt")
 
@@ -466,8 +466,8 @@ def test_what_is_missing_is_said(toy_bundle, monkeypatch, there, no_gpu, message
     [((9, 0), "dlf[tensorrt]"), ((10, 0), "dlf[tensorrt]"), ((8, 9), "dlf[tensorrt-rtx]"), ((12, 0), "dlf[tensorrt-rtx]")],
 )
 def test_the_extra_for_the_gpu_is_named(monkeypatch, capability, extra):
-    monkeypatch.setattr(choice, "find_spec", lambda name: None)
-    monkeypatch.setattr(driver, "describe", lambda: driver.GPU(capability, "a GPU"))
+    monkeypatch.setattr(gpu_choice, "find_spec", lambda name: None)
+    monkeypatch.setattr(driver, "describe", lambda ordinal: driver.GPU(capability, "a GPU"))
     assert f"'{extra}'" in choice.missing("tensorrt")
 
 
@@ -480,10 +480,12 @@ def test_rtx_builds_for_the_gpus_that_it_is_named_for():
 
 @pytest.mark.parametrize("library", ["tensorrt", "tensorrt_rtx"])
 def test_it_is_chosen_where_there_is_nothing_else(monkeypatch, library):
-    monkeypatch.setattr(choice, "find_spec", lambda name: name in (library, "onnxruntime") or None)
+    monkeypatch.setattr(gpu_choice, "find_spec", lambda name: name == library or None)
     monkeypatch.setattr(driver, "missing", lambda ordinal=0: None)
+    monkeypatch.setattr(choice, "find_spec", lambda name: name == "onnxruntime" or None)
     assert choice.installed() == ["onnxruntime", "tensorrt"]
-    monkeypatch.setattr(choice, "find_spec", lambda name: name == library or None)
+    assert choice.choose(None, ("fp32",))[0] == "onnxruntime"
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
     assert choice.choose(None, ("fp32",))[0] == "tensorrt"
 
 
@@ -494,7 +496,7 @@ def test_a_stream_is_for_the_gpu_alone(toy_bundle):
 
 
 def test_a_stream_is_handed_on(tensorrt, engines, gpu, monkeypatch):
-    monkeypatch.setattr(choice, "missing", lambda name: None)
+    monkeypatch.setattr(gpu_choice, "missing", lambda name, ordinal: None)
     backend = choice.open_backend("tensorrt", None, helpers_gpu.GIVEN_STREAM)
     with backend.gpu:
         pass
