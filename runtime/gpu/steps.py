@@ -47,7 +47,8 @@ class GPUSteps:
             # Where the prior cannot run on this GPU, it runs on the CPU, and only pictures and tokens are made here.
             self._width = prior_width(device.capability, entropy.channels)
             self._launch = device.kernels(self._width)
-            self._codebook = device.upload(np.ascontiguousarray(tables.codebook.T))
+            codebook = device.upload(np.ascontiguousarray(tables.codebook.T))
+            self._codebook = launches.Codebook(codebook, *tables.codebook.shape)
             if self._width is not None:
                 packed = launches.pack_prior(tables)
                 arrays: dict[str, Any] = {name: device.upload(value) for name, value in vars(packed).items() if name != "d"}
@@ -83,15 +84,8 @@ class GPUSteps:
             batch = device.empty((len(pixels), 3, height, width), np.float32)
             for at, each in enumerate(pixels):
                 there = each if isinstance(each, DeviceArray) else device.upload(np.ascontiguousarray(each))
-                launches.launch_pad_pixels(
-                    self._launch,
-                    there,
-                    batch[at],
-                    height=there.shape[0],
-                    width=there.shape[1],
-                    padded_height=height,
-                    padded_width=width,
-                )
+                sizes = launches.PictureSizes(there.shape[0], there.shape[1], height, width)
+                launches.launch_pad_pixels(self._launch, there, batch[at], sizes)
             return batch
 
     def crop(self, image: DeviceArray, sizes: Sequence[tuple[int, int]], on_device: bool) -> list[Any]:
@@ -100,15 +94,8 @@ class GPUSteps:
         with self._timed("image"), self._device as device:
             pictures = [device.empty((*size, 3), np.uint8) for size in sizes]
             for at, (picture, (height, width)) in enumerate(zip(pictures, sizes, strict=True)):
-                launches.launch_crop_pixels(
-                    self._launch,
-                    image[at],
-                    picture,
-                    height=height,
-                    width=width,
-                    padded_height=padded_height,
-                    padded_width=padded_width,
-                )
+                each = launches.PictureSizes(height, width, padded_height, padded_width)
+                launches.launch_crop_pixels(self._launch, image[at], picture, each)
             # Also of pictures that stay there: it has to be known whether they are finite.
             infinite, *values = device.read(self._infinite(image), *([] if on_device else pictures))
         require_finite("generator", image=not infinite.any())
@@ -123,7 +110,7 @@ class GPUSteps:
         self._device.zero(flags)
         for at, array in enumerate(arrays):
             count = array.nbytes // 4 // len(array)
-            launches.launch_check_finite(self._launch, array, flags[at], images=len(array), count=count)
+            launches.launch_check_finite(self._launch, array, flags[at], len(array), count)
         return flags
 
     # ------------------------------------------------------------------------------------------------------- latents
@@ -133,15 +120,7 @@ class GPUSteps:
         with self._timed("detail"), self._device as device:
             tiles = z.nbytes // 4 // (self._entropy.codebook_dim * TOKENS)
             tokens = device.empty((tiles, TOKENS), np.uint16)
-            launches.launch_vq_lookup(
-                self._launch,
-                self._codebook,
-                z,
-                tokens,
-                entries=self._entropy.codebook_size,
-                dim=self._entropy.codebook_dim,
-                tiles=tiles,
-            )
+            launches.launch_vq_lookup(self._launch, self._codebook, z, tokens, tiles)
             infinite = self._infinite(z, y)
             if self._width is None:
                 found, is_infinite, latent = device.read(tokens, infinite, y)
@@ -188,22 +167,22 @@ class GPUSteps:
         """All four steps of quantisation."""
         sizes = maps.sizes
         self._device.zero(maps.buffers.r)
-        launches.launch_first_params(self._launch, maps.of, maps.buffers, **sizes)
+        launches.launch_first_params(self._launch, maps.of, maps.buffers, sizes)
         for step in range(STEPS):
             if step:
-                launches.launch_entropy_params(self._launch, self._weights, maps.buffers, step=step, **sizes)
-            launches.launch_quantise(self._launch, maps.of, maps.buffers, y, step=step, **sizes)
+                launches.launch_entropy_params(self._launch, self._weights, maps.buffers, sizes, step)
+            launches.launch_quantise(self._launch, maps.of, maps.buffers, y, sizes, step)
 
     def _decode_step(self, maps: "_Maps", y_hat: DeviceArray, step: int) -> None:
         """What follows on a step's symbols: r and y_hat, and the next step's CDF indexes."""
         sizes = maps.sizes
         if step == 0:
             self._device.zero(maps.buffers.r)
-            launches.launch_first_params(self._launch, maps.of, maps.buffers, **sizes)
-        launches.launch_update(self._launch, maps.of, maps.buffers, y_hat, step=step, **sizes)
+            launches.launch_first_params(self._launch, maps.of, maps.buffers, sizes)
+        launches.launch_update(self._launch, maps.of, maps.buffers, y_hat, sizes, step)
         if step + 1 < STEPS:
-            launches.launch_entropy_params(self._launch, self._weights, maps.buffers, step=step + 1, **sizes)
-            launches.launch_select(self._launch, maps.of, maps.buffers, step=step + 1, **sizes)
+            launches.launch_entropy_params(self._launch, self._weights, maps.buffers, sizes, step + 1)
+            launches.launch_select(self._launch, maps.of, maps.buffers, sizes, step + 1)
 
     def _first_coded(self, images: int, height: int, width: int) -> NDArray[np.int16]:
         """The CDF indexes that step 0 codes, (images, C/4 * height * width), from the core: they need no GPU."""
@@ -242,8 +221,8 @@ class _Maps:
     buffers: launches.Buffers
 
     @property
-    def sizes(self) -> dict[str, int]:
-        return dict(zip(("images", "channels", "height", "width"), self.shape, strict=True))
+    def sizes(self) -> launches.MapSizes:
+        return launches.MapSizes(*self.shape)
 
     @property
     def arrays(self) -> list[DeviceArray]:

@@ -206,11 +206,8 @@ def test_the_prior_is_the_cores(device, step):
             launch,
             launches.PriorWeights(packed.d, **weights),
             launches.Buffers(device.upload(r), *scratch, *outputs),
-            step=step,
-            images=2,
-            channels=channels,
-            height=height,
-            width=width,
+            launches.MapSizes(2, channels, height, width),
+            step,
         )
         indexes, means = device.read(*outputs)
     model = EntropyModel(tables.to_bytes())
@@ -227,7 +224,7 @@ def test_tokens_are_the_cores(device):
         launch = device.kernels(None)
         tokens = device.empty((3, 32), np.uint16)
         codebook = device.upload(np.ascontiguousarray(tables.codebook.T))
-        launches.launch_vq_lookup(launch, codebook, device.upload(z), tokens, entries=300, dim=12, tiles=3)
+        launches.launch_vq_lookup(launch, launches.Codebook(codebook, 300, 12), device.upload(z), tokens, 3)
         (got,) = device.read(tokens)
     np.testing.assert_array_equal(got, EntropyModel(tables.to_bytes()).vq_lookup(z))
 
