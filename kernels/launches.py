@@ -1,6 +1,6 @@
-"""Which kernels to launch for what, on which arrays: everything about them that needs no Triton.
+"""Launches the kernels: which ones, in which order, on which arrays and grids. This needs no Triton.
 
-Whoever can launch a kernel by its name can run them: Triton itself (the tests), or the driver API with the kernels that
+The caller passes a function that launches a kernel by its name: Triton's (the tests), or the driver API's with the kernels that
 `compile` built ahead of time. The kernels are in entropy_params.py, symbols.py, vq_lookup.py and pixels.py.
 """
 

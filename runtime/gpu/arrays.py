@@ -1,4 +1,4 @@
-"""Arrays on a GPU, ours and other libraries': through `__cuda_array_interface__` and DLPack, without copying.
+"""Exchange of arrays on a GPU with other libraries, by `__cuda_array_interface__` and DLPack, without copying.
 
 https://nvidia.github.io/numba-cuda/user/cuda_array_interface.html (version 3) and https://dmlc.github.io/dlpack.
 """
@@ -19,11 +19,11 @@ class SupportsDLPack(Protocol):
     """An array of torch, CuPy, JAX and others."""
 
     def __dlpack__(self, *, stream: Any = None) -> Any:
-        """A capsule that holds it."""
+        """Return a capsule that holds the array."""
         ...
 
     def __dlpack_device__(self) -> Any:
-        """The type and number of the device that it is on."""
+        """Return the type and number of the device that the array is on."""
         ...
 
 
@@ -47,7 +47,7 @@ class DeviceArray:
     """A dense, row-major array on a GPU, for other libraries to take: `torch.from_dlpack(a)`, `cupy.asarray(a)`.
 
     Its values are there once the work on `stream` is done that was put there before; libraries see to that themselves. The
-    memory is kept as long as this object or a part of it, or whatever a library made of it.
+    memory is kept as long as this object, a part of it, or an array that another library made of it exists.
 
     Attributes:
         memory: where it lies.
@@ -63,7 +63,7 @@ class DeviceArray:
 
     @property
     def address(self) -> int:
-        """Of its first byte."""
+        """The address of its first byte."""
         return self.memory.address
 
     @property
@@ -72,13 +72,13 @@ class DeviceArray:
         return prod(self.shape) * self.dtype.itemsize
 
     def reshape(self, *shape: int) -> "DeviceArray":
-        """The same values in another shape."""
+        """Return the same memory as an array of another shape."""
         if prod(shape) != prod(self.shape):
             raise InvalidArgumentError(f"an array of shape {self.shape} cannot be seen as one of {shape}.")
         return DeviceArray(replace(self.memory, shape=shape), self.stream, self._wait)
 
     def __getitem__(self, index: int) -> "DeviceArray":
-        """A part, by the first axis."""
+        """Return the part at an index of the first axis, in the same memory."""
         if not 0 <= index < self.shape[0]:
             raise IndexError(f"{index} is not in 0..{self.shape[0] - 1}")
         part = self.shape[1:]
@@ -146,7 +146,7 @@ def received(array: Any, stream: int, wait: Callable[[int, int], None], ordinal_
     Raises:
         InvalidArgumentError: the library does not give it, it is not dense and row-major, or of a type that NumPy does not have.
     """
-    # DLPack first: torch tells its stream in that way alone.
+    # DLPack first: torch tells its stream only there.
     if hasattr(array, "__dlpack__"):
         try:
             return dlpack.receive(_capsule(array, stream))

@@ -1,7 +1,7 @@
 """A GPU that work is done on: one stream, arrays, kernels, graphs.
 
 All work goes on the one stream in order: a buffer may be used again as soon as the last work that uses it is on the stream. The
-host waits in `Device.read` alone. Not for use by several threads at a time.
+host waits only in `Device.read`. Not for use by several threads at a time.
 """
 
 import weakref
@@ -110,7 +110,7 @@ class Device:
     # ------------------------------------------------------------------------------------------------------- memory
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> DeviceArray:
-        """An array of unknown values. Its memory is used again once nothing refers to it.
+        """Return an array of unknown values. Its memory is used again once nothing refers to it.
 
         Raises OutOfMemoryError.
         """
@@ -119,13 +119,13 @@ class Device:
         return self._array(Memory(address, shape, kind, (CUDA, self.ordinal), loan))
 
     def upload(self, values: NDArray[Any]) -> DeviceArray:
-        """A copy of a host array, which may be changed at once."""
+        """Copy a host array to a new array on the GPU, and return that. The host array may be changed at once."""
         array = self.empty(values.shape, values.dtype)
         self.write(array, values)
         return array
 
     def write(self, to: DeviceArray, values: NDArray[Any]) -> None:
-        """Copy a host array, which may be changed at once, of the same size and type."""
+        """Copy a host array into `to`, of the same size and type. The host array may be changed at once."""
         _require_alike(to, values)
         pinned = self._allocator.pinned.take(to.nbytes)
         self._staged.append(pinned)
@@ -134,7 +134,7 @@ class Device:
         driver.copy_in(to.address, staged, self.stream)
 
     def copy(self, to: DeviceArray, source: DeviceArray) -> None:
-        """Copy an array of the same size and type."""
+        """Copy `source` into `to`, of the same size and type."""
         _require_alike(to, source)
         driver.copy(to.address, source.address, to.nbytes, self.stream)
 
@@ -143,7 +143,7 @@ class Device:
         driver.zero(array.address, array.nbytes, self.stream)
 
     def read(self, *arrays: DeviceArray) -> list[NDArray[Any]]:
-        """Copies of arrays on the host; waits, once, for all work that is on the stream."""
+        """Copy arrays to the host, and return the copies. This waits, once, for all work that is on the stream."""
         landed = [self._allocator.pinned.take(array.nbytes) for array in arrays]
         for pinned, array in zip(landed, arrays, strict=True):
             driver.copy_out(pinned.memory[: array.nbytes], array.address, self.stream)
@@ -158,7 +158,7 @@ class Device:
         return values
 
     def borrow(self, array: object, dtype: DTypeLike) -> DeviceArray:
-        """Another library's array on this GPU, without a copy if its address is a multiple of `ALIGNMENT`.
+        """Return another library's array on this GPU, without a copy if its address is a multiple of `ALIGNMENT`.
 
         Work from now on waits for its values. The library must not change or reuse it before that work is done, which
         `read` waits for, and a stream that the caller gave.
@@ -192,7 +192,9 @@ class Device:
     # --------------------------------------------------------------------------------------------------------- work
 
     def kernels(self, width: int | None) -> Launch:
-        """What launches the kernels that come with dlf, the prior's at a padded width (None: without the prior's).
+        """Load the kernels that come with dlf, and return a function that launches them.
+
+        `width` is the padded width of the prior's kernels; None leaves those out.
 
         Raises BackendFailedError: there are none for this GPU, or they are damaged.
         """
@@ -218,7 +220,7 @@ class Device:
         work: Callable[[], None],
         capturable: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Do work on arrays that is always the same, through a CUDA graph where that can be; see `plan.Replays`."""
+        """Put work on the stream that is the same each time, by a CUDA graph if possible; see `plan.Replays`."""
         self.replays.run(name, shape, [array.address for array in arrays], work, capturable)
 
 

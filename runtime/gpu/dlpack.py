@@ -80,7 +80,7 @@ class Memory:
         address: of its first byte.
         shape, dtype: of the array, which is dense and row-major.
         device: type (`CPU`, `CUDA`) and number.
-        owner: whatever has to be kept for as long as the memory is used.
+        owner: an object that keeps the memory alive.
     """
 
     address: int
@@ -91,7 +91,7 @@ class Memory:
 
 
 class _Received:
-    """A capsule's content, which is given back when this goes."""
+    """The content of a capsule. It is given back to its library when this object is deleted."""
 
     def __init__(self, managed: Any) -> None:
         self._managed = managed
@@ -152,12 +152,12 @@ def send(memory: Memory, versioned: bool = False) -> Any:
 
 
 def _forget(address: int) -> None:
-    """The deleter of an array's memory, which its consumer calls."""
+    """Release an array's memory. Its consumer calls this."""
     _exported.pop(address, None)
 
 
 def _drop(capsule: int) -> None:
-    """The destructor of a capsule: where nobody took its content over, that goes with it."""
+    """Release the content of a capsule that is deleted before anybody took it over."""
     for name in _NAMES.values():
         if _is_named(capsule, name):
             _exported.pop(_pointer(capsule, name), None)

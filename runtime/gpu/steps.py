@@ -1,8 +1,8 @@
-"""What lies between the stages, on a GPU: the kernels of `dlf.kernels` around the rANS coder, which stays on the CPU.
+"""The codec's steps other than the neural stages, on a GPU, by the kernels of `dlf.kernels`; the rANS coder stays on the CPU.
 
 Encoding puts everything on the stream and then waits once, for all symbols and their CDF indexes. Decoding waits four times:
-the coder needs each step's CDF indexes, which depend on the symbols of the step before; step 0's depend on the map's size
-alone, so that the waits are those for steps 1, 2 and 3 and, at the end, the one for the picture.
+the coder needs each step's CDF indexes, which depend on the symbols of the step before. Those of step 0 depend only on the map's
+size, so that it waits for steps 1, 2 and 3, and at the end for the picture.
 """
 
 from collections.abc import Sequence
@@ -102,9 +102,9 @@ class GPUSteps:
         return pictures if on_device else values
 
     def _infinite(self, *arrays: DeviceArray) -> DeviceArray:
-        """int32 (arrays, 4): for each, with the images first, whether it has values that are infinite or not a number.
+        """Return int32 (arrays, 4), whose row is not 0 if that array, float32 (images, ...), has a value that is not finite.
 
-        A flag is four numbers of which one is used: a kernel's arrays begin at multiples of 16 bytes.
+        A flag is one number; the other three of its row keep it at a multiple of 16 bytes, as the kernels require.
         """
         flags = self._device.empty((len(arrays), 4), np.int32)
         self._device.zero(flags)
@@ -164,7 +164,7 @@ class GPUSteps:
             return {"z_hat": device.upload(z_hat.reshape(images, down, across, -1, TOKENS)), "y_hat": y_hat}
 
     def _encode(self, maps: "_Maps", y: DeviceArray) -> None:
-        """All four steps of quantisation."""
+        """Put all four steps of quantisation on the stream."""
         sizes = maps.sizes
         self._device.zero(maps.buffers.r)
         launches.launch_first_params(self._launch, maps.of, maps.buffers, sizes)
@@ -174,7 +174,7 @@ class GPUSteps:
             launches.launch_quantise(self._launch, maps.of, maps.buffers, y, sizes, step)
 
     def _decode_step(self, maps: "_Maps", y_hat: DeviceArray, step: int) -> None:
-        """What follows on a step's symbols: r and y_hat, and the next step's CDF indexes."""
+        """Put on the stream what follows a step's symbols: r and y_hat, and the next step's CDF indexes."""
         sizes = maps.sizes
         if step == 0:
             self._device.zero(maps.buffers.r)
@@ -185,7 +185,7 @@ class GPUSteps:
             launches.launch_select(self._launch, maps.of, maps.buffers, sizes, step + 1)
 
     def _first_coded(self, images: int, height: int, width: int) -> NDArray[np.int16]:
-        """The CDF indexes that step 0 codes, (images, C/4 * height * width), from the core: they need no GPU."""
+        """Return the CDF indexes that step 0 codes, (images, C/4 * height * width). The core computes them on the CPU."""
         channels = self._entropy.channels
         indexes, _ = self._entropy.prior_step(0, np.empty((channels, height, width), np.int32))
         groups = indexes.reshape(4, channels // 4, height, width)
@@ -196,7 +196,7 @@ class GPUSteps:
         return np.broadcast_to(coded.ravel(), (images, coded.size))
 
     def _maps(self, images: int, height: int, width: int) -> "_Maps":
-        """Arrays for the steps on maps of this size."""
+        """Return new arrays for the steps on maps of this size."""
         device, channels = self._device, self._entropy.channels
         shape = (images, channels, height, width)
         scratch = (images, height * width, self._weights.d)
@@ -230,9 +230,9 @@ class _Maps:
 
 
 def prior_width(capability: tuple[int, int], channels: int) -> int | None:
-    """The padded width of the prior's kernels on a GPU; None where it has to run on the CPU.
+    """Return the padded width of the prior's kernels on a GPU; None if the prior has to run on the CPU.
 
-    That is where the latent is wider than the kernels go, or the GPU has no int8 products in Triton (before sm_80).
+    It has to if the latent has too many channels for the kernels, or if Triton has no int8 products for the GPU (before sm_80).
     """
     if capability < (8, 0):
         return None
