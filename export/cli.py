@@ -20,7 +20,7 @@ import dlf
 from dlf.export.engine import build_engines, target_gpus
 from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.bundles.bundle import Bundle
-from dlf.runtime.errors import DLFError, InvalidArgumentError
+from dlf.runtime.errors import CheckpointError, DLFError, ExportError, InvalidArgumentError
 from dlf.runtime.options import takes
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
@@ -152,12 +152,18 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
         name = options.name or source.stem
         write_bundle(model, target, name, license=options.license, half_weights=options.half_weights, progress=progress)
 
+    from dlf.export import tf32
+    from dlf.export.parity import load_photographs
+
     if options.precision == "fp32":
         export(output)
+        try:
+            tf32.measure(output, load_photographs(options.photographs), progress=progress)
+        except (ExportError, CheckpointError) as error:
+            stderr.print(f"dlf-export: not tested in TF32, so that a GPU computes this bundle more slowly: {error}")
         return
     from dlf.export.convert import convert_bundle
     from dlf.export.int8 import sample_photographs
-    from dlf.export.parity import load_photographs
 
     calibration = None
     if options.precision == "int8":

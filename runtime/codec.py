@@ -83,6 +83,8 @@ class Codec:
         name, why = (on_gpu.name, on_gpu.why) if on_gpu else choice.choose(backend, found)
         self.backend: Backend = choice.open_backend(name, threads, stream, on_gpu.device if on_gpu else None)
         self.bundle, reason = bundles.choose(found, gpu_choice.PRECISIONS if on_gpu else choice.precisions(name))
+        if on_gpu:
+            gpu_choice.warn_if_slow(self.bundle)
         self.timings: dict[str, float] = {}
         self._entropy = self.bundle.entropy
         self._limits = limits or Limits()

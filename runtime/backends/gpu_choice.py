@@ -4,6 +4,7 @@ A GPU is used where it is asked for, or where `dlf doctor` has passed on it (`dl
 here calls CUDA, which would make it useless in the children of a process that forks.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ GPU_ONLY = (TENSORRT, ONNXRUNTIME_TENSORRT)
 PRECISIONS = ("fp16", "int8", "fp32")
 INSTALL_ONNXRUNTIME = "pip install 'dlf[onnxruntime-gpu]'"
 
+_log = logging.getLogger(__name__)
 _DEVICE = re.compile(r"cpu|cuda(?::(\d{1,4}))?")
 
 
@@ -100,6 +102,17 @@ def _proven(ordinal: int, found: Mapping[str, Bundle]) -> Choice | None:
 def preferred(found: Mapping[str, Bundle]) -> Bundle | None:
     """Return the bundle that a GPU is expected to run fastest; None if there is none of a known precision."""
     return next((found[precision] for precision in PRECISIONS if precision in found), None)
+
+
+def warn_if_slow(bundle: Bundle) -> None:
+    """Log a warning if a GPU has to compute a bundle without tensor cores."""
+    stages = bundle.manifest["stages"]
+    if bundle.precision == "fp32" and not all(bundle.allows_tf32(stage) for stage in stages):
+        _log.warning(
+            "The bundle %s is in fp32 and has not passed in TF32: a GPU computes it without tensor cores, several times "
+            "more slowly. Export it with --precision fp16.",
+            bundle.path,
+        )
 
 
 def _usable(ordinal: int) -> Choice:

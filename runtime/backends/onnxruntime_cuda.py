@@ -88,8 +88,9 @@ class ONNXRuntimeCUDABackend:
     def providers(self, bundle: Bundle, stage: str) -> Providers:
         """Return the providers of a stage."""
         where = {"device_id": str(self.gpu.ordinal), "user_compute_stream": str(self.gpu.stream)}
-        # By default TF32 is on, which changes what a bundle computes; and every new picture size is measured at length.
-        cuda = (CUDA, {**where, "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
+        # By default TF32 is on, also where a bundle was not tested with it; and every new picture size is measured at length.
+        tf32 = str(int(bundle.allows_tf32(stage)))
+        cuda = (CUDA, {**where, "use_tf32": tf32, "cudnn_conv_algo_search": "HEURISTIC"})
         if self._provider == CUDA:
             return [cuda, (CPU, {})]
         folder = EngineCache().folder.with_name("onnxruntime") / bundle.stage_digest(stage)

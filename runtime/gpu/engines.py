@@ -116,7 +116,7 @@ def engine_key(bundle: Bundle, stage: str, library: ModuleType, gpu: str) -> Eng
     return EngineKey(
         stage=stage,
         graph=bundle.stage_digest(stage),
-        precision=bundle.manifest["stages"][stage]["precision"],
+        precision="tf32" if bundle.allows_tf32(stage) else bundle.manifest["stages"][stage]["precision"],
         library=library.__name__,
         version=library.__version__,
         gpu=gpu,

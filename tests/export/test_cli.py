@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import dlf
 import dlf.export.bundle
+import dlf.export.tf32
 from dlf.export.checkpoint import GROUPS_KEY
 from dlf.export.cli import app
 from dlf.runtime.bundles.bundle import Bundle
@@ -27,18 +28,26 @@ def test_exports_and_replaces_only_when_told(checkpoint: Path, tmp_path: Path, m
     # Stages and what they compute take long, and have tests of their own.
     monkeypatch.setattr(dlf.export.bundle, "stages", lambda config: ())
     monkeypatch.setattr(dlf.export.bundle.references, "make", lambda entropy, run: b"")
+    measured: list[Path] = []
+    monkeypatch.setattr(dlf.export.tf32, "measure", lambda folder, photographs, progress: measured.append(folder))
     output = tmp_path / "deep" / "bundle"
     result = runner.invoke(app, [str(checkpoint), "-o", str(output)])
     assert result.exit_code == 0, result.output
     assert (Bundle(output).name, Bundle(output).license) == ("tiny", None)
+    assert measured == [output]
 
     again = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "second"])
     assert again.exit_code == 1
     assert "--overwrite" in again.output
     assert Bundle(output).name == "tiny"
 
+    def offline(*_: object, **__: object) -> None:
+        raise dlf.runtime.errors.ExportError("the weights cannot be fetched")
+
+    monkeypatch.setattr(dlf.export.tf32, "measure", offline)
     replaced = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "second", "--license", "MIT", "--overwrite"])
     assert replaced.exit_code == 0, replaced.output
+    assert "not tested in TF32" in replaced.output
     assert (Bundle(output).name, Bundle(output).license) == ("second", "MIT")
     assert [entry.name for entry in output.parent.iterdir()] == ["bundle"]
 

@@ -180,6 +180,9 @@ def test_an_engine_never_allocates_while_it_runs(small: Bundle, cache: EngineCac
     build_engine(small, "generator", "sm_89")
     assert flags["REQUIRE_USER_ALLOCATION"]
     assert not flags["TF32"]
+    small.manifest["stages"]["generator"]["tf32"] = True
+    build_engine(small, "generator", "sm_89")
+    assert flags["TF32"]
 
 
 @needs_rtx

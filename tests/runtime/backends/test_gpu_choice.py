@@ -117,3 +117,16 @@ def test_a_proof_is_of_no_use_without_the_gpu(gpu, found, monkeypatch):
     proven.remember(found["fp32"], "tensorrt", CARD, True)
     monkeypatch.setattr(gpu, "cuDeviceGetCount", lambda out: None)
     assert gpu_choice.choose(None, None, found) is None
+
+
+def test_a_bundle_that_a_gpu_computes_slowly_is_told(bundle_copy, caplog):
+    gpu_choice.warn_if_slow(Bundle(bundle_copy))
+    assert "without tensor cores" in caplog.text and "--precision fp16" in caplog.text
+    caplog.clear()
+    manifest = json.loads((bundle_copy / "manifest.json").read_text())
+    manifest["stages"] = {name: {**entry, "tf32": True} for name, entry in manifest["stages"].items()}
+    (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
+    gpu_choice.warn_if_slow(Bundle(bundle_copy))
+    (bundle_copy / "manifest.json").write_text(json.dumps({**manifest, "precision": "fp16"}))
+    gpu_choice.warn_if_slow(Bundle(bundle_copy))
+    assert caplog.text == ""

@@ -1,5 +1,6 @@
 """ONNX Runtime on a GPU: whole files through its IOBinding over host memory (`helpers.gpu`) and, where there is one, on a GPU."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,8 @@ def test_the_providers_get_the_gpu_and_the_stream(fake, bundle, monkeypatch, tmp
     assert (name, fallback) == (onnxruntime_cuda.CUDA, onnxruntime_cuda.CPU)
     assert cuda["device_id"] == "0" and cuda["user_compute_stream"] == str(helpers_gpu.STREAM)
     assert cuda["use_tf32"] == "0"
+    allow_tf32(bundle)
+    assert backend.providers(Bundle(bundle), "analysis")[0][1]["use_tf32"] == "1"
     backend = onnxruntime_cuda.open_backend(None, tensorrt=True)
     (name, options), (second, _), _ = backend.providers(Bundle(bundle), "synthesis")
     assert (name, second) == (onnxruntime_cuda.TENSORRT, onnxruntime_cuda.CUDA)
@@ -91,6 +94,12 @@ def test_the_providers_get_the_gpu_and_the_stream(fake, bundle, monkeypatch, tmp
     largest = options["trt_profile_max_shapes"].split(",")
     assert len(largest) == 2 * len(DEFAULT_PROFILES)
     assert largest[:2] == [f"z_hat:1x8x8x{DIM}x32", f"y_hat:1x{CHANNELS}x64x64"]
+
+
+def allow_tf32(bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["stages"]["analysis"]["tf32"] = True
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_a_provider_that_does_not_start_is_an_error_not_the_cpu(fake, bundle, monkeypatch):

@@ -124,6 +124,14 @@ def test_key_needs_no_weights_but_a_whole_graph(bundle_copy: Path) -> None:
         engine_key(Bundle(bundle_copy), "analysis", library("tensorrt_rtx"), "sm_89")
 
 
+def test_an_engine_in_tf32_is_another(bundle_copy: Path) -> None:
+    assert engine_key(Bundle(bundle_copy), "analysis", library("tensorrt_rtx"), "sm_89").precision == "fp32"
+    manifest = json.loads((bundle_copy / "manifest.json").read_text())
+    manifest["stages"]["analysis"]["tf32"] = True
+    (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
+    assert engine_key(Bundle(bundle_copy), "analysis", library("tensorrt_rtx"), "sm_89").precision == "tf32"
+
+
 def test_weights_that_the_manifest_does_not_list_are_refused(bundle_copy: Path) -> None:
     (bundle_copy / "analysis.onnx.data").unlink()
     seal(bundle_copy)

@@ -20,7 +20,7 @@ struct Manifest {
     };
     struct Stage {
         std::string file;
-        std::string precision;    // "" where it is not told; only engines depend on it
+        std::string precision;    // "tf32" where that is allowed, "" where it is not told; only engines depend on it
         std::vector<Port> inputs; // none where they are not told; likewise
     };
 
