@@ -163,6 +163,7 @@ def test_engine_is_built_once(small: Bundle, cache: EngineCache, monkeypatch: py
 @needs_rtx
 def test_an_engine_never_allocates_while_it_runs(small: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which is what recording it as a CUDA graph takes."""
+    build_engine(small, "generator", "sm_120")  # which tells Polygraphy the library, before it is imported here
     from polygraphy.backend import trt as poly
 
     rtx, flags = tensorrt_library.load(), {}
