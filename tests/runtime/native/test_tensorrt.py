@@ -213,6 +213,16 @@ def test_engine_and_profile_are_those_that_python_finds(ready, tiles):
     assert [line for line in lines if line.startswith("profile")] == [f"profile {index}" for index in profiles]
 
 
+def test_an_engine_in_tf32_serves_a_stage_that_allows_it(machine):
+    manifest = json.loads((machine.bundle / "manifest.json").read_text())
+    manifest["stages"] = {name: {**entry, "tf32": True} for name, entry in manifest["stages"].items()}
+    (machine.bundle / "manifest.json").write_text(json.dumps(manifest))
+    for stage in INPUTS:
+        assert machine.key(stage).precision == "tf32"
+        machine.put(stage)
+    machine.run()
+
+
 def test_damaged_engine_gives_way_to_another(ready):
     tight = ready.put("analysis", "fake analysis tight", (Profile.static(Size(1, 1, 1)),))
     ready.run()
