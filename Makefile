@@ -7,7 +7,7 @@ IMAGE ?=
 # On a machine with an NVIDIA GPU: make test EXTRAS=test,onnxruntime-gpu,tensorrt
 EXTRAS ?= test,onnxruntime
 
-.PHONY: demo test test-slow coverage lint sanitize fuzz clean
+.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py $(IMAGE)
@@ -17,6 +17,9 @@ test: $(VENV)/installed lint
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
+
+gpu-check: $(VENV)/installed
+	$(BIN)/python -m dlf.benchmarks.gpu_check
 
 coverage: $(VENV)/installed
 	$(BIN)/coverage run -m pytest

@@ -349,7 +349,7 @@ class FakeGPU:
 
     def _crop_pixels(self, of: SimpleNamespace) -> None:
         image = at(of.image, (1, 3, of.padded_height, of.padded_width), np.float32)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             at(of.pixels, (of.height, of.width, 3), np.uint8)[:] = images.crop_to_pixels(image, of.height, of.width)
 
     def _check_finite(self, of: SimpleNamespace) -> None:
