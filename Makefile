@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 IMAGE ?=
 NATIVE := $(shell find benchmarks examples runtime/native tests -name "*.[ch]" -o -name "*.cpp")
 SCALE ?= 1
+# On a machine with an NVIDIA GPU: make test EXTRAS=test,onnxruntime-gpu,tensorrt
+EXTRAS ?= test,onnxruntime
 
-.PHONY: demo test test-slow coverage lint sanitize fuzz battery clean
+.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py $(IMAGE)
@@ -17,6 +19,9 @@ test: $(VENV)/installed lint
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
+
+gpu-check: $(VENV)/installed
+	$(BIN)/python -m dlf.benchmarks.gpu_check
 
 coverage: $(VENV)/installed
 	$(BIN)/coverage run -m pytest
@@ -42,7 +47,7 @@ lint: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt $(shell find runtime/native -type f)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:

@@ -49,7 +49,7 @@ NOTES = [
 ]
 METRICS = ("psnr", "ms-ssim", "lpips", "lpips-vgg", "dists")  # in the order of metrics.NAMES; lpips is that on AlexNet
 
-NEEDS = ("torch", "safetensors", "pytorch_msssim", "bjontegaard", "jinja2", "matplotlib")  # of the extra `bench`
+NEEDS = ("torch", "safetensors", "pytorch_msssim", "bjontegaard", "jinja2", "matplotlib", "onnxruntime")  # of the extra `bench`
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 stderr = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -157,7 +157,7 @@ def bench(options: Options) -> None:
     Exit codes: 0 done; 1 an image failed; 2 wrong usage; 3 a gate failed.
     """
     if missing := [module for module in NEEDS if find_spec(module) is None]:
-        raise typer.BadParameter(f"{', '.join(missing)} is not installed; run: pip install 'dlf[bench]'.")
+        raise typer.BadParameter(f"{', '.join(missing)} is not installed; run: pip install 'dlf[bench,onnxruntime]'.")
     for file in (options.json_file, options.csv_file, options.html_file, options.sheet_file):
         if file and not file.absolute().parent.is_dir():
             raise typer.BadParameter(f"{file.absolute().parent} is no folder to write {file.name} into.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 
 from dlf.export import levels
@@ -187,7 +188,8 @@ def cut_generator(folder: Path, described: dict[str, Any], base: dict[str, Any],
 
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of packages for the manifest."""
-    return {package: version(package) for package in packages}
+    # ONNX Runtime is a module of two packages, one for the CPU and one for GPUs.
+    return {package: onnxruntime.__version__ if package == "onnxruntime" else version(package) for package in packages}
 
 
 def vouch(file: Path) -> dict[str, object]:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -19,8 +20,9 @@ from rich.console import Console
 import dlf
 from dlf.export.engine import build_engines, target_gpus
 from dlf.export.output_folder import workplace
+from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.bundles.bundle import Bundle
-from dlf.runtime.errors import DLFError, ExportError, InvalidArgumentError
+from dlf.runtime.errors import CheckpointError, DLFError, ExportError, InvalidArgumentError
 from dlf.runtime.options import takes
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
@@ -102,6 +104,8 @@ def export(options: Options) -> None:
     Each stage is compared with PyTorch, and the integer prior with the float one; a bundle of lower precision is compared
     with the fp32 one on photographs. A bundle that fails is not written.
     """
+    if find_spec("onnxruntime") is None:
+        raise typer.BadParameter(f"onnxruntime is not installed; run: {INSTALL['onnxruntime']}.")
     source, output = options.source, options.output
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("dlf").setLevel(logging.INFO if options.verbose else logging.WARNING)
@@ -171,12 +175,18 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
         name = os.fsencode(options.name or source.stem).decode(errors="replace")  # a file's name may be no text
         write_bundle(model, target, name, license=options.license, half_weights=options.half_weights, progress=progress)
 
+    from dlf.export import tf32
+    from dlf.export.parity import load_photographs
+
     if options.precision == "fp32":
         export(output)
+        try:
+            tf32.measure(output, load_photographs(options.photographs), progress=progress)
+        except (ExportError, CheckpointError) as error:
+            stderr.print(f"dlf-export: not tested in TF32, so that a GPU computes this bundle more slowly: {error}")
         return
     from dlf.export.convert import convert_bundle
     from dlf.export.int8 import sample_photographs
-    from dlf.export.parity import load_photographs
 
     calibration = None
     if options.precision == "int8":

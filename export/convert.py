@@ -197,9 +197,10 @@ def _manifest(
 ) -> dict[str, Any]:
     manifest = {**bundle.manifest, "precision": target, "weights": target}
     manifest.pop("memory", None)  # which was measured in fp32
+    manifest.pop("tf32_against_fp32", None)  # TF32 was not measured together with this precision
     manifest["stages"] = {
         name: {
-            **bundle.manifest["stages"][name],
+            **{key: value for key, value in bundle.manifest["stages"][name].items() if key != "tf32"},
             "file": f"{name}.onnx",
             "precision": target if stage.layers else "fp32",
             "fp32_nodes": stage.fp32_nodes,
@@ -211,7 +212,7 @@ def _manifest(
     if fp32_levels and target in LISTING_LEVELS:
         (base,) = bundle.manifest["stages"][fp32_levels["stage"]]["outputs"]
         cut_generator(folder, manifest["stages"], base, levels.unplaced(fp32_levels["steps"]))
-    manifest["against_fp32"] = {"bars": asdict(bars), "photographs": [_numbers(each) for each in figures]}
+    manifest["against_fp32"] = {"bars": asdict(bars), "photographs": [numbers(each) for each in figures]}
     manifest["files"] = {file.name: vouch(file) for file in sorted(folder.iterdir())}
     manifest["exporter"] = {**bundle.manifest.get("exporter", {}), **versions("dlf", "onnx", "onnxruntime")}
     return manifest
@@ -220,9 +221,9 @@ def _manifest(
 def _describe(figures: StageFigures | None) -> dict[str, Any]:
     assert figures is not None
     narrowest = sorted(figures.headroom.items(), key=lambda item: item[1])[:TENSORS_NAMED]
-    return {"error": _numbers(figures.error), "headroom": _numbers(dict(narrowest))}
+    return {"error": numbers(figures.error), "headroom": numbers(dict(narrowest))}
 
 
-def _numbers(figures: Mapping[str, float]) -> dict[str, float | None]:
+def numbers(figures: Mapping[str, float]) -> dict[str, float | None]:
     """Round to four digits; infinity becomes None, because JSON cannot write it."""
     return {name: float(f"{value:.4g}") if math.isfinite(value) else None for name, value in figures.items()}

@@ -3,7 +3,8 @@
     python -m dlf.export.engine BUNDLE [--gpu sm_89]... [--size 768x512]... [--stage generator]...
 
 TensorRT builds for the GPU that it runs on. TensorRT-RTX builds for any GPU that it knows, without one: what its engines
-hold is compiled to the end when they are first run. Precision is the graph's: networks are strongly typed, and TF32 is off.
+hold is compiled to the end when they are first run. Precision is the graph's: networks are strongly typed. TF32 is
+on only where the bundle's manifest allows it (`dlf.export.tf32`).
 
 Exit codes: 0 all engines are in the cache; 1 refused; 2 wrong usage; 130 interrupted.
 """
@@ -58,7 +59,8 @@ def build_engine(bundle: Bundle, stage: str, gpu: str, sizes: Iterable[Size] = (
         file = bundle.stage(stage)
         timings = cache.folder / re.sub(r"[^\w.]+", "-", f"{key.library} {key.version} {gpu}.timings")
         start = perf_counter()
-        plan = _build(library, file, bundle.manifest["stages"][stage]["inputs"], gpu, profiles, timings)
+        tf32 = bundle.allows_tf32(stage)
+        plan = _build(library, file, bundle.manifest["stages"][stage]["inputs"], gpu, profiles, timings, tf32)
         seconds = perf_counter() - start
         engine = cache.put(key, profiles, memoryview(plan), dlf=dlf.__version__, seconds=round(seconds, 1))
     log.info("Built %s for %s: %.1f MB in %.1f s.", engine.path.name, gpu, engine.bytes / 1e6, seconds)
@@ -66,7 +68,13 @@ def build_engine(bundle: Bundle, stage: str, gpu: str, sizes: Iterable[Size] = (
 
 
 def _build(
-    library: ModuleType, file: Path, inputs: Sequence[dict[str, Any]], gpu: str, profiles: Sequence[Profile], timings: Path
+    library: ModuleType,
+    file: Path,
+    inputs: Sequence[dict[str, Any]],
+    gpu: str,
+    profiles: Sequence[Profile],
+    timings: Path,
+    tf32: bool,
 ) -> Any:
     """Build a graph's engine; `timings` keeps what TensorRT measures of its kernels, for the next engine."""
     try:
@@ -83,11 +91,16 @@ def _build(
 
     def configure_tensorrt(builder: Any, network: Any) -> Any:
         known = str(timings) if timings.exists() else None
-        return poly.CreateConfig(profiles=ranges, load_timing_cache=known)(builder, network)
+        # Without it the memory for the largest size is wanted for every size.
+        features = [library.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10]
+        return poly.CreateConfig(profiles=ranges, load_timing_cache=known, preview_features=features, tf32=tf32)(builder, network)
 
     def configure_rtx(builder: Any, network: Any) -> Any:
         config = CreateConfigRTX(profiles=ranges, compute_capabilities=[_capability(gpu)])(builder, network)
-        config.clear_flag(library.BuilderFlag.TF32)  # as CreateConfig does
+        if not tf32:
+            config.clear_flag(library.BuilderFlag.TF32)  # as CreateConfig does
+        # Without it an engine may allocate while it runs, and then cannot be recorded as a CUDA graph.
+        config.set_flag(library.BuilderFlag.REQUIRE_USER_ALLOCATION)
         return config
 
     with _errors() as errors:
@@ -137,7 +150,7 @@ def target_gpus(names: Sequence[str] = ()) -> list[str]:
         InvalidArgumentError: a name is not one that the installed library can build for, or none is given and no GPU is here.
     """
     library = tensorrt_library.load()
-    first = driver.first_gpu()
+    first = driver.describe()
     here = first and gpu_name(library, *first)
     if not names:
         if here is None:

@@ -18,7 +18,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from dlf.runtime.backends.choice import GPU, INSTALL
+from dlf.runtime.backends.choice import INSTALL
+from dlf.runtime.backends.gpu_choice import GPU_ONLY
 from dlf.runtime.codec import Codec
 from dlf.runtime.errors import ExportError
 from dlf.runtime.files import write_atomically
@@ -38,7 +39,7 @@ def record(bundle: Path, progress: Callable[[str], None] = lambda _: None) -> No
     manifest.pop("memory", None)
     write_atomically(path, _text(manifest))  # so that no older measurement refuses the pictures
     memory = {}
-    for backend in (name for name in INSTALL if name != GPU and find_spec(name)):
+    for backend in (name for name in INSTALL if name not in GPU_ONLY and find_spec(name)):
         progress(f"memory on {backend}")
         memory[backend] = _measured(bundle, backend)
     write_atomically(path, _text({**manifest, "memory": memory}))

@@ -1,4 +1,4 @@
-"""Compiles the kernels ahead of time, for GPUs that need not be there: `python -m dlf.kernels.compile -o FOLDER`.
+"""Compiles the kernels ahead of time, also for GPUs that this machine does not have: `python -m dlf.kernels.compile -o FOLDER`.
 
 The folder receives one cubin for each kernel, padded width and GPU, and kernels.json, which says how to launch them with the
 driver API alone:
@@ -11,7 +11,7 @@ driver API alone:
                   "threads": 256, "shared": 20480,                          a block's threads, its bytes of dynamic shared memory
                   "registers": 48, "stack": 0, "spill_stores": 0, "spill_loads": 0}, ...]}
 
-The kernels that come with dlf are in `cubins`, next to this file; a test holds them against their sources. Compile them anew
+The kernels that come with dlf are in `cubins`, next to this file; a test compares them with their sources. Compile them again
 after a change to those.
 
 Arguments are in the kernel's order, * is a pointer; the two scratch pointers are Triton's own and may be null. Every other
@@ -49,7 +49,7 @@ INDEX = "kernels.json"
 
 @dataclass(frozen=True)
 class Cubin:
-    """An entry of kernels.json, described there. Sizes are in bytes; stack and spills are a thread's."""
+    """An entry of kernels.json, see above. Sizes are in bytes; stack and spills are those of one thread."""
 
     kernel: str
     gpu: str
@@ -67,7 +67,7 @@ class Cubin:
 
 
 def builds(gpu: str, widths: Iterable[int] = launches.WIDTHS) -> Iterator[tuple[str, int]]:
-    """The kernels of a GPU, each with the padded width it is compiled for (0 for those that have none).
+    """Yield the kernels of a GPU, each with the padded width it is compiled for (0 for those that have none).
 
     sm_75 lacks the prior's: Triton has no int8 products for it. The prior runs on the CPU there.
     """
@@ -77,12 +77,12 @@ def builds(gpu: str, widths: Iterable[int] = launches.WIDTHS) -> Iterator[tuple[
 
 
 def function(kernel: str) -> Any:
-    """The Triton function of a kernel."""
+    """Return the Triton function of a kernel."""
     return next(getattr(module, kernel) for module in (entropy_params, symbols, vq_lookup, pixels) if hasattr(module, kernel))
 
 
 def compile_kernel(kernel: str, d: int, gpu: str) -> tuple[Cubin, bytes]:
-    """A kernel of `builds` for `gpu`, "sm_89" for instance. Raises ValueError in an interpreter of kernels."""
+    """Compile a kernel of `builds` for `gpu`, such as "sm_89". Raises ValueError if Triton interprets kernels."""
     if knobs.runtime.interpret:
         raise ValueError("with TRITON_INTERPRET=1 Triton compiles nothing: unset it")
     source = function(kernel)
@@ -125,7 +125,7 @@ def write_kernels(folder: Path, compiled: Sequence[tuple[Cubin, bytes]]) -> None
 
 @contextlib.contextmanager
 def _logged() -> Iterator[io.StringIO]:
-    """Triton compiles anew, leaves nothing behind, and ptxas's account of the kernel is in the result."""
+    """Let Triton compile without its cache, leave no files, and collect what ptxas reports of the kernel."""
     log = io.StringIO()
     with contextlib.ExitStack() as stack:
         for group in (knobs.compilation, knobs.nvidia, knobs.cache):
@@ -141,7 +141,7 @@ def _logged() -> Iterator[io.StringIO]:
 
 
 def _resources(log: str) -> dict[str, int]:
-    """Registers, stack and spills from the account of `ptxas -v`."""
+    """Read registers, stack and spills from the report of `ptxas -v`."""
     spills = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
     registers = re.search(r"Used (\d+) registers", log)
     if not spills or not registers:

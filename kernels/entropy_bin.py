@@ -41,8 +41,7 @@ class DepthBlock:
 
 @dataclass(frozen=True)
 class EntropyTables:
-    """Everything that decoding depends on, apart from the neural stages. C is the detail latent's channels, N the CDFs'
-    number."""
+    """What decoding depends on, apart from the neural stages. C is the number of the detail latent's channels, N that of CDFs."""
 
     codebook: NDArray[np.float32]  # (entries, dimension), unit vectors
     frequencies: tuple[NDArray[np.uint16], ...]  # N CDFs: 2c+2 frequencies of the values -c..c and the escape, sum 65536
@@ -54,7 +53,7 @@ class EntropyTables:
     blocks: tuple[DepthBlock, ...]  # in the order of BLOCKS
 
     def to_bytes(self) -> bytes:
-        """The tables as `entropy.bin`. Raises ValueError where shapes do not fit each other or values their types."""
+        """Return the tables as `entropy.bin`. Raises ValueError if shapes do not fit each other or values their types."""
         entries, dimension = self.codebook.shape
         channels, cdfs = len(self.q), len(self.frequencies)
         parts = [
@@ -78,7 +77,7 @@ class EntropyTables:
 
     @staticmethod
     def from_bytes(data: bytes) -> "EntropyTables":
-        """The inverse of `to_bytes`. Raises ValueError for data that are not the layout of an `entropy.bin`."""
+        """Read what `to_bytes` wrote. Raises ValueError if the data do not have the layout of an `entropy.bin`."""
         reader = _Reader(data)
         if reader.bytes(4) != MAGIC:
             raise ValueError("not an entropy.bin: its magic is missing")
@@ -116,13 +115,13 @@ class EntropyTables:
 
 
 def layer_shapes(channels: int) -> dict[str, tuple[int, int]]:
-    """(outputs, inputs) of a depth block's layers, in the file's order, for a latent of `channels` channels."""
+    """Return (outputs, inputs) of a depth block's layers, in the file's order, for a latent of `channels` channels."""
     d = 2 * channels
     return {"conv1": (d, d), "depth_conv": (d, 9), "conv2": (d, d), "conv": (4 * d, d), "conv_out": (d, 2 * d)}
 
 
 def _pack(array: NDArray[np.generic], kind: type[np.generic], shape: tuple[int, ...]) -> bytes:
-    """The array's little-endian bytes as `kind`; refuses another shape and values that change under the conversion."""
+    """Return the array's little-endian bytes as `kind`. Raises ValueError for another shape, or if a value would change."""
     if array.shape != shape:
         raise ValueError(f"an array of shape {array.shape} where {shape} is due")
     packed = array.astype(np.dtype(kind).newbyteorder("<"))

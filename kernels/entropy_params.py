@@ -1,17 +1,17 @@
 """A step of the integer prior on a GPU: section 3 of docs/format.md, bit by bit.
 
-A step is four depth blocks. Within a block everything is local to a position but the depthwise layer, which wants conv1's
-result at the neighbours. So a kernel runs from one depthwise layer to the next: the rest of a block, then conv1 of the
-following one. That makes five launches a step; the alternative, to recompute the neighbours' values, would make conv1 three
-times as dear and still need four. A program takes `tile` positions through, with all activations in registers: no value
-travels through memory but x and conv1's result.
+A step is four depth blocks. In a block, only the depthwise layer reads other positions than the one that it computes: it needs
+conv1's result at the neighbours. So a kernel computes from one depthwise layer to the next: the rest of a block, then conv1 of
+the following block. That makes five launches a step. Recomputing the neighbours' values instead would make conv1 three times as
+expensive and still need four launches. A program computes `tile` positions, with all activations in registers; only x and conv1's
+result go through memory.
 
 An int16-by-int8 product is two int8 products on the tensor cores: with x = 256 * high + low + 128, -128 <= high, low <= 127,
 
     sum w * x = 256 * sum w * high + sum w * low + 128 * sum w
 
-whose last term is a table, s. Everything is int32 and may wrap around on the way, but the whole fits (the format says so), so
-it comes out right. Channels are padded (`launches.PriorWeights`); padded ones are 0 all the way.
+where the last term is a table, s. All sums are int32. Partial sums may wrap around, but the format guarantees that the final
+sum fits, so that it is exact. Channels are padded (`launches.PriorWeights`); the padded ones stay 0.
 """
 
 import triton
@@ -41,7 +41,7 @@ def prior_begin(
     tile: tl.constexpr,
     chunk: tl.constexpr,
 ) -> None:
-    """x = [sat16(r); common], and conv1 of the first block."""
+    """Write x = [sat16(r); common], and conv1 of the first block to t_next."""
     position, inside = positions(height, width, tile)
     channel = tl.arange(0, d)[None, :]
     row, col = position // width, position % width
@@ -74,7 +74,7 @@ def prior_between(
     tile: tl.constexpr,
     chunk: tl.constexpr,
 ) -> None:
-    """All of a block that follows conv1, in place on x, and conv1 of the next."""
+    """Compute a block after its conv1, in place on x, and write conv1 of the next block to t_next."""
     value = end_block(x, t, w, m, s, b, block, height, width, d, tile, chunk)
     position, inside = positions(height, width, tile)
     x += first_position(height, width) * d
@@ -101,7 +101,7 @@ def prior_end(
     tile: tl.constexpr,
     chunk: tl.constexpr,
 ) -> None:
-    """All of the last block that follows conv1, and CDF indexes and means of its result."""
+    """Compute the last block after its conv1, and write the CDF indexes and means of its result."""
     value = end_block(x, t, w, m, s, b, block, height, width, d, tile, chunk)
     position, inside = positions(height, width, tile)
     channel = tl.arange(0, d)[None, :]
@@ -127,7 +127,7 @@ def begin_block(
     d: tl.constexpr,
     tile: tl.constexpr,
 ) -> None:
-    """The block's conv1 and LeakyReLU of the tile's activations, to t_next."""
+    """Write the block's conv1 and LeakyReLU of the tile's activations to t_next."""
     w += block * (d * (8 * d + 9))
     m, s, b = m + block * (8 * d), s + block * (8 * d), b + block * (8 * d)
     output = tl.arange(0, d)
@@ -153,7 +153,7 @@ def end_block(
     tile: tl.constexpr,
     chunk: tl.constexpr,
 ) -> tl.tensor:
-    """The block's result for the tile's positions."""
+    """Return the block's result for the tile's positions."""
     w += block * (d * (8 * d + 9))
     m, s, b = m + block * (8 * d), s + block * (8 * d), b + block * (8 * d)
     position, inside = positions(height, width, tile)
@@ -189,38 +189,38 @@ def end_block(
 
 @triton.jit
 def positions(height: tl.tensor, width: tl.tensor, tile: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
-    """The program's positions within their map, (tile, 1), and which of them exist."""
+    """Return the program's positions within their map, (tile, 1), and which of them exist."""
     position = (tl.program_id(0) * tile + tl.arange(0, tile))[:, None]
     return position, position < height * width
 
 
 @triton.jit
 def first_position(height: tl.tensor, width: tl.tensor) -> tl.tensor:
-    """The number of positions in the images before the program's."""
+    """Return the number of positions in the images before the program's."""
     return tl.program_id(1).to(tl.int64) * (height * width)
 
 
 @triton.jit
 def position_class(at: tl.tensor, count: tl.tensor) -> tl.tensor:
-    """0 and 1 for the first two of `count` rows (or columns), 3 and 4 for the last two, 2 between."""
+    """Return 0 and 1 for the first two of `count` rows (or columns), 3 and 4 for the last two, 2 for the others."""
     return tl.where(at < count - 2, tl.minimum(at, 2), at - (count - 5))
 
 
 @triton.jit
 def weights(w: tl.tensor, output: tl.tensor, input: tl.tensor, inputs: tl.constexpr) -> tl.tensor:
-    """The transposed matrix of some of a layer's outputs and inputs."""
+    """Load the weights of some of a layer's outputs and inputs, as the transposed matrix."""
     return tl.load(w + output[None, :] * inputs + input[:, None])
 
 
 @triton.jit
 def accumulator(s: tl.tensor, output: tl.tensor, tile: tl.constexpr) -> tl.tensor:
-    """What the sums of products begin with."""
+    """Return the term 128 * sum w, with which the sums of products begin."""
     return tl.zeros((tile, 1), tl.int32) + tl.load(s + output)[None, :]
 
 
 @triton.jit
 def add_product(acc: tl.tensor, x: tl.tensor, w: tl.tensor) -> tl.tensor:
-    """The accumulators, plus w times x but for the term that `accumulator` has put there."""
+    """Add w times x to the accumulators, without the term 128 * sum w, which `accumulator` has put there."""
     low = ((x & 255) - 128).to(tl.int8)
     high = (x >> 8).to(tl.int8)
     return tl.dot(low, w, acc, out_dtype=tl.int32) + 256 * tl.dot(high, w, out_dtype=tl.int32)
@@ -228,14 +228,14 @@ def add_product(acc: tl.tensor, x: tl.tensor, w: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def requant(acc: tl.tensor, m: tl.tensor, b: tl.tensor, output: tl.tensor) -> tl.tensor:
-    """(acc * m + b) >> 32, clamped to 17 bits: int32 has room to add an int16 then, and the sum saturates where it would."""
+    """Return (acc * m + b) >> 32, clamped to 17 bits: then an int16 can be added in int32, and the sum saturates as it should."""
     product = acc.to(tl.int64) * tl.load(m + output).to(tl.int64)[None, :] + tl.load(b + output)[None, :]
     return clamp((product >> 32).to(tl.int32), -65536, 65535)
 
 
 @triton.jit
 def leaky(x: tl.tensor, k: tl.constexpr) -> tl.tensor:
-    """LeakyReLU with a slope of k / 65536."""
+    """Apply LeakyReLU with a slope of k / 65536."""
     return tl.where(x >= 0, x, (x * k + 32768) >> 16)
 
 
@@ -247,5 +247,5 @@ def sat16(x: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def clamp(x: tl.tensor, low: tl.constexpr, high: tl.constexpr) -> tl.tensor:
-    """The nearest number to x from low to high."""
+    """Return the number from low to high that is nearest to x."""
     return tl.minimum(tl.maximum(x, low), high)

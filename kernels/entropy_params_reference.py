@@ -16,7 +16,7 @@ LEAKY_001 = 655  # 0.01
 
 
 def entropy_params(tables: EntropyTables, step: int, r: NDArray[np.int32]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """CDF indexes (-1: not coded) and means (in 1/256) of one step, for every channel and position.
+    """Return CDF indexes (-1: not coded) and means (in 1/256) of one step, for every channel and position.
 
     `r` is the reconstruction so far, (channels, height, width) in 1/256, 0 where nothing is coded yet; at step 0 only its
     shape matters. Both results have its shape.
@@ -33,7 +33,7 @@ def entropy_params(tables: EntropyTables, step: int, r: NDArray[np.int32]) -> tu
 
 
 def position_class(count: int) -> NDArray[np.intp]:
-    """The class of each of `count` rows (or columns): 0, 1 for the first two, 3, 4 for the last two, 2 between."""
+    """Return the class of each of `count` rows (or columns): 0, 1 for the first two, 3, 4 for the last two, 2 for the others."""
     classes = np.full(count, 2, np.intp)
     classes[:2] = 0, 1
     classes[-2:] = 3, 4
@@ -41,12 +41,12 @@ def position_class(count: int) -> NDArray[np.intp]:
 
 
 def spread(table: NDArray[np.int16], height: int, width: int) -> NDArray[np.int16]:
-    """A (channels, 5, 5) table by position class, as a (channels, height, width) map."""
+    """Expand a (channels, 5, 5) table by position class to a (channels, height, width) map."""
     return table[:, position_class(height)[:, None], position_class(width)]
 
 
 def depth_block(block: DepthBlock, x: Int64) -> Int64:
-    """One depth block on an int16-valued (D, height, width) map."""
+    """Compute one depth block on an int16-valued (D, height, width) map."""
     t = leaky(sat16(pointwise(block.conv1, x)), LEAKY_001)
     t = sat16(depthwise(block.depth_conv, t))
     u = sat16(pointwise(block.conv2, t) + x)
@@ -56,12 +56,12 @@ def depth_block(block: DepthBlock, x: Int64) -> Int64:
 
 
 def pointwise(layer: Layer, x: Int64) -> Int64:
-    """A 1x1 convolution."""
+    """Compute a 1x1 convolution."""
     return requant(np.einsum("oi,ihw->ohw", layer.w.astype(np.int64), x), layer)
 
 
 def depthwise(layer: Layer, x: Int64) -> Int64:
-    """A 3x3 convolution of each channel by itself, zeros outside the map."""
+    """Compute a 3x3 convolution of each channel by itself, with zeros outside the map."""
     _, height, width = x.shape
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
     acc = np.zeros_like(x)
@@ -73,12 +73,12 @@ def depthwise(layer: Layer, x: Int64) -> Int64:
 
 
 def requant(acc: Int64, layer: Layer) -> Int64:
-    """Back from accumulators to units of 1/256."""
+    """Convert accumulators to units of 1/256."""
     return (acc * layer.m.astype(np.int64)[:, None, None] + layer.b[:, None, None]) >> 32
 
 
 def leaky(x: Int64, k: int) -> Int64:
-    """LeakyReLU with a slope of k / 65536."""
+    """Apply LeakyReLU with a slope of k / 65536."""
     return np.where(x >= 0, x, (x * k + 32768) >> 16)
 
 

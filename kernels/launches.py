@@ -1,6 +1,6 @@
-"""Which kernels to launch for what, on which arrays: everything about them that needs no Triton.
+"""Launches the kernels: which ones, in which order, on which arrays and grids. This needs no Triton.
 
-Whoever can launch a kernel by its name can run them: Triton itself (the tests), or the driver API with the kernels that
+The caller passes a function that launches a kernel by its name: Triton's (the tests), or the driver API's with the kernels that
 `compile` built ahead of time. The kernels are in entropy_params.py, symbols.py, vq_lookup.py and pixels.py.
 """
 
@@ -89,6 +89,40 @@ class Launch(Protocol):
 
 
 @dataclass(frozen=True)
+class MapSizes:
+    """A batch of detail latents, (images, channels, height, width); height and width are at least 8."""
+
+    images: int
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def arguments(self) -> dict[str, int]:
+        """The kernels' arguments; the number of images is the grid's."""
+        return {"channels": self.channels, "height": self.height, "width": self.width}
+
+
+@dataclass(frozen=True)
+class PictureSizes:
+    """A picture, (height, width), and what it is padded to."""
+
+    height: int
+    width: int
+    padded_height: int
+    padded_width: int
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Codebook entries on the device: `values` is float32 and, unlike in an entropy.bin, (dim, entries)."""
+
+    values: Any
+    entries: int
+    dim: int
+
+
+@dataclass(frozen=True)
 class PriorWeights:
     """The prior's tables as the kernels read them. D is padded to `d` channels whose weights are all 0."""
 
@@ -139,29 +173,27 @@ def constants(kernel: str, d: int) -> dict[str, int]:
     return {"d": d, "tile": POSITIONS, "chunk": min(d, 64, 8192 // d)}
 
 
-def launch_entropy_params(
-    launch: Launch, weights: Any, buffers: Buffers, *, step: int, images: int, channels: int, height: int, width: int
-) -> None:
-    """Step 1, 2 or 3 of the prior on maps of height x width, both at least 8: five launches, in this order on one stream.
+def launch_entropy_params(launch: Launch, weights: Any, buffers: Buffers, sizes: MapSizes, step: int) -> None:
+    """Launch step 1, 2 or 3 of the prior: five kernels, in this order on one stream.
 
     `weights` has the arrays of a `PriorWeights` on the device. Step 0 depends on the map's size alone and needs no kernel.
     """
     blocks = [BLOCKS.index(name) for name in (f"adaptor_{step}", "shared_0", "shared_1", "shared_2")]
-    grid = (-(-height * width // POSITIONS), images)
+    grid = (-(-sizes.height * sizes.width // POSITIONS), sizes.images)
     layers = {"w": weights.w, "m": weights.m, "s": weights.s, "b": weights.b}
-    sizes = {"channels": channels, "height": height, "width": width}
+    common = {"common": weights.common, **sizes.arguments}
     t, t_next = buffers.t, buffers.t_next
     launch(
         "prior_begin",
         grid,
-        {"r": buffers.r, "common": weights.common, **layers, "x": buffers.x, "t_next": t, **sizes, "next_block": blocks[0]},
+        {"r": buffers.r, **common, **layers, "x": buffers.x, "t_next": t, "next_block": blocks[0]},
     )
     for block, next_block in pairwise(blocks):
-        arguments = {"x": buffers.x, "t": t, **layers, "t_next": t_next, "height": height, "width": width}
+        arguments = {"x": buffers.x, "t": t, **layers, "t_next": t_next, "height": sizes.height, "width": sizes.width}
         launch("prior_between", grid, {**arguments, "block": block, "next_block": next_block})
         t, t_next = t_next, t
     outputs = {"index_of_scale": weights.index_of_scale, "indexes": buffers.indexes, "means": buffers.means}
-    launch("prior_end", grid, {"x": buffers.x, "t": t, **layers, **outputs, **sizes, "block": blocks[-1]})
+    launch("prior_end", grid, {"x": buffers.x, "t": t, **layers, **outputs, **sizes.arguments, "block": blocks[-1]})
 
 
 @dataclass(frozen=True)
@@ -175,76 +207,71 @@ class Symbols:
     coded: Any  # int16, likewise: the symbols' CDF indexes
 
 
-def launch_first_params(
-    launch: Launch, of: Symbols, buffers: Buffers, *, images: int, channels: int, height: int, width: int
-) -> None:
-    """One launch: `indexes` and `means` of step 0, where it codes."""
-    sizes = {"channels": channels, "height": height, "width": width}
-    outputs = {"indexes": buffers.indexes, "means": buffers.means}
-    tables = {"index_table": of.index_table, "mean_table": of.mean_table}
-    launch("first_params", _step_grid(images, **sizes), {**tables, **outputs, **sizes})
+def launch_first_params(launch: Launch, of: Symbols, buffers: Buffers, sizes: MapSizes) -> None:
+    """Launch the kernel that writes `indexes` and `means` of step 0, where it codes."""
+    arrays = {"index_table": of.index_table, "mean_table": of.mean_table, "indexes": buffers.indexes, "means": buffers.means}
+    launch("first_params", _step_grid(sizes), {**arrays, **sizes.arguments})
 
 
-def launch_quantise(
-    launch: Launch, of: Symbols, buffers: Buffers, y: Any, *, step: int, images: int, channels: int, height: int, width: int
-) -> None:
-    """One launch: a step's `symbols` and `coded` of y, float32 (images, C, height, width), and `r` where it codes."""
-    sizes = {"channels": channels, "height": height, "width": width}
-    params = {"q": of.q, "indexes": buffers.indexes, "means": buffers.means}
+def launch_quantise(launch: Launch, of: Symbols, buffers: Buffers, y: Any, sizes: MapSizes, step: int) -> None:
+    """Launch the kernel that writes a step's `symbols` and `coded`, and `r` where it codes, from y.
+
+    y is float32 (images, C, height, width).
+    """
+    inputs = {"y": y, "q": of.q, "indexes": buffers.indexes, "means": buffers.means}
     outputs = {"symbols": of.symbols, "coded": of.coded, "r": buffers.r}
-    launch("quantise", _step_grid(images, **sizes), {"y": y, **params, **outputs, "step": step, **sizes})
+    launch("quantise", _step_grid(sizes), {**inputs, **outputs, "step": step, **sizes.arguments})
 
 
-def launch_select(
-    launch: Launch, of: Symbols, buffers: Buffers, *, step: int, images: int, channels: int, height: int, width: int
-) -> None:
-    """One launch: a step's `coded`, from `indexes`."""
-    sizes = {"channels": channels, "height": height, "width": width}
+def launch_select(launch: Launch, of: Symbols, buffers: Buffers, sizes: MapSizes, step: int) -> None:
+    """Launch the kernel that writes a step's `coded`, from `indexes`."""
     arrays = {"indexes": buffers.indexes, "coded": of.coded}
-    launch("select", _step_grid(images, **sizes), {**arrays, "step": step, **sizes})
+    launch("select", _step_grid(sizes), {**arrays, "step": step, **sizes.arguments})
 
 
-def launch_update(
-    launch: Launch, of: Symbols, buffers: Buffers, y_hat: Any, *, step: int, images: int, channels: int, height: int, width: int
-) -> None:
-    """One launch: `r`, and y_hat, float32 (images, C, height, width), where a step codes, from its `symbols`."""
-    sizes = {"channels": channels, "height": height, "width": width}
+def launch_update(launch: Launch, of: Symbols, buffers: Buffers, y_hat: Any, sizes: MapSizes, step: int) -> None:
+    """Launch the kernel that writes `r` and y_hat, where a step codes, from its `symbols`.
+
+    y_hat is float32 (images, C, height, width).
+    """
     arrays = {"symbols": of.symbols, "means": buffers.means, "q": of.q, "r": buffers.r, "y_hat": y_hat}
-    launch("update", _step_grid(images, **sizes), {**arrays, "step": step, **sizes})
+    launch("update", _step_grid(sizes), {**arrays, "step": step, **sizes.arguments})
 
 
-def launch_pad_pixels(
-    launch: Launch, pixels: Any, image: Any, *, height: int, width: int, padded_height: int, padded_width: int
-) -> None:
-    """One launch: `image`, float32 (3, padded_height, padded_width) in -1..1, receives `pixels`, uint8 (height, width, 3)."""
-    sizes = {"height": height, "width": width, "padded_height": padded_height, "padded_width": padded_width}
-    launch("pad_pixels", (-(-3 * padded_height * padded_width // VALUES), 1), {"pixels": pixels, "image": image, **sizes})
+def launch_pad_pixels(launch: Launch, pixels: Any, image: Any, sizes: PictureSizes) -> None:
+    """Launch the kernel that writes `image` from `pixels`.
+
+    `pixels` is uint8 (height, width, 3); `image` is float32 (3, padded_height, padded_width) in -1..1.
+    """
+    grid = (-(-3 * sizes.padded_height * sizes.padded_width // VALUES), 1)
+    launch("pad_pixels", grid, {"pixels": pixels, "image": image, **vars(sizes)})
 
 
-def launch_crop_pixels(
-    launch: Launch, image: Any, pixels: Any, *, height: int, width: int, padded_height: int, padded_width: int
-) -> None:
-    """One launch: the inverse."""
-    sizes = {"height": height, "width": width, "padded_height": padded_height, "padded_width": padded_width}
-    launch("crop_pixels", (-(-3 * height * width // VALUES), 1), {"image": image, "pixels": pixels, **sizes})
+def launch_crop_pixels(launch: Launch, image: Any, pixels: Any, sizes: PictureSizes) -> None:
+    """Launch the kernel that writes `pixels` from `image`; the arrays are those of `launch_pad_pixels`."""
+    grid = (-(-3 * sizes.height * sizes.width // VALUES), 1)
+    launch("crop_pixels", grid, {"image": image, "pixels": pixels, **vars(sizes)})
 
 
-def launch_check_finite(launch: Launch, values: Any, flag: Any, *, images: int, count: int) -> None:
-    """One launch: `flag`, int32 (1,), becomes 1 if one of `values`, float32 (images, count), is infinite or not a number."""
+def launch_check_finite(launch: Launch, values: Any, flag: Any, images: int, count: int) -> None:
+    """Launch the kernel that sets `flag`, int32 (1,), to 1 if one of `values` is infinite or not a number.
+
+    `values` is float32 (images, count).
+    """
     launch("check_finite", (-(-count // VALUES), images), {"values": values, "flag": flag, "count": count})
 
 
-def _step_grid(images: int, channels: int, height: int, width: int) -> tuple[int, int]:
-    return -(-(channels // 4) * height * width // VALUES), images
+def launch_vq_lookup(launch: Launch, codebook: Codebook, z: Any, tokens: Any, tiles: int) -> None:
+    """Launch the kernel that writes `tokens`, uint16 (tiles, 32): the entry nearest to each of z, float32 (tiles, dim, 32).
 
-
-def launch_vq_lookup(launch: Launch, codebook: Any, z: Any, tokens: Any, *, entries: int, dim: int, tiles: int) -> None:
-    """One launch: `tokens`, uint16 (tiles, 32), receives the codebook entry nearest to each of z, float32 (tiles, dim, 32).
-
-    `codebook` is float32 and, unlike in an entropy.bin, (dim, entries). A z that is not finite gives some entry or other.
+    A z that is not finite gives some entry or other.
     """
-    grid = (tiles, TOKENS_PER_TILE // TOKENS)
-    launch("vq_lookup", grid, {"z": z, "codebook": codebook, "tokens": tokens, "entries": entries, "dim": dim})
+    arrays = {"z": z, "codebook": codebook.values, "tokens": tokens}
+    launch("vq_lookup", (tiles, TOKENS_PER_TILE // TOKENS), {**arrays, "entries": codebook.entries, "dim": codebook.dim})
+
+
+def _step_grid(sizes: MapSizes) -> tuple[int, int]:
+    return -(-(sizes.channels // 4) * sizes.height * sizes.width // VALUES), sizes.images
 
 
 def _pack_block(block: DepthBlock, d: int) -> tuple[NDArray[Any], ...]:

@@ -1,4 +1,4 @@
-"""Pictures in and out of the stages on a GPU: padded and scaled, cropped and rounded; and whether floats are finite.
+"""Pictures before and after the stages, on a GPU: padding and scaling, cropping and rounding; and the test for finite floats.
 
 The arithmetic is that of `dlf.runtime.images`, bit by bit.
 """
@@ -19,7 +19,7 @@ def pad_pixels(
     padded_width: tl.tensor,
     block: tl.constexpr,
 ) -> None:
-    """uint8 (height, width, 3) -> float32 (3, padded_height, padded_width) in -1..1, the last column and row repeated."""
+    """Convert uint8 (height, width, 3) to float32 (3, padded_height, padded_width) in -1..1; repeat the last column and row."""
     at = tl.program_id(0) * block + tl.arange(0, block)
     row, col = at // padded_width % padded_height, at % padded_width
     channel = at // (padded_height * padded_width)
@@ -39,7 +39,7 @@ def crop_pixels(
     padded_width: tl.tensor,
     block: tl.constexpr,
 ) -> None:
-    """float32 (3, padded_height, padded_width) -> uint8 (height, width, 3): the upper left part, -1..1 as 0..255."""
+    """Convert the upper left part of float32 (3, padded_height, padded_width), -1..1, to uint8 (height, width, 3), 0..255."""
     at = tl.program_id(0) * block + tl.arange(0, block)
     row, col, channel = at // 3 // width, at // 3 % width, at % 3
     exists = row < height

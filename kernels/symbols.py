@@ -1,7 +1,7 @@
-"""A step's symbols on a GPU: quantised for the encoder, put back together for the decoder; sections 2 and 3 of docs/format.md.
+"""A step's symbols on a GPU: the encoder quantises them, the decoder reconstructs values from them; docs/format.md, 2 and 3.
 
-Between two steps of the prior (entropy_params.py) stand these element-wise kernels. A step's own arrays, `symbols` and
-`coded`, have the stream's order, (step, image, channel within the group, row, column): what the coder wants is in one piece.
+These element-wise kernels run between two steps of the prior (entropy_params.py). A step's own arrays, `symbols` and `coded`,
+have the stream's order, (step, image, channel within the group, row, column), so that the coder reads one contiguous piece.
 """
 
 import triton
@@ -26,7 +26,7 @@ def first_params(
     width: tl.tensor,
     block: tl.constexpr,
 ) -> None:
-    """CDF indexes and means of step 0 where it codes, from their (C, 5, 5) tables."""
+    """Write CDF indexes and means of step 0, where it codes, from their (C, 5, 5) tables."""
     _, exists, in_map, in_table = entries(0, channels, height, width, block)
     tl.store(indexes + in_map, tl.load(index_table + in_table, mask=exists), mask=exists)
     tl.store(means + in_map, tl.load(mean_table + in_table, mask=exists), mask=exists)
@@ -47,7 +47,7 @@ def quantise(
     width: tl.tensor,
     block: tl.constexpr,
 ) -> None:
-    """A step's symbols of y with their CDF indexes, and r where the step codes."""
+    """Quantise y: write a step's symbols, their CDF indexes, and r where the step codes."""
     in_step, exists, in_map, in_table = entries(step, channels, height, width, block)
     index = tl.load(indexes + in_map, mask=exists, other=-1)
     mean = tl.load(means + in_map, mask=exists, other=0).to(tl.int32)
@@ -71,7 +71,7 @@ def select(
     width: tl.tensor,
     block: tl.constexpr,
 ) -> None:
-    """The CDF indexes that a step codes, for the decoder of its symbols."""
+    """Write the CDF indexes that a step codes, which the decoder of its symbols needs."""
     in_step, exists, in_map, _ = entries(step, channels, height, width, block)
     tl.store(coded + in_step, tl.load(indexes + in_map, mask=exists), mask=exists)
 
@@ -89,7 +89,7 @@ def update(
     width: tl.tensor,
     block: tl.constexpr,
 ) -> None:
-    """r and y_hat where a step codes, from its symbols."""
+    """Write r and y_hat where a step codes, from its symbols."""
     in_step, exists, in_map, in_table = entries(step, channels, height, width, block)
     mean = tl.load(means + in_map, mask=exists, other=0).to(tl.int32)
     value = 256 * tl.load(symbols + in_step, mask=exists, other=0) + mean
@@ -101,7 +101,7 @@ def update(
 def entries(
     step: tl.tensor, channels: tl.tensor, height: tl.tensor, width: tl.tensor, block: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
-    """Of the program's values in a step: their place among all steps' values, whether they exist, and their places
+    """Return, for each of the program's values in a step: its index among all steps' values, whether it exists, and its indexes
     in (images, C, height, width) and in a (C, 5, 5) table."""
     at = tl.program_id(0) * block + tl.arange(0, block)
     positions = height * width

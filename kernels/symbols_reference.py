@@ -12,20 +12,20 @@ GROUPS = (((0, 1), (2, 3)), ((3, 2), (1, 0)), ((2, 3), (0, 1)), ((1, 0), (3, 2))
 
 
 def coded_channels(step: int, channels: int, height: int, width: int) -> NDArray[np.intp]:
-    """The channel, (C/4, H, W), of each value of a step, in the stream's order."""
+    """Return the channel, (C/4, H, W), of each value of a step, in the stream's order."""
     groups = np.tile(np.array(GROUPS[step]), (height // 2, width // 2))
     return groups * (channels // 4) + np.arange(channels // 4)[:, None, None]
 
 
 def select(step: int, values: NDArray[np.int16]) -> NDArray[np.int16]:
-    """What a step codes, (C/4, H, W), of a map."""
+    """Return the values of a map that a step codes, (C/4, H, W)."""
     return np.take_along_axis(values, coded_channels(step, *values.shape), axis=0)
 
 
 def quantise(
     tables: EntropyTables, step: int, y: NDArray[np.float32], indexes: NDArray[np.int16], means: NDArray[np.int16]
 ) -> NDArray[np.int32]:
-    """A step's symbols (C/4, H, W) of the latent y, with maps of the step's CDF indexes and means."""
+    """Return a step's symbols (C/4, H, W) of the latent y, from maps of the step's CDF indexes and means."""
     at = coded_channels(step, *y.shape)
     x = np.take_along_axis(y / _spread_q(tables, y.shape), at, axis=0) - np.take_along_axis(means, at, axis=0) / np.float32(256)
     symbols = np.rint(np.clip(x, -MAX_SYMBOL, MAX_SYMBOL)).astype(np.int32)

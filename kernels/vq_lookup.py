@@ -20,7 +20,7 @@ def vq_lookup(
     tile: tl.constexpr,
     chunk: tl.constexpr,
 ) -> None:
-    """Tokens of z, (tiles, dim, 32), among the unit vectors of the codebook, (dim, entries). Of equals the lowest wins."""
+    """Find the nearest unit vector of the codebook (dim, entries) for each token of z, (tiles, dim, 32); of equals, the first."""
     token = tl.program_id(1) * tile + tl.arange(0, tile)
     lane = tl.arange(0, chunk)
     z += tl.program_id(0).to(tl.int64) * (dim * 32)

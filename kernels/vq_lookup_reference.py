@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 
 def vq_scores(codebook: NDArray[np.float32], z: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The cosines (tiles, entries, 32) between a codebook of unit vectors (entries, dim) and tokens z, (tiles, dim, 32).
+    """Return the cosines (tiles, entries, 32) between a codebook of unit vectors (entries, dim) and tokens z, (tiles, dim, 32).
 
     They are 0 for a token of length 0.
     """
@@ -17,7 +17,6 @@ def vq_scores(codebook: NDArray[np.float32], z: NDArray[np.float32]) -> NDArray[
 
 
 def vq_lookup(codebook: NDArray[np.float32], z: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Index (tiles, 32) of the entry nearest to each token, by the smallest distance between unit vectors, which is the largest
-    cosine; of equals the lowest."""
+    """Return the index (tiles, 32) of the entry nearest to each token: of the largest cosine; of equals the lowest."""
     tokens: NDArray[np.uint16] = vq_scores(codebook, z).argmax(axis=1).astype(np.uint16)
     return tokens

@@ -60,6 +60,10 @@ Model = Annotated[
     ),
 ]
 BackendName = Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the fastest here.")]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="cpu|cuda|cuda:N", help="By default a GPU if dlf doctor has passed on it, otherwise the CPU."),
+]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads. By default as many as the backend chooses.")]
 MaxPixels = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images of more pixels.")]
 MaxSide = Annotated[int, typer.Option(metavar="N", min=1, help="Refuse images that are wider or higher.")]
@@ -109,6 +113,7 @@ class CodingOptions:
     output: Output = None
     model: Model = None
     backend: BackendName = None
+    device: Device = None
     threads: Threads = None
     max_pixels: MaxPixels = _LIMITS.max_pixels
     max_side: MaxSide = _LIMITS.max_side
@@ -241,6 +246,7 @@ def info(
 def doctor(
     model: Model = None,
     backend: BackendName = None,
+    device: Device = None,
     threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output.")] = False,
     verbose: Verbose = False,
@@ -256,7 +262,7 @@ def doctor(
 
     _log_to_stderr(verbose)
     try:
-        report = examine(model, backend, threads)
+        report = examine(model, backend, threads, device)
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     with printing():
@@ -328,6 +334,7 @@ def _open(options: CodingOptions) -> Codec:
             limits=options.limits,
             memory_limit=options.memory_limit,
             low_memory=once,
+            device=options.device,
         )
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlf.runtime import bundles, images, stages
-from dlf.runtime.backends import Arrays, Stage
+from dlf.runtime.backends import Arrays, CanClose, Stage
 from dlf.runtime.errors import (
     BackendFailedError,
     BundleBrokenError,
@@ -45,7 +45,8 @@ class Codec:
     Args:
         bundle: the bundle's folder, or a folder of bundles of one model in several precisions, of which the one is used
             that the backend runs fastest; by default the built-in model.
-        backend: "openvino", "onnxruntime" or "tensorrt"; by default the one that runs one of the bundles fastest on this machine.
+        backend: "openvino", "onnxruntime", "tensorrt" or "onnxruntime-tensorrt"; by default the one that runs one of the
+            bundles fastest on this machine.
         threads: CPU threads; by default as many as the backend chooses.
         limits: the largest image that is encoded or decoded.
         memory_limit: bytes that this process may hold at its peak; images that would take more are refused before any stage
@@ -53,8 +54,9 @@ class Codec:
             of this process, leave it.
         checksum: whether encoded files carry a checksum (2 bytes); without it some damage decodes to a wrong picture.
         low_memory: release each stage after it has run, and load it again for the next image.
-        stream: with the backend "tensorrt", the handle of the CUDA stream on which the caller writes images and reads
-            results.
+        stream: on a GPU, the handle of the CUDA stream on which the caller writes images and reads results.
+        device: "cpu", "cuda", or "cuda:1" for the second GPU. By default a GPU if `dlf doctor` has passed on it with this bundle,
+            or if the backend runs only there; otherwise the CPU.
 
     Attributes:
         bundle: the open bundle, with the model's name, fingerprint, precision and licence.
@@ -77,8 +79,9 @@ class Codec:
         checksum: bool = True,
         low_memory: bool = False,
         stream: int | None = None,
+        device: str | None = None,
     ) -> None:
-        selected = bundles.select(bundle, backend, threads, stream)
+        selected = bundles.select(bundle, backend, threads, stream, device)
         self.bundle, self.backend = selected.bundle, selected.backend
         self.timings: dict[str, float] = {}
         self._entropy = self.bundle.entropy
@@ -107,8 +110,8 @@ class Codec:
     def encode(self, image: images.ImageLike | SupportsDLPack) -> bytes:
         """Return the image as the bytes of a `.dlf` file.
 
-        `image` is an (H, W, 3) or (H, W) uint8 array, a Pillow image, a path or a binary file; see `images.load`. With the
-        backend "tensorrt" it may also be an (H, W, 3) uint8 array on the GPU, of torch, CuPy or another library.
+        `image` is an (H, W, 3) or (H, W) uint8 array, a Pillow image, a path or a binary file; see `images.load`. On a
+        GPU it may also be an (H, W, 3) uint8 array there, of torch, CuPy or another library.
 
         Raises:
             ImageError, SizeLimitError: the image cannot be used, see `images.load`.
@@ -142,7 +145,7 @@ class Codec:
     def decode(self, data: bytes | bytearray | memoryview, *, detail: bool = True, on_device: bool = False) -> Any:
         """Return the image of a `.dlf` file, given as its bytes: (H, W, 3) uint8, sRGB.
 
-        It is a NumPy array. With `on_device` and the backend "tensorrt" it is a `DeviceArray` on the GPU, which torch, CuPy
+        It is a NumPy array. With `on_device` and a backend on a GPU it is a `DeviceArray` there, which torch, CuPy
         and other libraries use without a copy.
 
         Without `detail` it is a preview: the image that the file's tokens alone tell. Tokens stand first in a file, which may be
@@ -198,8 +201,13 @@ class Codec:
         return _by_batches(work, items, lambda item: tiles(item[0].height, item[0].width), batch)
 
     def close(self) -> None:
-        """Release the loaded stages; the codec loads them again when it is used again."""
+        """Release the loaded stages; the codec loads them again when it is used again.
+
+        On a GPU, its memory, stream and context are released too, and the codec is of no use afterwards.
+        """
         self._stages.clear()
+        if isinstance(self.backend, CanClose):
+            self.backend.close()
 
     def __enter__(self) -> "Codec":
         return self

@@ -9,7 +9,8 @@ from helpers.bundle import make_toy_bundle
 from helpers.export import tiny_model, write_synthetic
 
 import dlf
-from dlf.runtime.backends.choice import GPU, INSTALL
+from dlf.runtime.backends.choice import INSTALL
+from dlf.runtime.backends.gpu_choice import GPU_ONLY
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +25,7 @@ def bundle_copy(toy_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(toy_bundle, tmp_path / "copy"))
 
 
-@pytest.fixture(params=[name for name in INSTALL if name != GPU])
+@pytest.fixture(params=[name for name in INSTALL if name not in GPU_ONLY])
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of each backend on the CPU in turn."""
     name: str = request.param

@@ -5,7 +5,7 @@ A backend's library is imported when the backend is opened, never before.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,15 @@ class Backend(Protocol):
 
         Raises BundleBrokenError; fails with whatever the library raises.
         """
+        ...
+
+
+@runtime_checkable
+class CanClose(Protocol):
+    """A backend that holds more than memory of this process."""
+
+    def close(self) -> None:
+        """Release it; the backend is of no use afterwards."""
         ...
 
 

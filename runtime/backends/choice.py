@@ -5,17 +5,16 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from dlf.runtime import backends, libdlf
-from dlf.runtime.backends import Backend
+from dlf.runtime.backends import Backend, gpu_choice
 from dlf.runtime.errors import BackendFailedError, BackendMissingError, DLFError, InvalidArgumentError
-from dlf.runtime.gpu import driver, tensorrt_library
 
-# Module in `dlf.runtime.backends` -> what to install.
-# Each is named after the library it imports, which for the last may be TensorRT-RTX.
-GPU = "tensorrt"
+# Backend -> what to install. On the CPU it is the module of that name in `dlf.runtime.backends`, which imports the library that
+# is called so; on a GPU see `gpu_choice`.
 INSTALL = {
     "openvino": "pip install 'dlf[cpu]'",
-    "onnxruntime": "pip install 'dlf[onnxruntime]'",
-    GPU: "pip install 'dlf[tensorrt]'",
+    "onnxruntime": "pip install 'dlf[onnxruntime]', or 'dlf[onnxruntime-gpu]' for an NVIDIA GPU",
+    gpu_choice.TENSORRT: "pip install 'dlf[tensorrt]'",
+    gpu_choice.ONNXRUNTIME_TENSORRT: "pip install 'dlf[onnxruntime-gpu,tensorrt]'",
 }
 
 
@@ -26,15 +25,9 @@ def installed() -> list[str]:
 
 def missing(name: str) -> str | None:
     """What a backend of `INSTALL` lacks here, and what to do, in words; None if it can be opened."""
-    if name != GPU:
-        return None if find_spec(name) else f"{name} is not installed; run: {INSTALL[name]}"
-    if not any(find_spec(library) for library in tensorrt_library.LIBRARIES):
-        here = driver.first_gpu()
-        return f"neither TensorRT nor TensorRT-RTX is installed; run: {tensorrt_library.install(here and here[0])}"
-    if not find_spec("pycuda"):
-        return "pycuda is not installed; run: pip install pycuda"
-    no_gpu = driver.missing()
-    return no_gpu and f"{no_gpu}; install the driver, or use another backend"
+    if name in gpu_choice.GPU_ONLY:
+        return gpu_choice.missing(name)
+    return None if find_spec(name) else f"{name} is not installed; run: {INSTALL[name]}"
 
 
 def order() -> tuple[tuple[str, str], ...]:
@@ -61,7 +54,8 @@ def choose(name: str | None, there: Collection[str]) -> tuple[str, str]:
     if name is not None:
         _require(name)
         return name, "asked for"
-    available = installed()
+    # Where there is a backend for the CPU, a GPU is not asked for: that would make CUDA useless in forked children.
+    available = [name for name in INSTALL if name not in gpu_choice.GPU_ONLY and missing(name) is None] or installed()
     if not available:
         raise BackendMissingError(f"No backend is installed; run: {' or: '.join(INSTALL.values())}.")
     best = next((backend for backend, precision in order() if backend in available and precision in there), available[0])
@@ -69,35 +63,43 @@ def choose(name: str | None, there: Collection[str]) -> tuple[str, str]:
     return best, f"the fastest of {', '.join(available)} on a processor {processors} int8 dot products"
 
 
-def _require(name: str) -> None:
-    """Refuse a backend that there is not, or that lacks something."""
+def _require_known(name: str) -> None:
     if name not in INSTALL:
         raise InvalidArgumentError(f"There is no backend {name!r}; choose from {', '.join(INSTALL)}.")
+
+
+def _require(name: str) -> None:
+    """Refuse a backend that there is not, or that lacks something."""
+    _require_known(name)
     if (lack := missing(name)) is not None:
         raise BackendMissingError(f"The backend {name} cannot be used: {lack}.")
 
 
-def open_backend(name: str, threads: int | None, stream: int | None = None) -> Backend:
+def open_backend(name: str, threads: int | None, stream: int | None = None, device: str | None = None) -> Backend:
     """Open a backend.
 
     Args:
         name: the backend.
         threads: CPU threads; None for as many as the library chooses. A GPU has no use for them.
         stream: handle of the CUDA stream that the caller works on; None for one of the backend's own.
+        device: "cpu", "cuda", or "cuda:N" for the GPU of that number; None for the one that the backend is made for.
 
     Raises:
-        InvalidArgumentError: there is no backend of that name, `threads` is below 1, or a stream is given to one on the CPU.
+        InvalidArgumentError: there is no backend or device of that name, the backend does not run on the device, `threads` is
+            below 1, or a stream is given to a backend on the CPU.
         BackendMissingError: it is not installed.
         BackendFailedError: it is installed but does not start.
     """
     if threads is not None and threads < 1:
         raise InvalidArgumentError(f"threads is {threads}; it must be at least 1.")
+    _require_known(name)
+    if (on_gpu := gpu_choice.choose(name, device, {})) is not None:
+        return gpu_choice.open_backend(on_gpu, stream)
     _require(name)
-    if stream is not None and name != GPU:
-        raise InvalidArgumentError(f"The backend {name} runs on the CPU and takes no CUDA stream; leave it out or use {GPU}.")
-    options = {} if stream is None else {"stream": stream}
+    if stream is not None:
+        raise InvalidArgumentError(f"The backend {name} runs on the CPU and takes no CUDA stream; leave it out or use a GPU.")
     try:
-        backend: Backend = import_module(f"{backends.__name__}.{name}").open_backend(threads, **options)
+        backend: Backend = import_module(f"{backends.__name__}.{name}").open_backend(threads)
     except DLFError:
         raise
     except Exception as error:

@@ -2,7 +2,7 @@
 
 Arrays stay on the GPU from one stage to the next, on one stream, and the kernels between the stages run there too
 (`dlf.runtime.gpu.steps`). Engines come from the cache (`dlf.runtime.gpu.engines`); one that is missing is built at first use.
-This code has been checked against TensorRT-RTX's and pycuda's interfaces, and has not run on a GPU yet.
+This code has been checked against TensorRT-RTX's interface, and has not run on a GPU yet.
 """
 
 import itertools
@@ -18,10 +18,21 @@ from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendFailedError
 from dlf.runtime.gpu import tensorrt_library
-from dlf.runtime.gpu.arrays import DeviceArray, is_on_device
+from dlf.runtime.gpu.arrays import DeviceArray
 from dlf.runtime.gpu.device import Device
-from dlf.runtime.gpu.engines import EngineCache, Profile, Size, build_command, choose_profile, engine_key, gpu_name
+from dlf.runtime.gpu.engines import (
+    Engine,
+    EngineCache,
+    Size,
+    build_command,
+    choose_profile,
+    engine_key,
+    gpu_name,
+    read_runtime_cache,
+    write_runtime_cache,
+)
 from dlf.runtime.gpu.plan import KEPT_SHAPES, batch_size
+from dlf.runtime.gpu.stage_arrays import run_on_gpu
 from dlf.runtime.gpu.steps import GPUSteps
 from dlf.runtime.steps import Timed
 
@@ -39,18 +50,18 @@ class TensorRTBackend:
     name = "tensorrt"
     on_cpu = False
 
-    def __init__(self, threads: int | None, stream: int | None = None) -> None:
-        """`threads` has no meaning here; `stream` is `Device`'s `given_stream`."""
+    def __init__(self, threads: int | None, stream: int | None = None, ordinal: int = 0) -> None:
+        """`threads` has no meaning here; `stream` is `Device`'s `given_stream`, `ordinal` the driver's number of the GPU."""
         self.threads = threads
         self._trt: Any = tensorrt_library.load()
-        self.gpu = Device(stream)
+        self.gpu = Device(stream, ordinal)
         self.device = self.gpu.name
         self.precision = "of the graph"  # strongly typed networks: the bundle says what each stage computes in
         self.versions = {self._trt.__name__: self._trt.__version__, **self.gpu.versions}
         self._logger = _logger(self._trt)
         self._runtime = self._trt.Runtime(self._logger)
         self._cache = EngineCache()
-        # Scratch memory of the engines, which run one after the other; its graphs are recorded anew where it moves.
+        # Scratch memory of the engines, which run one after the other; graphs are recorded again when its address changes.
         self._scratch: DeviceArray | None = None
 
     def load(self, bundle: Bundle, stage: str) -> "TensorRTStage":
@@ -61,8 +72,13 @@ class TensorRTBackend:
         """The steps between the stages."""
         return GPUSteps(self.gpu, bundle.entropy, EntropyTables.from_bytes(bundle.entropy_bytes()), timed)
 
-    def engine(self, bundle: Bundle, stage: str, size: Size) -> tuple[Any, tuple[Profile, ...]]:
-        """An engine of a stage that takes batches of this size, and its profiles; built if the cache has none.
+    def close(self) -> None:
+        """Release the GPU's memory, stream and context; the backend is of no use afterwards."""
+        self._scratch = None
+        self.gpu.close()
+
+    def engine(self, bundle: Bundle, stage: str, size: Size) -> "LoadedEngine":
+        """Load an engine of a stage that takes batches of this size; it is built if the cache has none.
 
         Raises BackendFailedError: it can be neither found nor built, or not be loaded.
         """
@@ -81,14 +97,16 @@ class TensorRTBackend:
         engine = self._runtime.deserialize_cuda_engine(found.plan)
         if engine is None:
             path, library = found.engine.path, self._trt.__name__
-            raise BackendFailedError(f"{path} cannot be loaded by {library}; delete it to have it built anew.")
-        return engine, found.engine.profiles
+            raise BackendFailedError(f"{path} cannot be loaded by {library}; delete it to have it built again.")
+        return LoadedEngine(self._trt, found.engine, engine)
 
-    def context(self, engine: Any) -> Any:
+    def context(self, loaded: "LoadedEngine") -> Any:
         """A context of an engine, without scratch memory of its own."""
+        engine = loaded.engine
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if tensorrt_library.is_rtx(self._trt):
             config = engine.create_runtime_config()
+            loaded.set_runtime_cache(config)
             config.set_execution_context_allocation_strategy(strategy)
             # A graph keeps the kernels that it was recorded with: they have to be the shape's own from the start.
             config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
@@ -117,6 +135,36 @@ class TensorRTBackend:
         return self._scratch
 
 
+class LoadedEngine:
+    """An engine in memory, and the kernels that TensorRT-RTX compiles for it, which are kept beside the engine's file.
+
+    Attributes:
+        engine: TensorRT's object.
+        profiles: the sizes that it takes.
+    """
+
+    def __init__(self, library: Any, found: Engine, engine: Any) -> None:
+        self.engine = engine
+        self.profiles = found.profiles
+        self._library = library
+        self._found = found
+        self._kernels: Any = None
+
+    def set_runtime_cache(self, config: Any) -> None:
+        """Let a context use the kernels that were compiled before; all contexts of the engine share them."""
+        if self._kernels is None:
+            self._kernels = config.create_runtime_cache()
+            known = read_runtime_cache(self._found)
+            if known is not None and not self._kernels.deserialize(known):
+                _log.info("The kernels kept beside %s are of another driver or GPU; they are compiled again.", self._found.path)
+        _require(config.set_runtime_cache(self._kernels), "take a runtime cache")
+
+    def keep_kernels(self) -> None:
+        """Write the compiled kernels, once a context has run for the first time."""
+        if self._kernels is not None:
+            write_runtime_cache(self._found, bytes(self._kernels.serialize()))
+
+
 class TensorRTStage:
     """A stage: arrays on the GPU in, arrays on the GPU out; or NumPy arrays in, NumPy arrays out. See `backends.Stage`."""
 
@@ -125,41 +173,30 @@ class TensorRTStage:
         self._bundle = bundle
         self._name = name
         self._ports = bundle.manifest["stages"][name]["inputs"]
-        self._engines: list[tuple[Any, tuple[Profile, ...]]] = []
+        self._engines: list[LoadedEngine] = []
         # By size. A context whose shapes change would spoil the graphs that were recorded from it, so that each size has one.
         self._contexts: OrderedDict[Size, _Context] = OrderedDict()
 
     def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Run it. Raises InvalidArgumentError, BackendFailedError, OutOfMemoryError."""
         size = batch_size(self._ports, {name: array.shape for name, array in inputs.items()})
-        with self._backend.gpu as gpu:
-            on_device = all(is_on_device(array) for array in inputs.values())
-            arrays = {
-                name: gpu.borrow(array, np.float32)
-                if is_on_device(array)
-                else gpu.upload(np.ascontiguousarray(array, np.float32))
-                for name, array in inputs.items()
-            }
-            outputs = self._context(size).run(arrays)
-            if on_device:
-                return dict(outputs)
-            return dict(zip(outputs, gpu.read(*outputs.values()), strict=True))
+        return run_on_gpu(self._backend.gpu, inputs, lambda arrays: self._context(size).run(arrays))
 
     def _context(self, size: Size) -> "_Context":
         """The context of a size, made if need be; of the sizes the last `KEPT_SHAPES` are kept."""
         if size not in self._contexts:
             engine, profile = self._engine(size)
-            self._contexts[size] = _Context(self._backend, size, engine, profile)
+            self._contexts[size] = _Context(self._backend, self._name, size, engine, profile)
             while len(self._contexts) > KEPT_SHAPES:
                 self._contexts.popitem(last=False)
         self._contexts.move_to_end(size)
         return self._contexts[size]
 
-    def _engine(self, size: Size) -> tuple[Any, int]:
+    def _engine(self, size: Size) -> tuple[LoadedEngine, int]:
         """An engine for a size and the profile to use: one that is loaded, or the cache's best."""
-        for engine, profiles in self._engines:
-            if (profile := choose_profile(profiles, size)) is not None:
-                return engine, profile
+        for loaded in self._engines:
+            if (profile := choose_profile(loaded.profiles, size)) is not None:
+                return loaded, profile
         self._engines.append(self._backend.engine(self._bundle, self._name, size))
         return self._engine(size)
 
@@ -167,10 +204,13 @@ class TensorRTStage:
 class _Context:
     """An engine set up for batches of one size."""
 
-    def __init__(self, backend: TensorRTBackend, size: Size, engine: Any, profile: int) -> None:
+    def __init__(self, backend: TensorRTBackend, stage: str, size: Size, loaded: LoadedEngine, profile: int) -> None:
         self._backend = backend
-        self._engine = engine
-        self._context = backend.context(engine)
+        self._stage = stage
+        self._loaded = loaded
+        self._engine = loaded.engine
+        self._context = backend.context(loaded)
+        self._has_run = self._told = False
         _require(self._context.set_optimization_profile_async(profile, backend.gpu.stream), "set the profile")
         self._outputs: dict[str, tuple[int, ...]] = {}  # name -> shape, once the inputs' shapes are known
         self._scratch_bytes = 0
@@ -193,6 +233,9 @@ class _Context:
             self._context.set_device_memory(scratch.address, scratch.nbytes)
             self._addresses = addresses
         gpu.replay(self._name, self._size, [*arrays.values(), scratch], self._enqueue, self._is_capturable)
+        if not self._has_run:
+            self._loaded.keep_kernels()
+            self._has_run = True
         return outputs
 
     def _set_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -211,7 +254,11 @@ class _Context:
         _require(self._context.execute_async_v3(self._backend.gpu.stream), "run")
 
     def _is_capturable(self) -> bool:
-        return self._backend.is_capturable(self._context)
+        capturable = self._backend.is_capturable(self._context)
+        if not capturable and not self._told:
+            _log.info("Stage %s runs without a CUDA graph on %d images of %d by %d tiles.", self._stage, *self._size)
+            self._told = True
+        return capturable
 
 
 def _require(done: bool, what: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlf.runtime.backends import Backend, choice
+from dlf.runtime.backends import Backend, choice, gpu_choice
 from dlf.runtime.bundles import builtin
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BundleForeignError
@@ -30,6 +30,7 @@ def select(
     backend: str | None = None,
     threads: int | None = None,
     stream: int | None = None,
+    device: str | None = None,
 ) -> Selection:
     """Return the bundle to use and the backend to run it.
 
@@ -37,14 +38,21 @@ def select(
         model: the folder of a bundle, or a folder of bundles; None for the built-in model.
         backend: a backend's name; None for the one that runs one of the bundles fastest on this machine.
         threads, stream: see `choice.open_backend`.
+        device: "cpu", "cuda" or "cuda:N"; see `gpu_choice.choose`.
 
     Raises:
         BundleForeignError, BundleBrokenError: see `open_all` and `choose`.
-        BackendMissingError, BackendFailedError, InvalidArgumentError: see `choice.choose` and `choice.open_backend`.
+        BackendMissingError, BackendFailedError, InvalidArgumentError: see `gpu_choice.choose`, `choice.choose`
+            and `choice.open_backend`.
     """
     found = open_all(builtin.path() if model is None else model)
+    if on_gpu := gpu_choice.choose(backend, device, found):
+        opened = choice.open_backend(on_gpu.name, threads, stream, on_gpu.device)
+        bundle, why_bundle = choose(found, gpu_choice.precisions())
+        gpu_choice.warn_if_slow(bundle)
+        return Selection(bundle, opened, why_bundle, on_gpu.why)
     name, why_backend = choice.choose(backend, found)
-    opened = choice.open_backend(name, threads, stream)
+    opened = choice.open_backend(name, threads, stream, device)
     bundle, why_bundle = choose(found, choice.precisions(name))
     return Selection(bundle, opened, why_bundle, why_backend)
 

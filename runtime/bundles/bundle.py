@@ -79,6 +79,10 @@ class Bundle:
         """Return the reference outputs of the stages; None if the bundle has none. Raises BundleBrokenError."""
         return references.read(self._reader.file(references.NAME)) if references.NAME in self.manifest["files"] else None
 
+    def allows_tf32(self, name: str) -> bool:
+        """Whether a GPU may compute an fp32 stage's products in TF32: the bundle passed its export's gate with it."""
+        return self.manifest["stages"][name].get("tf32") is True
+
     def stage_digest(self, name: str) -> str:
         """SHA-256, in hexadecimal, of a stage's graph and weights; the weights count as the manifest has them, unread.
 

@@ -3,6 +3,7 @@
 A missing backend or a broken bundle raises no error here: it is a failed check of the report.
 """
 
+import logging
 import os
 import platform
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 
 import dlf
 from dlf.runtime import bundles
-from dlf.runtime.backends import Backend
+from dlf.runtime.backends import Backend, proven
 from dlf.runtime.backends.choice import INSTALL, missing
 from dlf.runtime.bundles import builtin
 from dlf.runtime.bundles.bundle import Bundle
@@ -20,6 +21,9 @@ from dlf.runtime.doctor.selftest import Check
 from dlf.runtime.doctor.system import GPU
 from dlf.runtime.errors import BackendFailedError, BackendMissingError, DLFError
 from dlf.runtime.gpu.engines import Engine, EngineCache
+from dlf.runtime.steps import HasSteps
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -61,11 +65,18 @@ class Report:
         return all(check.passed for check in self.checks)
 
 
-def examine(model: str | os.PathLike[str] | None = None, backend: str | None = None, threads: int | None = None) -> Report:
+def examine(
+    model: str | os.PathLike[str] | None = None,
+    backend: str | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+) -> Report:
     """Examine the installation, and test a bundle on a backend; the defaults are those of `dlf.Codec`.
 
+    A backend on a GPU that passes is remembered, and is `dlf.Codec`'s default from then on; one that fails no longer is.
+
     Raises:
-        InvalidArgumentError: there is no backend of that name, or `threads` is below 1.
+        InvalidArgumentError: there is no backend or device of that name, or `threads` is below 1.
     """
     path = Path(builtin.path() if model is None else model)
     cache = EngineCache()
@@ -83,16 +94,27 @@ def examine(model: str | os.PathLike[str] | None = None, backend: str | None = N
         engine_folder=str(cache.folder),
         engines=[_describe(engine) for engine in cache.engines()],
     )
-    bundle, opened = _select(report, path, backend, threads)
+    bundle, opened = _select(report, path, backend, threads, device)
     if bundle:
         report.isa = bundle.entropy.isa
         report.checks += selftest.run(bundle, opened)
+        if isinstance(opened, HasSteps):
+            _remember(bundle, opened, report.passed)
     return report
 
 
-def _select(report: Report, path: Path, name: str | None, threads: int | None) -> tuple[Bundle | None, Backend | None]:
+def _remember(bundle: Bundle, backend: Backend, passed: bool) -> None:
     try:
-        selected = bundles.select(path, name, threads)
+        proven.remember(bundle, backend.name, backend.device, passed)
+    except OSError as error:
+        _log.warning("The result of the self-test cannot be kept (%s): the GPU has to be asked for.", error)
+
+
+def _select(
+    report: Report, path: Path, name: str | None, threads: int | None, device: str | None
+) -> tuple[Bundle | None, Backend | None]:
+    try:
+        selected = bundles.select(path, name, threads, device=device)
     except ValueError:
         raise  # InvalidArgumentError
     except (BackendMissingError, BackendFailedError) as error:

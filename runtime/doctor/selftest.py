@@ -24,7 +24,7 @@ from dlf.runtime.steps import HasSteps, HostSteps, Steps
 # The largest relative error of a stage's outputs (`References.errors`), by the precision it computes in. The references
 # are those of the fp32 stages, also in a bundle of lower precision. (With the first built-in model OpenVINO's fp32 was off by
 # 5e-6, fp16 by 7e-4 and int8 by 2e-2.)
-TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-1}
+TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 1e-2, "int8": 1e-1}
 # How far a backend's own steps may differ from those on the CPU: the share of tokens (two codebook entries may be nearly equally
 # near), the relative error of the detail latent (a value may be halfway between two symbols), and levels of a pixel.
 TOKENS_CHANGED, LATENT_ERROR, LEVELS = 0.01, 0.05, 1
@@ -116,7 +116,8 @@ def _stored_file(entropy: EntropyModel, stored: References) -> str:
 def _stage(bundle: Bundle, backend: Backend, stored: References, stage: str) -> str:
     outputs = stages.load(backend, bundle, stage)(stored.inputs(stage, bundle.entropy))
     found = stored.errors(stage, outputs)
-    precision = bundle.manifest["stages"][stage]["precision"]
+    on_gpu = isinstance(backend, HasSteps)
+    precision = "tf32" if on_gpu and bundle.allows_tf32(stage) else bundle.manifest["stages"][stage]["precision"]
     if precision not in TOLERANCE:
         raise _FailedError(f"no tolerance is known for the precision {precision!r}")
     limit = max(TOLERANCE[precision], TOLERANCE.get(backend.precision, 0))

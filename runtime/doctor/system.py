@@ -7,7 +7,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # The libraries that the runtime can use, and those that bundles and engines are made with.
-PACKAGES = ("numpy", "pillow", "openvino", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "onnx", "triton")
+PACKAGES = (
+    "numpy",
+    "pillow",
+    "openvino",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt_rtx",
+    "torch",
+    "onnx",
+    "triton",
+)
 
 _QUERY = ("name", "compute_cap", "memory.total", "driver_version")  # of nvidia-smi
 

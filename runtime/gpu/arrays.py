@@ -1,4 +1,4 @@
-"""Arrays on a GPU, ours and other libraries': through `__cuda_array_interface__` and DLPack, without copying.
+"""Exchange of arrays on a GPU with other libraries, by `__cuda_array_interface__` and DLPack, without copying.
 
 https://nvidia.github.io/numba-cuda/user/cuda_array_interface.html (version 3) and https://dmlc.github.io/dlpack.
 """
@@ -19,11 +19,11 @@ class SupportsDLPack(Protocol):
     """An array of torch, CuPy, JAX and others."""
 
     def __dlpack__(self, *, stream: Any = None) -> Any:
-        """A capsule that holds it."""
+        """Return a capsule that holds the array."""
         ...
 
     def __dlpack_device__(self) -> Any:
-        """The type and number of the device that it is on."""
+        """Return the type and number of the device that the array is on."""
         ...
 
 
@@ -47,7 +47,7 @@ class DeviceArray:
     """A dense, row-major array on a GPU, for other libraries to take: `torch.from_dlpack(a)`, `cupy.asarray(a)`.
 
     Its values are there once the work on `stream` is done that was put there before; libraries see to that themselves. The
-    memory is kept as long as this object or a part of it, or whatever a library made of it.
+    memory is kept as long as this object, a part of it, or an array that another library made of it exists.
 
     Attributes:
         memory: where it lies.
@@ -63,7 +63,7 @@ class DeviceArray:
 
     @property
     def address(self) -> int:
-        """Of its first byte."""
+        """The address of its first byte."""
         return self.memory.address
 
     @property
@@ -72,13 +72,13 @@ class DeviceArray:
         return prod(self.shape) * self.dtype.itemsize
 
     def reshape(self, *shape: int) -> "DeviceArray":
-        """The same values in another shape."""
+        """Return the same memory as an array of another shape."""
         if prod(shape) != prod(self.shape):
             raise InvalidArgumentError(f"an array of shape {self.shape} cannot be seen as one of {shape}.")
         return DeviceArray(replace(self.memory, shape=shape), self.stream, self._wait)
 
     def __getitem__(self, index: int) -> "DeviceArray":
-        """A part, by the first axis."""
+        """Return the part at an index of the first axis, in the same memory."""
         if not 0 <= index < self.shape[0]:
             raise IndexError(f"{index} is not in 0..{self.shape[0] - 1}")
         part = self.shape[1:]
@@ -102,7 +102,7 @@ class DeviceArray:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> object:
-        """A capsule that holds it, of DLPack 0.x, which consumers of `max_version` 1.0 take too.
+        """Return a DLPack capsule that holds it, of version 1.0 if `max_version` allows that, otherwise of 0.x.
 
         Raises BufferError: a copy is asked for, or another device.
         """
@@ -114,7 +114,7 @@ class DeviceArray:
         # By the protocol None and 1 are the default stream, 2 that of each thread, and -1 asks for no waiting.
         if stream != -1:
             self._wait(1 if stream is None else stream, self.stream)
-        return dlpack.send(self.memory)
+        return dlpack.send(self.memory, versioned=max_version is not None and tuple(max_version) >= dlpack.VERSION)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.memory.device
@@ -124,6 +124,13 @@ class DeviceArray:
             self.memory.owner.shared = True
 
 
+def _capsule(array: Any, stream: int) -> Any:
+    try:
+        return array.__dlpack__(stream=stream, max_version=dlpack.VERSION)
+    except TypeError:  # of a library from before DLPack 1.0
+        return array.__dlpack__(stream=stream)
+
+
 def is_on_device(array: object) -> bool:
     """Whether an object is an array on an NVIDIA GPU, as far as it tells."""
     if hasattr(array, "__dlpack_device__"):
@@ -131,16 +138,18 @@ def is_on_device(array: object) -> bool:
     return hasattr(array, "__cuda_array_interface__")
 
 
-def received(array: Any, stream: int, wait: Callable[[int, int], None]) -> Memory:
-    """Where another library's array on a GPU lies; `stream` waits, by `wait(stream, other)`, until its values are there.
+def received(array: Any, stream: int, wait: Callable[[int, int], None], ordinal_of: Callable[[int], int]) -> Memory:
+    """Return where another library's array on a GPU lies. `stream` waits, by `wait(stream, other)`, until its values are there.
+
+    `ordinal_of(address)` is the number of the GPU that an address is on.
 
     Raises:
         InvalidArgumentError: the library does not give it, it is not dense and row-major, or of a type that NumPy does not have.
     """
-    # DLPack first: torch tells its stream in that way alone.
+    # DLPack first: torch tells its stream only there.
     if hasattr(array, "__dlpack__"):
         try:
-            return dlpack.receive(array.__dlpack__(stream=stream))
+            return dlpack.receive(_capsule(array, stream))
         except (BufferError, RuntimeError) as error:  # of an array that wants its gradient, for instance
             raise InvalidArgumentError(f"the array's library does not give it ({error}).") from error
     interface = array.__cuda_array_interface__
@@ -153,5 +162,5 @@ def received(array: Any, stream: int, wait: Callable[[int, int], None]) -> Memor
     other = interface.get("stream")
     if other is not None:  # None: there is nothing to wait for
         wait(stream, other)
-    device = array.__dlpack_device__() if hasattr(array, "__dlpack_device__") else (CUDA, 0)
-    return Memory(interface["data"][0], shape, dtype, device, array)
+    address = interface["data"][0]
+    return Memory(address, shape, dtype, (CUDA, ordinal_of(address)), array)

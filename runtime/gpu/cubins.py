@@ -1,4 +1,4 @@
-"""The GPU kernels that come with dlf, compiled ahead of time by `dlf.kernels.compile`: which fits a GPU, and how it is launched.
+"""The compiled GPU kernels that come with dlf: chooses those for a GPU, checks them, and packs their arguments.
 
 The folder is described there. Nothing here needs a GPU: loading and launching is `dlf.runtime.gpu.device`'s.
 """
@@ -43,10 +43,10 @@ class Cubin:
 
 
 def choose_gpu(capability: tuple[int, int], available: Iterable[str]) -> str | None:
-    """The architecture, such as "sm_86", whose code runs on a GPU of this compute capability; None if none does.
+    """Return the architecture, such as "sm_86", whose code runs on a GPU of this compute capability; None if none does.
 
-    Code runs on GPUs of the same major and a higher minor version; from major version 9 on Triton compiles for one version
-    alone ("sm_90a").
+    Code runs on GPUs of the same major and a higher minor version; from major version 9 on, what Triton compiles runs on one
+    version only ("sm_90a").
     """
     major, minor = capability
 
@@ -60,11 +60,11 @@ def choose_gpu(capability: tuple[int, int], available: Iterable[str]) -> str | N
 
 
 def read_cubins(capability: tuple[int, int], width: int | None, folder: Path = FOLDER) -> dict[str, Cubin]:
-    """The kernels for a GPU, by name.
+    """Read the kernels for a GPU, and return them by name.
 
     Args:
         capability: the GPU's compute capability.
-        width: the prior's padded width, `launches.padded_width`; None for those kernels alone that have none.
+        width: the prior's padded width, `launches.padded_width`; None to leave the prior's kernels out.
         folder: where they are.
 
     Raises:
@@ -99,7 +99,7 @@ def _cubin(folder: Path, entry: Mapping[str, Any]) -> Cubin:
 
 
 def packed(cubin: Cubin, values: Mapping[str, Any]) -> list[np.generic]:
-    """A launch's arguments in the kernel's order: int32 for numbers, uint64 for the addresses of arrays.
+    """Return a launch's arguments in the kernel's order: int32 for numbers, uint64 for the addresses of arrays.
 
     Raises:
         InvalidArgumentError: one is missing or left over, a number does not fit, or an array has another type than the kernel

@@ -1,7 +1,7 @@
-"""A GPU through pycuda: its primary context, which torch and others in the process share, one stream, buffers, kernels, graphs.
+"""A GPU that work is done on: one stream, arrays, kernels, graphs.
 
-All work goes on one stream in order, so that a buffer may be reused as soon as the last work that uses it has been put there.
-The host waits in `Device.read` alone. Not for use by several threads at a time.
+All work goes on the one stream in order: a buffer may be used again as soon as the last work that uses it is on the stream. The
+host waits only in `Device.read`. Not for use by several threads at a time.
 """
 
 import weakref
@@ -11,140 +11,154 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import pycuda
-import pycuda.driver as cuda
 from numpy.typing import DTypeLike, NDArray
 
 from dlf.kernels.launches import Launch
-from dlf.runtime.errors import InvalidArgumentError, OutOfMemoryError
+from dlf.runtime.errors import BackendFailedError, BackendMissingError, InvalidArgumentError
 from dlf.runtime.gpu import driver
-from dlf.runtime.gpu.arrays import DeviceArray, Loan, received
+from dlf.runtime.gpu.allocator import Allocator
+from dlf.runtime.gpu.arrays import DeviceArray, received
 from dlf.runtime.gpu.cubins import packed, read_cubins
 from dlf.runtime.gpu.dlpack import CUDA, Memory
-from dlf.runtime.gpu.plan import Buffer, BufferPool, Replays
+from dlf.runtime.gpu.plan import Buffer, Replays
 
-_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: the stream does not wait for the default one, which could not be recorded
 _PLAIN_SHARED = 48 * 1024  # bytes of shared memory that a kernel may have without asking for more
 ALIGNMENT = 256  # of addresses that TensorRT takes
 
 
 class Device:
-    """One GPU. Whatever is done with it is done within `with device:`.
+    """One GPU. Its methods are called within `with device:`, where its context is current.
+
+    The context is the GPU's primary one, which torch and others in the process use too, or one that the application has made
+    current in this thread (`driver.Context`).
 
     Attributes:
         name: as the driver tells it.
         capability: its compute capability, such as (8, 9).
-        versions: pycuda's and the driver's.
+        versions: of the driver.
+        ordinal: the driver's number of it.
         stream: handle of the stream that all work goes on.
     """
 
-    def __init__(self, given_stream: int | None = None, ordinal: int = 0) -> None:
+    def __init__(self, given_stream: int | None = None, ordinal: int = 0, primary: bool = False) -> None:
         """Open a GPU.
 
         Args:
             given_stream: handle of the caller's CUDA stream, 0 for the default one: what is done here comes after the
                 caller's work that is on it before, and before the work that is put on it later. By default the order is
-                the caller's business, but for arrays that tell their stream.
+                the caller's business, except for arrays that tell their stream.
             ordinal: the driver's number of the GPU.
+            primary: whether to work in the GPU's primary context even if another one is current.
+
+        Raises BackendMissingError: there is no such GPU.
         """
-        cuda.init()
-        device = cuda.Device(ordinal)
-        self.name: str = device.name()
-        self.capability: tuple[int, int] = device.compute_capability()
-        self.versions = {"pycuda": pycuda.VERSION_TEXT, "cuda driver": "{}.{}".format(*_version(cuda.get_driver_version()))}
-        self._ordinal = ordinal
+        if (gpu := driver.describe(ordinal)) is None:
+            raise BackendMissingError(f"{driver.missing(ordinal)}.")
+        self.capability, self.name = gpu
+        self.versions = {"cuda driver": driver.version()}
+        self.ordinal = ordinal
         self._given_stream = given_stream
         self._depth = 0
-        self._returned: list[tuple[Buffer[cuda.DeviceAllocation], bool]] = []  # by arrays that are gone; see `_collect`
         self._staged: list[Buffer[NDArray[np.uint8]]] = []  # host memory that copies still read
-        self._buffers: BufferPool[cuda.DeviceAllocation] = BufferPool(self._allocate)
-        self._pinned: BufferPool[NDArray[np.uint8]] = BufferPool(_pinned)
-        self._context = device.retain_primary_context()
-        self._context.push()
+        self._modules: list[int] = []
+        self._context = driver.Context(ordinal, primary)
         try:
-            self._stream = cuda.Stream(_NON_BLOCKING)
-        finally:
-            cuda.Context.pop()
-        self.stream: int = self._stream.handle
+            with self._context:
+                self.stream = driver.create_stream()
+        except BaseException:
+            self._context.release()
+            raise
+        self._allocator = Allocator(self._context, self.name)
         self.replays = Replays(self.stream, driver.capture)
-        resources = [self.replays, self._buffers, self._pinned]
-        self._close = weakref.finalize(self, _close, self._context, self._stream, resources)
+        self._close = weakref.finalize(
+            self, _close, self._context, self.stream, self.replays, self._modules, self._staged, self._allocator
+        )
 
     def close(self) -> None:
-        """Release the graphs, the unused buffers and the context. Arrays that are left stay readable by other libraries."""
+        """Release graphs, kernels, memory that is not in use, the stream and the context; the device is of no use afterwards.
+
+        Arrays that are left can still be handed over through DLPack; the context goes with the last of them.
+        """
         self._close()
 
     def __enter__(self) -> "Device":
-        self._context.push()
+        if not self._close.alive:
+            raise BackendFailedError("this GPU was closed; open another codec.")
+        self._context.__enter__()
         self._depth += 1
-        if self._depth == 1:
-            self._collect()
-            if self._given_stream is not None:
-                driver.wait(self.stream, self._given_stream)
+        try:
+            if self._depth == 1:
+                self._allocator.collect()
+                if self._given_stream is not None:
+                    driver.wait(self.stream, self._given_stream)
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._depth -= 1
         try:
-            if self._depth == 0 and self._given_stream is not None:
+            if self._depth == 1 and self._given_stream is not None:
                 driver.wait(self._given_stream, self.stream)
         finally:
-            cuda.Context.pop()
+            self._leave()
+
+    def _leave(self) -> None:
+        self._depth -= 1
+        self._context.__exit__(None, None, None)
 
     # ------------------------------------------------------------------------------------------------------- memory
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> DeviceArray:
-        """An array of unknown values. Its memory is reused once nothing refers to it.
+        """Return an array of unknown values. Its memory is used again once nothing refers to it.
 
         Raises OutOfMemoryError.
         """
-        self._collect()
         shape, kind = tuple(shape), np.dtype(dtype)
-        buffer = self._buffers.take(prod(shape) * kind.itemsize)
-        loan = Loan(lambda shared: self._returned.append((buffer, shared)))
-        return self._array(Memory(int(buffer.memory), shape, kind, (CUDA, self._ordinal), loan))
+        address, loan = self._allocator.take(prod(shape) * kind.itemsize)
+        return self._array(Memory(address, shape, kind, (CUDA, self.ordinal), loan))
 
     def upload(self, values: NDArray[Any]) -> DeviceArray:
-        """A copy of a host array, which may be changed at once."""
+        """Copy a host array to a new array on the GPU, and return that. The host array may be changed at once."""
         array = self.empty(values.shape, values.dtype)
         self.write(array, values)
         return array
 
     def write(self, to: DeviceArray, values: NDArray[Any]) -> None:
-        """Copy a host array, which may be changed at once, of the same size and type."""
+        """Copy a host array into `to`, of the same size and type. The host array may be changed at once."""
         _require_alike(to, values)
-        pinned = self._pinned.take(to.nbytes)
+        pinned = self._allocator.pinned.take(to.nbytes)
         self._staged.append(pinned)
         staged = pinned.memory[: to.nbytes]
         staged.view(to.dtype)[:] = values.ravel()
-        cuda.memcpy_htod_async(to.address, staged, self._stream)
+        driver.copy_in(to.address, staged, self.stream)
 
     def copy(self, to: DeviceArray, source: DeviceArray) -> None:
-        """Copy an array of the same size and type."""
+        """Copy `source` into `to`, of the same size and type."""
         _require_alike(to, source)
-        cuda.memcpy_dtod_async(to.address, source.address, to.nbytes, self._stream)
+        driver.copy(to.address, source.address, to.nbytes, self.stream)
 
     def zero(self, array: DeviceArray) -> None:
         """Set all of an array's bytes to 0."""
-        cuda.memset_d8_async(array.address, 0, array.nbytes, self._stream)
+        driver.zero(array.address, array.nbytes, self.stream)
 
     def read(self, *arrays: DeviceArray) -> list[NDArray[Any]]:
-        """Copies of arrays on the host; waits, once, for all work that is on the stream."""
-        landed = [self._pinned.take(array.nbytes) for array in arrays]
+        """Copy arrays to the host, and return the copies. This waits, once, for all work that is on the stream."""
+        landed = [self._allocator.pinned.take(array.nbytes) for array in arrays]
         for pinned, array in zip(landed, arrays, strict=True):
-            cuda.memcpy_dtoh_async(pinned.memory[: array.nbytes], array.address, self._stream)
-        self._stream.synchronize()
+            driver.copy_out(pinned.memory[: array.nbytes], array.address, self.stream)
+        driver.synchronise(self.stream)
         values = [
             pinned.memory[: array.nbytes].view(array.dtype).reshape(array.shape).copy()
             for pinned, array in zip(landed, arrays, strict=True)
         ]
         for pinned in (*landed, *self._staged):
-            self._pinned.give(pinned)
+            self._allocator.pinned.give(pinned)
         self._staged.clear()
         return values
 
     def borrow(self, array: object, dtype: DTypeLike) -> DeviceArray:
-        """Another library's array on this GPU, without a copy if its address is a multiple of `ALIGNMENT`.
+        """Return another library's array on this GPU, without a copy if its address is a multiple of `ALIGNMENT`.
 
         Work from now on waits for its values. The library must not change or reuse it before that work is done, which
         `read` waits for, and a stream that the caller gave.
@@ -154,9 +168,9 @@ class Device:
         if isinstance(array, DeviceArray) and array.stream == self.stream:
             memory = array.memory
         else:
-            memory = received(array, self.stream, self._wait)
-        if memory.device != (CUDA, self._ordinal):
-            raise InvalidArgumentError(f"the array is not on GPU {self._ordinal} but on device {memory.device}; copy it there.")
+            memory = received(array, self.stream, self._wait, driver.ordinal_of)
+        if memory.device != (CUDA, self.ordinal):
+            raise InvalidArgumentError(f"the array is not on GPU {self.ordinal} but on device {memory.device}; copy it there.")
         if memory.dtype != np.dtype(dtype):
             raise InvalidArgumentError(f"an array of {memory.dtype}, not {np.dtype(dtype)}; convert it first.")
         borrowed = self._array(memory)
@@ -171,58 +185,30 @@ class Device:
 
     def _wait(self, stream: int, other: int) -> None:
         """Let a stream wait for another. Other libraries call this at any time and in any thread: the context is made current."""
-        self._context.push()
-        try:
-            driver.wait(stream, other)
-        finally:
-            cuda.Context.pop()
-
-    def _allocate(self, nbytes: int) -> cuda.DeviceAllocation:
-        try:
-            return cuda.mem_alloc(nbytes)
-        except cuda.MemoryError:
-            for unused in self._buffers.clear():
-                unused.free()
-        try:
-            return cuda.mem_alloc(nbytes)
-        except cuda.MemoryError as error:
-            free, total = cuda.mem_get_info()
-            raise OutOfMemoryError(
-                f"{self.name} has no {nbytes} bytes of memory left ({free} of {total} are free); take fewer or smaller images."
-            ) from error
-
-    def _collect(self) -> None:
-        """Take back the memory of arrays that are gone; arrays may go at any time, in any thread, this happens here."""
-        while self._returned:
-            buffer, shared = self._returned.pop()
-            if shared:
-                buffer.memory.free()  # which waits for other libraries' work on it
-            else:
-                self._buffers.give(buffer)
+        if self._close.alive:  # `close` waits for all work, and the stream is gone then
+            with self._context:
+                driver.wait(stream, other)
 
     # --------------------------------------------------------------------------------------------------------- work
 
     def kernels(self, width: int | None) -> Launch:
-        """What launches the kernels that come with dlf, the prior's at a padded width (None: without the prior's).
+        """Load the kernels that come with dlf, and return a function that launches them.
+
+        `width` is the padded width of the prior's kernels; None leaves those out.
 
         Raises BackendFailedError: there are none for this GPU, or they are damaged.
         """
         cubins = read_cubins(self.capability, width)
-        modules = {name: cuda.module_from_buffer(cubin.data) for name, cubin in cubins.items()}
-        functions = {name: module.get_function(cubins[name].symbol) for name, module in modules.items()}
-        for name, function in functions.items():
-            if cubins[name].shared > _PLAIN_SHARED:
-                function.set_attribute(cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, cubins[name].shared)
+        functions = {}
+        for name, cubin in cubins.items():
+            self._modules.append(driver.load_module(cubin.data))
+            functions[name] = driver.get_function(self._modules[-1], cubin.symbol)
+            if cubin.shared > _PLAIN_SHARED:
+                driver.allow_shared(functions[name], cubin.shared)
 
         def launch(kernel: str, grid: tuple[int, int], arguments: Mapping[str, Any]) -> None:
             cubin = cubins[kernel]
-            functions[kernel](
-                *packed(cubin, arguments),
-                grid=(*grid, 1),
-                block=(cubin.threads, 1, 1),
-                shared=cubin.shared,
-                stream=self._stream,
-            )
+            driver.launch(functions[kernel], grid, cubin.threads, cubin.shared, self.stream, packed(cubin, arguments))
 
         return launch
 
@@ -234,32 +220,29 @@ class Device:
         work: Callable[[], None],
         capturable: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Do work on arrays that is always the same, through a CUDA graph where that can be; see `gpu_plan.Replays`."""
+        """Put work on the stream that is the same each time, by a CUDA graph if possible; see `plan.Replays`."""
         self.replays.run(name, shape, [array.address for array in arrays], work, capturable)
 
 
-def _close(context: Any, stream: Any, resources: Sequence[Any]) -> None:
-    context.push()
-    try:
-        stream.synchronize()
-        for resource in resources:
-            resource.clear()
-    finally:
-        cuda.Context.pop()
-    context.detach()
-
-
-def _pinned(nbytes: int) -> NDArray[np.uint8]:
-    """Host memory that the GPU copies from and to by itself."""
-    pinned: NDArray[np.uint8] = cuda.pagelocked_empty(nbytes, np.uint8)
-    return pinned
+def _close(
+    context: driver.Context,
+    stream: int,
+    replays: Replays,
+    modules: list[int],
+    staged: list[Buffer[NDArray[np.uint8]]],
+    allocator: Allocator,
+) -> None:
+    with context:
+        driver.synchronise(stream)
+        replays.clear()
+        for module in modules:
+            driver.unload_module(module)
+        for pinned in staged:
+            allocator.pinned.give(pinned)
+        driver.destroy_stream(stream)
+    allocator.close()
 
 
 def _require_alike(to: DeviceArray, source: Any) -> None:
     if (to.nbytes, to.dtype) != (source.nbytes, source.dtype):
         raise InvalidArgumentError(f"{source.shape} values of {source.dtype} do not fill {to.shape} of {to.dtype}.")
-
-
-def _version(number: int) -> tuple[int, int]:
-    """CUDA's 13010 is 13.1."""
-    return number // 1000, number % 1000 // 10

@@ -1,18 +1,22 @@
-"""Cached TensorRT engines: which one serves a stage on this GPU, and why another does not.
+"""The cache of TensorRT engines: finds the one for a stage on this GPU, and says why others are not used.
 
 An engine is good for one graph with its weights, one library and version of it, one GPU and platform, and the image sizes
 of its profiles. Each is a file `STAGE-DIGEST.engine` with a sidecar `STAGE-DIGEST.json`, which says all that, and the
 engine's size and SHA-256. The sidecar is written last; an engine without one was not finished. An engine's bytes are checked
-against it before anything is done with them. Any doubt makes an engine unused, with a reason in the log, never an error.
+against it before anything is done with them; a file that was checked once, `STAGE-DIGEST.checked`, is not hashed again as long
+as its size, inode and times stay. Any doubt makes an engine unused, with a reason in the log, never an error.
+
+Beside an engine of TensorRT-RTX lies `STAGE-DIGEST.runtime`, with the kernels that it compiled on this machine.
 
 Engines are built by `dlf.export.engine`, in a process of its own (`build_command`); this module only keeps them. libdlf finds
-them by the same rules (native/src/backends/engine_cache.h), which are to be changed together.
+them by the same rules (native/src/backends/engine_cache.h): change both together.
 """
 
 import fcntl
 import hashlib
 import json
 import logging
+import os
 import re
 import sys
 import sysconfig
@@ -32,7 +36,9 @@ from dlf.runtime.gpu.tensorrt_library import is_rtx
 _log = logging.getLogger(__name__)
 
 # Of the way engines are built and kept; to be raised when a change to either makes older engines useless.
-BUILD = 1
+BUILD = 2
+_PIECE = 1 << 22  # bytes that are read and then hashed, while they are in the processor's cache
+_DIGEST = hashlib.sha256().digest_size
 
 
 class Size(NamedTuple):
@@ -43,7 +49,7 @@ class Size(NamedTuple):
     w: int
 
     def shape(self, dimensions: Sequence[int | str]) -> tuple[int, ...]:
-        """The shape that a manifest describes, such as `["n", 3, "256*h", "256*w"]`, at this size."""
+        """Return the shape that a manifest describes, such as `["n", 3, "256*h", "256*w"]`, at this size."""
         sizes = self._asdict()
         return tuple(prod(sizes.get(factor) or int(factor) for factor in str(d).split("*")) for d in dimensions)
 
@@ -57,7 +63,7 @@ class Profile(NamedTuple):
 
     @classmethod
     def static(cls, size: Size) -> "Profile":
-        """The profile of one size."""
+        """Return the profile of one size."""
         return cls(size, size, size)
 
     def covers(self, size: Size) -> bool:
@@ -73,7 +79,7 @@ DEFAULT_PROFILES = (
 
 
 def choose_profile(profiles: Sequence[Profile], size: Size) -> int | None:
-    """The index of the profile that serves a size best, the one of the smallest maximum; None if none takes it."""
+    """Return the index of the profile of the smallest maximum that takes a size; None if none does."""
     covering = [i for i, profile in enumerate(profiles) if profile.covers(size)]
     return min(covering, key=lambda i: _looseness(profiles[i]), default=None)
 
@@ -84,7 +90,7 @@ def _looseness(profile: Profile) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class EngineKey:
-    """All that an engine depends on, but the sizes."""
+    """What an engine depends on, except for the sizes."""
 
     stage: str
     graph: str  # SHA-256 of the stage's graph and weights, `Bundle.stage_digest`
@@ -97,7 +103,7 @@ class EngineKey:
 
 
 def engine_key(bundle: Bundle, stage: str, library: ModuleType, gpu: str) -> EngineKey:
-    """The key of a stage's engine on this platform.
+    """Return the key of a stage's engine on this platform.
 
     Args:
         bundle: the bundle; its weights are not read.
@@ -111,7 +117,7 @@ def engine_key(bundle: Bundle, stage: str, library: ModuleType, gpu: str) -> Eng
     return EngineKey(
         stage=stage,
         graph=bundle.stage_digest(stage),
-        precision=bundle.manifest["stages"][stage]["precision"],
+        precision="tf32" if bundle.allows_tf32(stage) else bundle.manifest["stages"][stage]["precision"],
         library=library.__name__,
         version=library.__version__,
         gpu=gpu,
@@ -120,7 +126,7 @@ def engine_key(bundle: Bundle, stage: str, library: ModuleType, gpu: str) -> Eng
 
 
 def gpu_name(library: ModuleType, capability: tuple[int, int], name: str) -> str:
-    """A GPU as far as an engine depends on it: "sm_89"; with its name, "sm_89 NVIDIA L4", in TensorRT, which tunes for one model.
+    """Return the name of a GPU in an engine's key: "sm_89"; in TensorRT, which tunes for one model, "sm_89 NVIDIA L4".
 
     Args:
         library: what `trt.load` gives.
@@ -164,7 +170,7 @@ class Lookup:
     """
 
     engine: Engine | None
-    plan: bytes
+    plan: bytes | bytearray
     profile: int
     reasons: tuple[str, ...]
 
@@ -177,7 +183,7 @@ class EngineCache:
     """The engines in one folder.
 
     Attributes:
-        folder: by default `dlf/engines` in the user's cache folder; made, for the user alone, when it is first written to.
+        folder: by default `dlf/engines` in the user's cache folder; made, readable by the user only, when it is first written to.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -197,7 +203,7 @@ class EngineCache:
             except _UnusableError as reason:
                 reasons.append(f"{path.name} is not used: it {reason}.")
         usable.sort(key=lambda found: _looseness(found[0].profiles[found[1]]))
-        engine_found, plan, index = None, b"", 0
+        engine_found, plan, index = None, bytearray(), 0
         for engine, profile in usable:
             if engine_found:
                 reasons.append(f"{engine.path.name} is not used: {engine_found.path.name} serves this size as well or better.")
@@ -214,7 +220,7 @@ class EngineCache:
         return Lookup(engine_found, plan, index, tuple(reasons))
 
     def get(self, key: EngineKey, profiles: Sequence[Profile]) -> Engine | None:
-        """The engine of exactly this key and these profiles, if it is there and whole; if not, the reason is logged."""
+        """Return the engine of exactly this key and these profiles; None if it is missing or damaged. The reason is logged."""
         path = self.path(key, profiles)
         if not path.exists():
             _log.info("%s is not in %s.", path.name, self.folder)
@@ -228,7 +234,7 @@ class EngineCache:
         return engine
 
     def put(self, key: EngineKey, profiles: Sequence[Profile], plan: bytes | memoryview, **facts: object) -> Engine:
-        """Keep an engine. To be called with its `lock` held.
+        """Write an engine into the cache. The caller holds its `lock`.
 
         Raises:
             OSError: it cannot be written.
@@ -243,7 +249,7 @@ class EngineCache:
         return engine
 
     def engines(self) -> Iterator[Engine]:
-        """All engines with a readable sidecar, sorted by name; their bytes are not checked."""
+        """Yield all engines with a readable sidecar, sorted by name; their bytes are not checked."""
         for path in sorted(self.folder.glob("*.engine")):
             try:
                 yield _read_sidecar(path)
@@ -251,15 +257,15 @@ class EngineCache:
                 _log.info("%s is not used: it %s.", path.name, reason)
 
     def path(self, key: EngineKey, profiles: Sequence[Profile]) -> Path:
-        """Where the engine of a key and profiles lies, should it exist."""
+        """Return the path of the engine of a key and profiles, whether it exists or not."""
         text = json.dumps([asdict(key), profiles])
         return self.folder / f"{_file_name(key.stage)}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.engine"
 
     @contextmanager
     def lock(self, key: EngineKey, profiles: Sequence[Profile]) -> Iterator[None]:
-        """Hold the right to build an engine; waits while another process has it, and tells so.
+        """Hold the right to build an engine. While another process has it, say so and wait.
 
-        Whoever had to wait should look whether the engine is there now. A process that dies gives the right back.
+        A caller that had to wait should look whether the engine is there now. A process that dies gives the right back.
         """
         self._make_folder()
         with self.path(key, profiles).with_suffix(".lock").open("w") as file:
@@ -276,7 +282,7 @@ class EngineCache:
 
 
 def build_command(bundle: Bundle, gpu: str, size: Size | None = None, stage: str | None = None) -> list[str]:
-    """The command that builds a bundle's engines, or one stage's, for a GPU, so that they take `size`; it needs Polygraphy."""
+    """Return the command that builds engines that take `size`, of a bundle or one stage, for a GPU. It needs Polygraphy."""
     command = [sys.executable, "-m", "dlf.export.engine", str(bundle.path), "--gpu", gpu]
     if size is not None and choose_profile(DEFAULT_PROFILES, size) is None:
         command += ["--size", f"{TILE * size.w}x{TILE * size.h}x{size.n}"]
@@ -284,7 +290,7 @@ def build_command(bundle: Bundle, gpu: str, size: Size | None = None, stage: str
 
 
 def _file_name(stage: str) -> str:
-    """A stage's name, which any bundle may choose, as a part of a file's name."""
+    """Return a stage's name, which any bundle may choose, as part of a file's name."""
     return re.sub(r"\W", "_", stage)
 
 
@@ -309,7 +315,7 @@ def _read_sidecar(path: Path) -> Engine:
 
 
 def _profile_for(engine: Engine, key: EngineKey, size: Size) -> int:
-    """The index of the engine's profile for a size."""
+    """Return the index of the engine's profile for a size. Raises _UnusableError."""
     ours, its = asdict(key), asdict(engine.key)
     if differing := [f"{name} {its[name]}, not {ours[name]}" for name in ours if its[name] != ours[name]]:
         raise _UnusableError(f"was built for {'; '.join(differing)}")
@@ -319,14 +325,64 @@ def _profile_for(engine: Engine, key: EngineKey, size: Size) -> int:
     return index
 
 
-def _read_plan(engine: Engine) -> bytes:
-    """An engine's bytes. They are read before they are checked, so that what was checked is what will be used."""
+def _read_plan(engine: Engine) -> bytearray:
+    """Read an engine's bytes, and check them unless this very file was checked before."""
+    digest = hashlib.sha256()
     try:
-        plan = engine.path.read_bytes()
+        with engine.path.open("rb", buffering=0) as file:
+            stamp = _stamp(os.fstat(file.fileno()), engine.sha256)
+            checked = _was_checked(engine, stamp)
+            size = os.fstat(file.fileno()).st_size
+            if size != engine.bytes:
+                raise _UnusableError(f"has {size} bytes, not {engine.bytes}")
+            plan = bytearray(size)
+            rest = memoryview(plan)
+            while rest and (count := file.readinto(rest[:_PIECE])):
+                if not checked:
+                    digest.update(rest[:count])
+                rest = rest[count:]
+            unchanged = stamp == _stamp(os.fstat(file.fileno()), engine.sha256)
     except OSError as error:
         raise _UnusableError(f"cannot be read ({error.strerror})") from error
-    if len(plan) != engine.bytes:
-        raise _UnusableError(f"has {len(plan)} bytes, not {engine.bytes}")
-    if hashlib.sha256(plan).hexdigest() != engine.sha256:
-        raise _UnusableError("is not what the SHA-256 in its sidecar says")
+    if rest or not unchanged:
+        raise _UnusableError("was changed while it was read")
+    if not checked:
+        if digest.hexdigest() != engine.sha256:
+            raise _UnusableError("is not what the SHA-256 in its sidecar says")
+        _write_if_possible(engine.path.with_suffix(".checked"), stamp)
     return plan
+
+
+def _stamp(status: os.stat_result, sha256: str) -> bytes:
+    """Return what the file system changes when a file is changed, and the digest that the file was found to have."""
+    numbers = status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+    return json.dumps([*numbers, sha256]).encode()
+
+
+def _was_checked(engine: Engine, stamp: bytes) -> bool:
+    try:
+        return engine.path.with_suffix(".checked").read_bytes() == stamp
+    except OSError:
+        return False
+
+
+def read_runtime_cache(engine: Engine) -> bytes | None:
+    """Return what `write_runtime_cache` was given last; None if there is nothing, or if it is damaged."""
+    try:
+        data = engine.path.with_suffix(".runtime").read_bytes()
+    except OSError:
+        return None
+    digest, content = data[:_DIGEST], data[_DIGEST:]
+    return content if hashlib.sha256(content).digest() == digest else None
+
+
+def write_runtime_cache(engine: Engine, content: bytes) -> None:
+    """Keep the kernels that TensorRT-RTX compiled for an engine. Where the folder cannot be written, they are compiled again."""
+    _write_if_possible(engine.path.with_suffix(".runtime"), hashlib.sha256(content).digest() + content)
+
+
+def _write_if_possible(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        _log.info("%s cannot be written (%s).", path, error.strerror)

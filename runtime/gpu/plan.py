@@ -1,7 +1,4 @@
-"""What the GPU runtime decides: which batch a shape is, which buffer serves a size, when a graph is recorded anew.
-
-It needs no GPU for that.
-"""
+"""Decisions of the GPU runtime that need no GPU: the batch size of arrays, the buffer for a size, when a graph is recorded."""
 
 import re
 from collections import OrderedDict
@@ -24,7 +21,7 @@ _DIMENSION = re.compile(r"(?:(\d+)\s*\*\s*)?([nhw])")
 
 
 def batch_size(ports: Sequence[Mapping[str, Any]], shapes: Mapping[str, Sequence[int]]) -> Size:
-    """The batch of n images of h by w tiles that a stage's inputs are.
+    """Return how many images, and tiles down and across, a stage's inputs have.
 
     Args:
         ports: the inputs as the bundle's manifest has them, with shapes such as ["n", 3, "256*h", "256*w"].
@@ -57,7 +54,7 @@ def batch_size(ports: Sequence[Mapping[str, Any]], shapes: Mapping[str, Sequence
 
 
 def buffer_size(nbytes: int) -> int:
-    """The size of the buffer that serves `nbytes`: one of eight from a power of two to the next, so that sizes meet again."""
+    """Return the size of the buffer for `nbytes`: one of eight sizes from a power of two to the next, so that they recur."""
     if nbytes <= SMALLEST:
         return SMALLEST
     step = 1 << max((nbytes - 1).bit_length() - 4, SMALLEST.bit_length() - 1)
@@ -82,8 +79,8 @@ class Buffer(Generic[B]):
 class BufferPool(Generic[B]):
     """Buffers that are not in use, by size.
 
-    Of those that fit the oldest is taken, in whatever order they came back: work that takes the same sizes again gets the same
-    addresses again, and its graphs stay good.
+    `take` returns the oldest that fits, whatever the order in which they came back: work that takes the same sizes again gets the
+    same addresses again, and its graphs stay valid.
     """
 
     def __init__(self, allocate: Callable[[int], B]) -> None:
@@ -92,7 +89,7 @@ class BufferPool(Generic[B]):
         self._free: dict[int, list[tuple[int, Buffer[B]]]] = {}  # heaps by order
 
     def take(self, nbytes: int) -> Buffer[B]:
-        """A buffer of `buffer_size(nbytes)` bytes."""
+        """Return a buffer of `buffer_size(nbytes)` bytes."""
         size = buffer_size(nbytes)
         if free := self._free.get(size):
             return heappop(free)[1]
@@ -115,7 +112,7 @@ class Graph(Protocol):
     """Recorded work."""
 
     def launch(self, stream: int) -> None:
-        """Do it."""
+        """Put it on a stream."""
 
     def close(self) -> None:
         """Release it."""
@@ -128,11 +125,11 @@ class _Seen:
 
 
 class Replays:
-    """When work is done as it comes, when it is recorded as a CUDA graph, and when the graph is launched instead.
+    """Decides for each call whether work is done directly, recorded as a CUDA graph, or replayed from its graph.
 
-    For each piece of work and shape: the first time, and whenever an address has changed since the last, it is done as it
-    comes (a library may set itself up then, which cannot be recorded); the second time it is recorded and the recording
-    launched; from then on that is launched. Of each piece of work the last `KEPT_SHAPES` shapes are kept.
+    For each piece of work and shape: the first time, and whenever an address has changed since, it is done directly, because a
+    library may set itself up then, which cannot be recorded. The second time it is recorded, and the graph is launched;
+    from then on the graph is launched. The graphs of the last `KEPT_SHAPES` shapes of each piece of work are kept.
     """
 
     def __init__(self, stream: int, capture: Callable[[int, Callable[[], None]], Graph]) -> None:

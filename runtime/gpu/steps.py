@@ -1,8 +1,8 @@
-"""What lies between the stages, on a GPU: the kernels of `dlf.kernels` around the rANS coder, which stays on the CPU.
+"""The codec's steps other than the neural stages, on a GPU, by the kernels of `dlf.kernels`; the rANS coder stays on the CPU.
 
 Encoding puts everything on the stream and then waits once, for all symbols and their CDF indexes. Decoding waits four times:
-the coder needs each step's CDF indexes, which depend on the symbols of the step before; step 0's depend on the map's size
-alone, so that the waits are those for steps 1, 2 and 3 and, at the end, the one for the picture.
+the coder needs each step's CDF indexes, which depend on the symbols of the step before. Those of step 0 depend only on the map's
+size, so that it waits for steps 1, 2 and 3, and at the end for the picture.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,8 @@ class GPUSteps:
             # Where the prior cannot run on this GPU, it runs on the CPU, and only pictures and tokens are made here.
             self._width = prior_width(device.capability, entropy.channels)
             self._launch = device.kernels(self._width)
-            self._codebook = device.upload(np.ascontiguousarray(tables.codebook.T))
+            codebook = device.upload(np.ascontiguousarray(tables.codebook.T))
+            self._codebook = launches.Codebook(codebook, *tables.codebook.shape)
             if self._width is not None:
                 packed = launches.pack_prior(tables)
                 arrays: dict[str, Any] = {name: device.upload(value) for name, value in vars(packed).items() if name != "d"}
@@ -83,15 +84,8 @@ class GPUSteps:
             batch = device.empty((len(pixels), 3, height, width), np.float32)
             for at, each in enumerate(pixels):
                 there = each if isinstance(each, DeviceArray) else device.upload(np.ascontiguousarray(each))
-                launches.launch_pad_pixels(
-                    self._launch,
-                    there,
-                    batch[at],
-                    height=there.shape[0],
-                    width=there.shape[1],
-                    padded_height=height,
-                    padded_width=width,
-                )
+                sizes = launches.PictureSizes(there.shape[0], there.shape[1], height, width)
+                launches.launch_pad_pixels(self._launch, there, batch[at], sizes)
             return batch
 
     def crop(self, image: DeviceArray, sizes: Sequence[tuple[int, int]], on_device: bool) -> list[Any]:
@@ -100,30 +94,23 @@ class GPUSteps:
         with self._timed("image"), self._device as device:
             pictures = [device.empty((*size, 3), np.uint8) for size in sizes]
             for at, (picture, (height, width)) in enumerate(zip(pictures, sizes, strict=True)):
-                launches.launch_crop_pixels(
-                    self._launch,
-                    image[at],
-                    picture,
-                    height=height,
-                    width=width,
-                    padded_height=padded_height,
-                    padded_width=padded_width,
-                )
+                each = launches.PictureSizes(height, width, padded_height, padded_width)
+                launches.launch_crop_pixels(self._launch, image[at], picture, each)
             # Also of pictures that stay there: it has to be known whether they are finite.
             infinite, *values = device.read(self._infinite(image), *([] if on_device else pictures))
         require_finite("generator", image=not infinite.any())
         return pictures if on_device else values
 
     def _infinite(self, *arrays: DeviceArray) -> DeviceArray:
-        """int32 (arrays, 4): for each, with the images first, whether it has values that are infinite or not a number.
+        """Return int32 (arrays, 4), whose row is not 0 if that array, float32 (images, ...), has a value that is not finite.
 
-        A flag is four numbers of which one is used: a kernel's arrays begin at multiples of 16 bytes.
+        A flag is one number; the other three of its row keep it at a multiple of 16 bytes, as the kernels require.
         """
         flags = self._device.empty((len(arrays), 4), np.int32)
         self._device.zero(flags)
         for at, array in enumerate(arrays):
             count = array.nbytes // 4 // len(array)
-            launches.launch_check_finite(self._launch, array, flags[at], images=len(array), count=count)
+            launches.launch_check_finite(self._launch, array, flags[at], len(array), count)
         return flags
 
     # ------------------------------------------------------------------------------------------------------- latents
@@ -133,15 +120,7 @@ class GPUSteps:
         with self._timed("detail"), self._device as device:
             tiles = z.nbytes // 4 // (self._entropy.codebook_dim * TOKENS)
             tokens = device.empty((tiles, TOKENS), np.uint16)
-            launches.launch_vq_lookup(
-                self._launch,
-                self._codebook,
-                z,
-                tokens,
-                entries=self._entropy.codebook_size,
-                dim=self._entropy.codebook_dim,
-                tiles=tiles,
-            )
+            launches.launch_vq_lookup(self._launch, self._codebook, z, tokens, tiles)
             infinite = self._infinite(z, y)
             if self._width is None:
                 found, is_infinite, latent = device.read(tokens, infinite, y)
@@ -185,28 +164,28 @@ class GPUSteps:
             return {"z_hat": device.upload(z_hat.reshape(images, down, across, -1, TOKENS)), "y_hat": y_hat}
 
     def _encode(self, maps: "_Maps", y: DeviceArray) -> None:
-        """All four steps of quantisation."""
+        """Put all four steps of quantisation on the stream."""
         sizes = maps.sizes
         self._device.zero(maps.buffers.r)
-        launches.launch_first_params(self._launch, maps.of, maps.buffers, **sizes)
+        launches.launch_first_params(self._launch, maps.of, maps.buffers, sizes)
         for step in range(STEPS):
             if step:
-                launches.launch_entropy_params(self._launch, self._weights, maps.buffers, step=step, **sizes)
-            launches.launch_quantise(self._launch, maps.of, maps.buffers, y, step=step, **sizes)
+                launches.launch_entropy_params(self._launch, self._weights, maps.buffers, sizes, step)
+            launches.launch_quantise(self._launch, maps.of, maps.buffers, y, sizes, step)
 
     def _decode_step(self, maps: "_Maps", y_hat: DeviceArray, step: int) -> None:
-        """What follows on a step's symbols: r and y_hat, and the next step's CDF indexes."""
+        """Put on the stream what follows a step's symbols: r and y_hat, and the next step's CDF indexes."""
         sizes = maps.sizes
         if step == 0:
             self._device.zero(maps.buffers.r)
-            launches.launch_first_params(self._launch, maps.of, maps.buffers, **sizes)
-        launches.launch_update(self._launch, maps.of, maps.buffers, y_hat, step=step, **sizes)
+            launches.launch_first_params(self._launch, maps.of, maps.buffers, sizes)
+        launches.launch_update(self._launch, maps.of, maps.buffers, y_hat, sizes, step)
         if step + 1 < STEPS:
-            launches.launch_entropy_params(self._launch, self._weights, maps.buffers, step=step + 1, **sizes)
-            launches.launch_select(self._launch, maps.of, maps.buffers, step=step + 1, **sizes)
+            launches.launch_entropy_params(self._launch, self._weights, maps.buffers, sizes, step + 1)
+            launches.launch_select(self._launch, maps.of, maps.buffers, sizes, step + 1)
 
     def _first_coded(self, images: int, height: int, width: int) -> NDArray[np.int16]:
-        """The CDF indexes that step 0 codes, (images, C/4 * height * width), from the core: they need no GPU."""
+        """Return the CDF indexes that step 0 codes, (images, C/4 * height * width). The core computes them on the CPU."""
         channels = self._entropy.channels
         indexes, _ = self._entropy.prior_step(0, np.empty((channels, height, width), np.int32))
         groups = indexes.reshape(4, channels // 4, height, width)
@@ -217,7 +196,7 @@ class GPUSteps:
         return np.broadcast_to(coded.ravel(), (images, coded.size))
 
     def _maps(self, images: int, height: int, width: int) -> "_Maps":
-        """Arrays for the steps on maps of this size."""
+        """Return new arrays for the steps on maps of this size."""
         device, channels = self._device, self._entropy.channels
         shape = (images, channels, height, width)
         scratch = (images, height * width, self._weights.d)
@@ -242,8 +221,8 @@ class _Maps:
     buffers: launches.Buffers
 
     @property
-    def sizes(self) -> dict[str, int]:
-        return dict(zip(("images", "channels", "height", "width"), self.shape, strict=True))
+    def sizes(self) -> launches.MapSizes:
+        return launches.MapSizes(*self.shape)
 
     @property
     def arrays(self) -> list[DeviceArray]:
@@ -251,9 +230,9 @@ class _Maps:
 
 
 def prior_width(capability: tuple[int, int], channels: int) -> int | None:
-    """The padded width of the prior's kernels on a GPU; None where it has to run on the CPU.
+    """Return the padded width of the prior's kernels on a GPU; None if the prior has to run on the CPU.
 
-    That is where the latent is wider than the kernels go, or the GPU has no int8 products in Triton (before sm_80).
+    It has to if the latent has too many channels for the kernels, or if Triton has no int8 products for the GPU (before sm_80).
     """
     if capability < (8, 0):
         return None

@@ -16,7 +16,7 @@ RTX_CAPABILITIES = {(7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1)}  # that Te
 
 
 def install(capability: tuple[int, int] | None) -> str:
-    """The command that installs a library for a GPU of this compute capability; for None, which is unknown, either."""
+    """Return the command that installs a library for a GPU of this compute capability; of either library if that is None."""
     tensorrt, rtx = (f"pip install 'dlf[{extra}]'" for extra in ("tensorrt", "tensorrt-rtx"))
     if capability is None:
         return f"{tensorrt} (any NVIDIA GPU) or {rtx} (GeForce and RTX)"
@@ -24,7 +24,7 @@ def install(capability: tuple[int, int] | None) -> str:
 
 
 def installed() -> str | None:
-    """The name of the module that `load` would import; None where neither is installed."""
+    """Return the name of the module that `load` would import; None if neither is installed."""
     return next((name for name in LIBRARIES if find_spec(name)), None)
 
 
@@ -38,8 +38,8 @@ def load() -> ModuleType:
     """
     name = installed()
     if name is None:
-        here = driver.first_gpu()
-        raise BackendMissingError(f"Neither TensorRT nor TensorRT-RTX is installed; run: {install(here and here[0])}.")
+        here = driver.describe()
+        raise BackendMissingError(f"Neither TensorRT nor TensorRT-RTX is installed; run: {install(here and here.capability)}.")
     try:
         return import_module(name)
     except Exception as error:

@@ -262,7 +262,7 @@ def test_a_missing_library_says_what_to_install(photos, monkeypatch):
     monkeypatch.setattr("dlf.benchmarks.cli.find_spec", lambda name: None)
     result = run("--dataset", "photos", *QUICK)
     assert result.exit_code == 2
-    assert "pip install 'dlf[bench]'" in " ".join(result.stderr.split())
+    assert "pip install 'dlf[bench,onnxruntime]'" in " ".join(result.stderr.split())
 
 
 def test_weights_that_cannot_be_fetched_say_what_to_choose(photos, monkeypatch):

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import dlf
 import dlf.export.bundle
 import dlf.export.memory
+import dlf.export.tf32
 from dlf.export.checkpoint import GROUPS_KEY
 from dlf.export.cli import app
 from dlf.runtime.bundles.bundle import Bundle
@@ -29,18 +30,26 @@ def test_exports_and_replaces_only_when_told(checkpoint: Path, tmp_path: Path, m
     monkeypatch.setattr(dlf.export.bundle, "stages", lambda config: ())
     monkeypatch.setattr(dlf.export.memory, "record", lambda bundle, progress: None)  # there is nothing to run
     monkeypatch.setattr(dlf.export.bundle.references, "make", lambda entropy, run: b"")
+    measured: list[Path] = []
+    monkeypatch.setattr(dlf.export.tf32, "measure", lambda folder, photographs, progress: measured.append(folder))
     output = tmp_path / "deep" / "bundle"
     result = runner.invoke(app, [str(checkpoint), "-o", str(output)])
     assert result.exit_code == 0, result.output
     assert (Bundle(output).name, Bundle(output).license) == ("tiny", None)
+    assert measured == [output]
 
     again = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "second"])
     assert again.exit_code == 1
     assert "--overwrite" in again.output
     assert Bundle(output).name == "tiny"
 
+    def offline(*_: object, **__: object) -> None:
+        raise dlf.runtime.errors.ExportError("the weights cannot be fetched")
+
+    monkeypatch.setattr(dlf.export.tf32, "measure", offline)
     replaced = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "caf\udce9", "--license", "MIT", "--overwrite"])
     assert replaced.exit_code == 0, replaced.output
+    assert "not tested in TF32" in replaced.output
     # A file's name, and so a model's, may be no text; a manifest is.
     assert (Bundle(output).name, Bundle(output).license) == ("caf\N{REPLACEMENT CHARACTER}", "MIT")
     assert [entry.name for entry in output.parent.iterdir()] == ["bundle"]
@@ -77,3 +86,10 @@ def test_target_that_cannot_be_written_is_refused_before_the_checkpoint_is_read(
     assert result.exit_code == 1
     assert "file/bundle: cannot be written" in result.output
     assert "absent.ckpt" not in result.output
+
+
+def test_without_onnx_runtime_it_says_what_to_install(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlf.export.cli.find_spec", lambda name: None)
+    result = runner.invoke(app, [str(checkpoint), "-o", str(tmp_path / "bundle")])
+    assert result.exit_code == 2
+    assert "dlf[onnxruntime-gpu]" in " ".join(result.output.split())

@@ -5,12 +5,15 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from helpers.bundle import save_stage, seal
+from helpers.libraries import needs_rtx
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
@@ -35,9 +38,6 @@ GPUS = ("sm_89", "sm_120")
 KODAK = Size(1, 2, 3)
 
 runner = CliRunner()
-needs_rtx = pytest.mark.skipif(
-    tensorrt_library.installed() != tensorrt_library.RTX, reason="TensorRT-RTX is not what is installed"
-)
 
 
 @pytest.fixture
@@ -161,6 +161,32 @@ def test_engine_is_built_once(small: Bundle, cache: EngineCache, monkeypatch: py
 
 
 @needs_rtx
+def test_an_engine_never_allocates_while_it_runs(small: Bundle, cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is what recording it as a CUDA graph takes."""
+    build_engine(small, "generator", "sm_120")  # which tells Polygraphy the library, before it is imported here
+    from polygraphy.backend import trt as poly
+
+    rtx, flags = tensorrt_library.load(), {}
+    build = poly.engine_bytes_from_network
+
+    def engine_bytes(network: object, configure: Callable[..., Any]) -> Any:
+        def watched(builder: Any, network: Any) -> Any:
+            config = configure(builder, network)
+            flags.update({name: config.get_flag(flag) for name, flag in rtx.BuilderFlag.__members__.items()})
+            return config
+
+        return build(network, watched)
+
+    monkeypatch.setattr(poly, "engine_bytes_from_network", engine_bytes)
+    build_engine(small, "generator", "sm_89")
+    assert flags["REQUIRE_USER_ALLOCATION"]
+    assert not flags["TF32"]
+    small.manifest["stages"]["generator"]["tf32"] = True
+    build_engine(small, "generator", "sm_89")
+    assert flags["TF32"]
+
+
+@needs_rtx
 def test_graph_that_tensorrt_does_not_know_is_refused(small: Bundle, cache: EngineCache) -> None:
     ports = {"latent": ["n", 3, "h", "h"]}, {"image": ["n", 3]}
     save_stage(small.path / "generator.onnx", [helper.make_node("Det", ["latent"], ["image"])], *ports)
@@ -196,11 +222,11 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "first_gpu", lambda: ((8, 9), "NVIDIA L4"))
+    monkeypatch.setattr(driver, "describe", lambda: driver.GPU((8, 9), "NVIDIA L4"))
 
 
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "first_gpu", lambda: None)
+    monkeypatch.setattr(driver, "describe", lambda: None)
 
 
 @needs_rtx

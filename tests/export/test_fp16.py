@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from helpers import libraries
 from helpers.bundle import LoneStage, save_stage
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -157,7 +158,7 @@ def test_weights_that_are_stored_in_fp16_are_taken_as_they_are(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", STAGES)
 def test_tensorrt_parses_them_without_a_warning(converted: Path, name: str) -> None:
-    trt = pytest.importorskip("tensorrt_rtx")
+    trt = libraries.tensorrt_rtx()
     said: list[str] = []
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]

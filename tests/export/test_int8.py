@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from helpers import libraries
 from helpers.bundle import LoneStage, save_stage
 from helpers.export import in_int8
 from helpers.parity import Difference
@@ -212,7 +213,7 @@ def test_runs_on_every_backend(tiny_bundle: Path, converted: Path, photographs: 
 
 
 def test_tensorrt_parses_it(converted: Path) -> None:
-    trt = pytest.importorskip("tensorrt_rtx")
+    trt = libraries.tensorrt_rtx()
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     for name in STAGES:
         network = builder.create_network(0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dlf.benchmarks.gpu_check import tables
 from dlf.kernels.entropy_bin import BLOCKS, DepthBlock, EntropyTables, Layer, layer_shapes
 from dlf.kernels.entropy_params_reference import entropy_params, spread
 
@@ -23,39 +24,12 @@ def reference_frequencies() -> tuple[NDArray[np.uint16], ...]:
         )
 
 
-def random_layer(rng: np.random.Generator, outputs: int, inputs: int, gain: float) -> Layer:
-    """A layer that multiplies the activations' standard deviation by about `gain`."""
-    w = rng.integers(-127, 128, (outputs, inputs))
-    w = (w * np.minimum(1, 65000 / np.maximum(1, np.abs(w).sum(1)))[:, None]).astype(np.int8)
-    scale = gain * 2**32 / np.maximum(1, np.sqrt((w.astype(np.float64) ** 2).sum(1)))
-    m = np.minimum(scale * rng.uniform(0.5, 2, outputs), 2**31 - 1).astype(np.int32)
-    b = (rng.normal(0, 64, outputs) * 2**32).astype(np.int64) + 2**31
-    return Layer(w.astype(np.int8), m, b)
-
-
 def random_tables(
     rng: np.random.Generator, channels: int = 8, gain: float = 0.5, entries: int = 16, dim: int = 4
 ) -> EntropyTables:
     """A valid entropy model with random weights and the reference coder's CDFs. With a gain of 1 or more activations
     saturate."""
-    codebook = rng.normal(size=(entries, dim))
-    codebook /= np.linalg.norm(codebook, axis=1, keepdims=True)
-    cdfs = len(reference_frequencies())
-    table = (channels, 5, 5)
-    thresholds = np.round(256 * np.geomspace(0.12, 64, cdfs)).astype(np.int16)
-    return EntropyTables(
-        codebook=codebook.astype(np.float32),
-        frequencies=reference_frequencies(),
-        thresholds=thresholds,
-        q=rng.uniform(0.5, 2, table).astype(np.float32),
-        indexes=rng.integers(-1, cdfs, table).astype(np.int16),
-        means=rng.integers(-2000, 2000, table).astype(np.int16),
-        common=rng.integers(-2000, 2000, table).astype(np.int16),
-        blocks=tuple(
-            DepthBlock(**{name: random_layer(rng, *shape, gain) for name, shape in layer_shapes(channels).items()})
-            for _ in BLOCKS
-        ),
-    )
+    return tables.random_tables(rng, reference_frequencies(), channels, gain, entries, dim)
 
 
 def extreme_tables(rng: np.random.Generator, channels: int) -> EntropyTables:
@@ -74,8 +48,8 @@ def extreme_tables(rng: np.random.Generator, channels: int) -> EntropyTables:
 
 def identity_tables(channels: int = 4, mean: int = 0) -> EntropyTables:
     """Every symbol is coded, every q is 1, and every mean is `mean` / 256: the blocks pass [r; common] through."""
-    tables = random_tables(np.random.default_rng(0), channels)
-    table = np.ones_like(tables.indexes)
+    random = random_tables(np.random.default_rng(0), channels)
+    table = np.ones_like(random.indexes)
     blocks = tuple(
         DepthBlock(
             **{
@@ -86,8 +60,8 @@ def identity_tables(channels: int = 4, mean: int = 0) -> EntropyTables:
         for _ in BLOCKS
     )
     return dataclasses.replace(
-        tables,
-        thresholds=np.full_like(tables.thresholds, -32768),
+        random,
+        thresholds=np.full_like(random.thresholds, -32768),
         q=table.astype(np.float32),
         indexes=table * 100,
         means=table * mean,

@@ -45,7 +45,7 @@ def _interpret() -> None:
     os.environ["TRITON_INTERPRET"] = "1"
 
 
-def run(device: str, function: Any, *arguments: Any, **sizes: int) -> Any:
+def run(device: str, function: Any, *arguments: Any, **sizes: Any) -> Any:
     """function(device, *arguments, **sizes), where the device is "cuda" or "cpu", which is Triton's interpreter."""
     if device == "cuda":
         return function(device, *arguments, **sizes)
@@ -63,10 +63,10 @@ def entropy_params(
 def _entropy_params(
     device: str, tables: EntropyTables, step: int, r: NDArray[np.int32]
 ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    images, channels, height, width = r.shape
+    sizes = launches.MapSizes(*r.shape)
     packed = launches.pack_prior(tables)
     on_device = {name: to_device(value, device) for name, value in vars(packed).items() if name != "d"}
-    scratch = (images, height * width, packed.d)
+    scratch = (sizes.images, sizes.height * sizes.width, packed.d)
     # Filled with what must not be seen: the kernels have to write whatever they read.
     x, t, t_next = (torch.full(scratch, 12345, dtype=torch.int16, device=device) for _ in range(3))
     indexes, means = (torch.full(r.shape, 12345, dtype=torch.int16, device=device) for _ in range(2))
@@ -74,21 +74,17 @@ def _entropy_params(
         launcher(packed.d),
         launches.PriorWeights(packed.d, **on_device),
         launches.Buffers(to_device(r, device), x, t, t_next, indexes, means),
-        step=step,
-        images=images,
-        channels=channels,
-        height=height,
-        width=width,
+        sizes,
+        step,
     )
     return indexes.cpu().numpy(), means.cpu().numpy()
 
 
 def vq_lookup(device: str, codebook: NDArray[np.float32], z: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Like the reference's."""
-    (entries, dim), tiles = codebook.shape, len(z)
-    tokens = torch.full((tiles, 32), 54321, dtype=torch.uint16, device=device)
-    columns, z_there = to_device(codebook.T, device), to_device(z, device)
-    launches.launch_vq_lookup(launcher(), columns, z_there, tokens, entries=entries, dim=dim, tiles=tiles)
+    tokens = torch.full((len(z), 32), 54321, dtype=torch.uint16, device=device)
+    columns = launches.Codebook(to_device(codebook.T, device), *codebook.shape)
+    launches.launch_vq_lookup(launcher(), columns, to_device(z, device), tokens, len(z))
     return tokens.cpu().numpy()
 
 
@@ -110,7 +106,7 @@ def launcher(d: int = 0) -> launches.Launch:
     return launch
 
 
-def call(device: str, name: str, *arguments: Any, **sizes: int) -> list[Any]:
+def call(device: str, name: str, *arguments: Any, **sizes: Any) -> list[Any]:
     """launches.NAME(launch, *arguments, **sizes): the arguments, arrays or dataclasses of arrays, as they are afterwards."""
     there = [_each(argument, lambda array: to_device(array, device)) for argument in arguments]
     getattr(launches, name)(launcher(), *there, **sizes)

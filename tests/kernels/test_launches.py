@@ -51,11 +51,8 @@ def test_a_step_is_five_launches_that_hand_t_on():
         lambda kernel, grid, arguments: record.append((kernel, grid, dict(arguments))),
         launches.pack_prior(random_tables(np.random.default_rng(0), 4)),
         launches.Buffers(*names),
+        launches.MapSizes(images=3, channels=4, height=10, width=10),
         step=2,
-        images=3,
-        channels=4,
-        height=10,
-        width=10,
     )
     assert [kernel for kernel, _, _ in record] == ["prior_begin", *["prior_between"] * 3, "prior_end"]
     assert {grid for _, grid, _ in record} == {(7, 3)}

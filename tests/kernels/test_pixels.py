@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers import kernels as helpers_kernels
 
+from dlf.kernels.launches import PictureSizes
 from dlf.runtime import images
 
 
@@ -18,10 +19,7 @@ def test_pad_pixels(device, height, width):
         "launch_pad_pixels",
         pixels,
         np.full_like(want, 7),
-        height=height,
-        width=width,
-        padded_height=want.shape[1],
-        padded_width=want.shape[2],
+        sizes=PictureSizes(height, width, *want.shape[1:]),
     )
     np.testing.assert_array_equal(got, want)
 
@@ -40,10 +38,7 @@ def test_crop_pixels(device, height, width):
         "launch_crop_pixels",
         image,
         np.full_like(want, 7),
-        height=height,
-        width=width,
-        padded_height=256,
-        padded_width=256,
+        sizes=PictureSizes(height, width, 256, 256),
     )
     np.testing.assert_array_equal(got, want)
 

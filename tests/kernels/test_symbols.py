@@ -13,7 +13,7 @@ from dlf.kernels.entropy_params_reference import entropy_params
 
 UNSEEN = 12345  # what must not be read, or must stay
 SHAPE = (2, 8, 10, 16)  # images, C, H, W
-SIZES = dict(zip(("images", "channels", "height", "width"), SHAPE, strict=True))
+SIZES = launches.MapSizes(*SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_reference_codes_the_cores_file(tables):
 @pytest.mark.parametrize("device", helpers_kernels.DEVICES)
 def test_first_params(device, tables):
     _, got = helpers_kernels.run(
-        device, helpers_kernels.call, "launch_first_params", empty_symbols(tables), empty_buffers(), **SIZES
+        device, helpers_kernels.call, "launch_first_params", empty_symbols(tables), empty_buffers(), sizes=SIZES
     )
     indexes, means = entropy_params(tables, 0, np.zeros(SHAPE[1:], np.int32))
     for image in range(SHAPE[0]):
@@ -94,7 +94,7 @@ def test_quantise(device, tables, step):
         empty_buffers(indexes, means),
         y,
         step=step,
-        **SIZES,
+        sizes=SIZES,
     )
     for image in range(SHAPE[0]):
         # The core takes what is not a number as the smallest symbol; it happens where 0/q is flushed to zero.
@@ -114,7 +114,13 @@ def test_quantise(device, tables, step):
 def test_select(device, tables, step):
     indexes, means = random_params(step)
     of, _ = helpers_kernels.run(
-        device, helpers_kernels.call, "launch_select", empty_symbols(tables), empty_buffers(indexes, means), step=step, **SIZES
+        device,
+        helpers_kernels.call,
+        "launch_select",
+        empty_symbols(tables),
+        empty_buffers(indexes, means),
+        step=step,
+        sizes=SIZES,
     )
     np.testing.assert_array_equal(of.coded[step], [reference.select(step, each) for each in indexes])
     assert (of.coded[[other for other in range(4) if other != step]] == UNSEEN).all()
@@ -130,7 +136,7 @@ def test_update(device, tables, step):
     of.symbols[step, 0, :, :2] = [[size] * 16, [-size] * 16]
     y_hat = np.full(SHAPE, 0.5, np.float32)
     of, buffers, got = helpers_kernels.run(
-        device, helpers_kernels.call, "launch_update", of, empty_buffers(means=means), y_hat, step=step, **SIZES
+        device, helpers_kernels.call, "launch_update", of, empty_buffers(means=means), y_hat, step=step, sizes=SIZES
     )
     for image in range(SHAPE[0]):
         r, want = np.full(SHAPE[1:], UNSEEN, np.int32), np.full(SHAPE[1:], 0.5, np.float32)

@@ -72,6 +72,12 @@ def test_one_result_goes_to_the_file_that_is_named(work):
     assert Image.open(work / "out.bmp").format == "BMP"
 
 
+def test_the_device_can_be_named(work):
+    assert run("encode", "a.png", "--device", "cpu").exit_code == 0
+    assert run("decode", "c.dlf", "--device", "gpu").exit_code == 2
+    assert run("decode", "c.dlf", "--device", "cpu", "--backend", "tensorrt").exit_code == 2
+
+
 @pytest.mark.parametrize("inputs", [["a.png", "b.jpg"], ["a.png"]])
 def test_results_go_to_a_folder_that_is_made(work, inputs):
     assert run("encode", *inputs, "-o", "new/folder/").exit_code == 0

@@ -1,5 +1,6 @@
 """The installed package: what `import dlf` imports, and the flags for C programs."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,17 @@ def test_import_brings_neither_torch_nor_a_backend_nor_the_command_line():
 
 def test_version_is_the_distributions():
     assert dlf.__version__ == metadata.version("dlf")
+
+
+def test_only_its_own_extra_asks_for_onnx_runtime():
+    """Its packages for the CPU and for GPUs overwrite each other's files."""
+    asking = {
+        requirement.partition("extra == ")[2].strip("\"' ")
+        for requirement in metadata.requires("dlf")
+        if re.match("onnxruntime", requirement)
+    }
+    assert asking == {"onnxruntime", "onnxruntime-gpu"}
+    assert not [requirement for requirement in metadata.requires("dlf") if re.match(r"dlf\[.*onnxruntime|pycuda", requirement)]
 
 
 def test_every_error_is_public():

@@ -12,6 +12,7 @@ import dlf
 from dlf.runtime import libdlf
 from dlf.runtime.backends import choice
 from dlf.runtime.backends.choice import installed, open_backend
+from dlf.runtime.gpu import driver
 
 
 @pytest.fixture
@@ -71,6 +72,13 @@ def test_every_backend_has_its_order_of_all_precisions(monkeypatch, dot_products
     for name in choice.INSTALL:
         assert sorted(choice.precisions(name)) == ["fp16", "fp32", "int8"]
     assert choice.precisions("openvino")[0] == ("int8" if dot_products else "fp32")
+
+
+def test_a_codec_on_the_cpu_does_not_touch_cuda(toy_bundle, backend, monkeypatch):
+    """Whoever calls cuInit and then forks cannot use CUDA in the children."""
+    monkeypatch.setattr(driver, "_library", lambda: pytest.fail("this would call cuInit"))
+    dlf.Codec(toy_bundle)
+    dlf.Codec(toy_bundle, backend)
 
 
 def test_codec_opens_the_chosen_backend(toy_bundle, monkeypatch):

@@ -1,5 +1,5 @@
 """The TensorRT backend: its use of TensorRT's interface, compared with the real module's, over a simulated engine; its messages
-where something is missing; and, on a machine with a GPU, real engines."""
+where something is missing."""
 
 import ast
 import importlib
@@ -13,21 +13,22 @@ from unittest.mock import create_autospec
 import numpy as np
 import pytest
 from helpers import gpu as helpers_gpu
+from helpers import libraries
 
 import dlf
 from dlf.runtime import backends
-from dlf.runtime.backends import choice
+from dlf.runtime.backends import choice, gpu_choice
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.gpu import driver
 from dlf.runtime.gpu import engines as engine_cache
 from dlf.runtime.gpu.engines import Engine, Lookup, Profile, Size
 
-trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+trt = libraries.tensorrt_rtx()
 
 SOURCE = Path(backends.__file__).with_name("tensorrt.py")
 # The variables of tensorrt.py that hold objects of TensorRT's.
 CLASSES = {"engine": trt.ICudaEngine, "context": trt.IExecutionContext, "config": trt.IRuntimeConfig, "_runtime": trt.Runtime}
-CLASSES |= {"_context": trt.IExecutionContext, "_engine": trt.ICudaEngine}
+CLASSES |= {"_kernels": trt.IRuntimeCache, "_context": trt.IExecutionContext, "_engine": trt.ICudaEngine}
 
 
 # --------------------------------------------------------------------------------------------- the interface that is used
@@ -118,6 +119,9 @@ class Engines:
         self.loaded: list[bytes] = []
         self.scratch_bytes = 100
         self.capturable = True
+        self.compiled = b"kernels"  # what a runtime cache holds after a run
+        self.known: list[bytes] = []  # what runtime caches were given
+        self.takes_known = True
         self.library = SimpleNamespace(**{name: getattr(trt, name) for name in dir(trt) if not name.startswith("__")})
         self.library.__name__, self.library.__version__ = trt.__name__, trt.__version__
         self.library.Runtime = lambda logger: SimpleNamespace(deserialize_cuda_engine=self._engine)
@@ -131,11 +135,21 @@ class Engines:
         engine.get_tensor_name.side_effect = ["image", "y"].__getitem__
         engine.get_tensor_mode.side_effect = {"image": trt.TensorIOMode.INPUT, "y": trt.TensorIOMode.OUTPUT}.__getitem__
         engine.get_tensor_dtype.side_effect = lambda name: trt.float16 if plan == b"half" else trt.float32
-        engine.create_runtime_config.side_effect = lambda: create_autospec(trt.IRuntimeConfig, instance=True)
+        engine.create_runtime_config.side_effect = self._config
         engine.create_execution_context.side_effect = self._context
         return engine
 
+    def _config(self) -> Any:
+        config = create_autospec(trt.IRuntimeConfig, instance=True)
+        cache = create_autospec(trt.IRuntimeCache, instance=True)
+        cache.deserialize.side_effect = lambda known: self.known.append(known) or self.takes_known
+        cache.serialize.side_effect = lambda: bytearray(self.compiled)
+        config.create_runtime_cache.return_value = cache
+        config.set_runtime_cache.return_value = True
+        return config
+
     def _context(self, config: Any) -> Any:
+        config.set_runtime_cache.assert_called_once()
         config.set_execution_context_allocation_strategy.assert_called_once_with(
             trt.ExecutionContextAllocationStrategy.USER_MANAGED
         )
@@ -191,15 +205,15 @@ def engines(gpu, tensorrt, monkeypatch) -> Engines:
 class Cache:
     """An engine cache that has engines of these profiles."""
 
-    def __init__(self, *profiles: Profile, plan: bytes = b"plan") -> None:
-        self.profiles, self.plan, self.asked = profiles, plan, []
+    def __init__(self, *profiles: Profile, plan: bytes = b"plan", folder: Path = Path("nowhere")) -> None:
+        self.profiles, self.plan, self.folder, self.asked = profiles, plan, folder, []
 
     def find(self, key, size: Size) -> Lookup:
         self.asked.append((key, size))
         index = engine_cache.choose_profile(self.profiles, size)
         if index is None:
             return Lookup(None, b"", 0, ("There is none.",))
-        return Lookup(Engine(Path("a.engine"), key, self.profiles, 4, "", {}), self.plan, index, ())
+        return Lookup(Engine(self.folder / "a.engine", key, self.profiles, 4, "", {}), self.plan, index, ())
 
 
 ANY_SIZE = Profile(Size(1, 1, 1), Size(1, 2, 2), Size(16, 16, 16))
@@ -289,11 +303,31 @@ def test_scratch_memory_that_grows_has_graphs_recorded_anew(stage, engines, gpu)
     assert {context.set_device_memory.call_args.args[0] for context in engines.contexts} != set()
 
 
-def test_what_cannot_be_recorded_yet_runs_all_the_same(stage, engines, gpu):
+def test_what_cannot_be_recorded_yet_runs_all_the_same_and_that_is_told(stage, engines, gpu, caplog):
+    caplog.set_level("INFO", "dlf")
     engines.capturable = False
     for seed in range(4):
         np.testing.assert_array_equal(stage({"image": image(seed=seed)})["y"], 2 * image(seed=seed))
     assert gpu.graphs == []
+    told = [record.getMessage() for record in caplog.records if "CUDA graph" in record.getMessage()]
+    assert told == ["Stage analysis runs without a CUDA graph on 1 images of 1 by 1 tiles."]
+
+
+def test_kernels_that_were_compiled_are_kept_beside_the_engine(backend, bundle, engines, tmp_path, caplog):
+    backend._cache = Cache(ANY_SIZE, folder=tmp_path)
+    for n in (1, 1, 2):  # two contexts, which share a cache
+        engines.compiled += b"+"
+        backend.load(Bundle(bundle), "analysis")({"image": image(n)})
+    assert engines.known == [b"kernels+", b"kernels++"]
+    (kept,) = tmp_path.glob("a.*")
+    assert kept.name == "a.runtime"
+    kept.write_bytes(kept.read_bytes()[:-1] + b"-")  # damaged: as if there were none
+    backend.load(Bundle(bundle), "analysis")({"image": image()})
+    assert len(engines.known) == 2
+    caplog.set_level("INFO", "dlf")
+    engines.takes_known = False
+    backend.load(Bundle(bundle), "analysis")({"image": image()})
+    assert "of another driver or GPU; they are compiled again" in caplog.text
 
 
 def test_graphs_go_with_their_stage(backend, bundle, gpu):
@@ -390,14 +424,16 @@ def test_tensorrt_itself_is_asked_in_its_own_way(backend, monkeypatch, tensorrt)
     """Without TensorRT-RTX's runtime configuration."""
     monkeypatch.setattr(tensorrt.tensorrt_library, "is_rtx", lambda library: False)
     engine = create_autospec(trt.ICudaEngine, instance=True)
-    backend.context(engine)
+    loaded = tensorrt.LoadedEngine(trt, Engine(Path("a.engine"), None, (), 0, "", {}), engine)
+    backend.context(loaded)
+    loaded.keep_kernels()  # there are none
     engine.create_execution_context.assert_called_once_with(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     assert backend.is_capturable(None)
 
 
 def test_the_backend_tells_what_is_in_use(backend):
     assert (backend.name, backend.device) == ("tensorrt", "no GPU at all")
-    assert backend.versions == {"tensorrt_rtx": trt.__version__, "pycuda": "0", "cuda driver": "13.1"}
+    assert backend.versions == {"tensorrt_rtx": trt.__version__, "cuda driver": "13.1"}
 
 
 def test_the_codec_gets_its_steps_from_the_backend(backend, bundle):
@@ -413,15 +449,14 @@ def test_the_codec_gets_its_steps_from_the_backend(backend, bundle):
     ("there", "no_gpu", "message"),
     [
         ((), None, r"neither TensorRT nor TensorRT-RTX is installed; run: pip install 'dlf\[tensorrt\]'"),
-        (("tensorrt_rtx",), None, "pycuda is not installed; run: pip install pycuda"),
-        (("tensorrt_rtx", "pycuda"), "NVIDIA's driver finds no GPU", "NVIDIA's driver finds no GPU; install the driver, or use"),
-        (("tensorrt", "pycuda"), "NVIDIA's driver is not installed", "NVIDIA's driver is not installed"),
+        (("tensorrt_rtx",), "NVIDIA's driver finds no GPU", "NVIDIA's driver finds no GPU; install the driver, or use"),
+        (("tensorrt",), "NVIDIA's driver is not installed", "NVIDIA's driver is not installed"),
     ],
 )
 def test_what_is_missing_is_said(toy_bundle, monkeypatch, there, no_gpu, message):
-    monkeypatch.setattr(choice, "find_spec", lambda name: name in there or None)
-    monkeypatch.setattr(driver, "missing", lambda: no_gpu)
-    monkeypatch.setattr(driver, "first_gpu", lambda: None)
+    monkeypatch.setattr(gpu_choice, "find_spec", lambda name: name in there or None)
+    monkeypatch.setattr(driver, "missing", lambda ordinal=0: no_gpu)
+    monkeypatch.setattr(driver, "describe", lambda ordinal: None)
     with pytest.raises(dlf.BackendMissingError, match=rf"tensorrt cannot be used: .*{message}"):
         dlf.Codec(toy_bundle, "tensorrt")
 
@@ -431,8 +466,8 @@ def test_what_is_missing_is_said(toy_bundle, monkeypatch, there, no_gpu, message
     [((9, 0), "dlf[tensorrt]"), ((10, 0), "dlf[tensorrt]"), ((8, 9), "dlf[tensorrt-rtx]"), ((12, 0), "dlf[tensorrt-rtx]")],
 )
 def test_the_extra_for_the_gpu_is_named(monkeypatch, capability, extra):
-    monkeypatch.setattr(choice, "find_spec", lambda name: None)
-    monkeypatch.setattr(driver, "first_gpu", lambda: (capability, "a GPU"))
+    monkeypatch.setattr(gpu_choice, "find_spec", lambda name: None)
+    monkeypatch.setattr(driver, "describe", lambda ordinal: driver.GPU(capability, "a GPU"))
     assert f"'{extra}'" in choice.missing("tensorrt")
 
 
@@ -445,10 +480,12 @@ def test_rtx_builds_for_the_gpus_that_it_is_named_for():
 
 @pytest.mark.parametrize("library", ["tensorrt", "tensorrt_rtx"])
 def test_it_is_chosen_where_there_is_nothing_else(monkeypatch, library):
-    monkeypatch.setattr(choice, "find_spec", lambda name: name in (library, "pycuda", "onnxruntime") or None)
-    monkeypatch.setattr(driver, "missing", lambda: None)
+    monkeypatch.setattr(gpu_choice, "find_spec", lambda name: name == library or None)
+    monkeypatch.setattr(driver, "missing", lambda ordinal=0: None)
+    monkeypatch.setattr(choice, "find_spec", lambda name: name == "onnxruntime" or None)
     assert choice.installed() == ["onnxruntime", "tensorrt"]
-    monkeypatch.setattr(choice, "find_spec", lambda name: name in (library, "pycuda") or None)
+    assert choice.choose(None, ("fp32",))[0] == "onnxruntime"
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
     assert choice.choose(None, ("fp32",))[0] == "tensorrt"
 
 
@@ -459,61 +496,8 @@ def test_a_stream_is_for_the_gpu_alone(toy_bundle):
 
 
 def test_a_stream_is_handed_on(tensorrt, engines, gpu, monkeypatch):
-    monkeypatch.setattr(choice, "missing", lambda name: None)
+    monkeypatch.setattr(gpu_choice, "missing", lambda name, ordinal: None)
     backend = choice.open_backend("tensorrt", None, helpers_gpu.GIVEN_STREAM)
     with backend.gpu:
         pass
     assert gpu.waits == [(42, helpers_gpu.GIVEN_STREAM), (helpers_gpu.GIVEN_STREAM, 42)]
-
-
-# -------------------------------------------------------------------------------------------------------------- on a GPU
-
-
-@pytest.fixture(scope="module")
-def codecs(tiny_bundle, tmp_path_factory):
-    """The tiny model with ONNX Runtime, and on the GPU, with engines built now."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield dlf.Codec(tiny_bundle, "onnxruntime", threads=1), dlf.Codec(tiny_bundle, "tensorrt")
-
-
-def photograph(height: int, width: int) -> np.ndarray:
-    rows, cols = np.mgrid[:height, :width]
-    waves = [np.sin(rows / 31 + cols / 17 + k) + np.sin(rows / 7 - cols / 13 + k) for k in range(3)]
-    return (np.stack(waves, axis=-1) * 60 + 128).astype(np.uint8)
-
-
-class TestOnAGPU:
-    pytestmark = helpers_gpu.ON_GPU
-
-    @pytest.mark.parametrize("size", [(256, 256), (300, 520), (1, 1)])
-    def test_a_file_of_either_decodes_on_the_other_to_the_same_picture(self, codecs, size):
-        for writer in codecs:
-            data = writer.encode(photograph(*size))
-            here, there = (codec.decode(data).astype(int) for codec in codecs)
-            assert np.abs(here - there).max() <= 2
-
-    def test_batches_give_what_each_alone_gives(self, codecs):
-        pictures = [photograph(*size) for size in [(100, 300), (256, 257), (40, 512)]]
-        files = codecs[1].encode_many(pictures)
-        for got, data in zip(codecs[1].decode_many(files), files, strict=True):
-            assert np.abs(got.astype(int) - codecs[0].decode(data)).max() <= 2
-
-    def test_repeats_and_changes_of_shape(self, codecs):
-        """Through graphs: recorded, replayed, recorded again."""
-        for size in [(256, 256)] * 4 + [(256, 512)] * 3 + [(256, 256)] * 3:
-            data = codecs[0].encode(photograph(*size))
-            difference = codecs[1].decode(data).astype(int) - codecs[0].decode(data)
-            assert np.abs(difference).max() <= 2
-
-    def test_pictures_of_torch_go_in_and_come_out(self, codecs):
-        torch = pytest.importorskip("torch")
-        if not torch.cuda.is_available():
-            pytest.skip("torch has no CUDA")
-        picture = photograph(200, 300)
-        with torch.cuda.stream(torch.cuda.Stream()):
-            data = codecs[1].encode(torch.from_numpy(picture).cuda())
-            assert data == codecs[1].encode(picture)
-            taken = torch.from_dlpack(codecs[1].decode(data, on_device=True))
-            assert taken.is_cuda
-            np.testing.assert_array_equal(taken.cpu().numpy(), codecs[1].decode(data))

@@ -4,11 +4,12 @@ import json
 import re
 
 import pytest
+from helpers.onnxruntime_on_gpu import OnHost, describe_ports, install_with_providers
 from typer.testing import CliRunner, Result
 
 import dlf
 from dlf.runtime import doctor as doctor_module
-from dlf.runtime.backends import choice
+from dlf.runtime.backends import choice, onnxruntime_cuda
 from dlf.runtime.bundles import builtin
 from dlf.runtime.cli import app
 from dlf.runtime.doctor import examine
@@ -38,6 +39,22 @@ def test_healthy_installation_passes(referenced, backend):
     assert (found["backend"]["name"], found["backend"]["reason"]) == (backend, "asked for")
     assert all(check["passed"] for check in found["checks"])
     assert len(found["checks"]) == 7
+
+
+def test_a_gpu_that_passes_is_the_default_from_then_on(referenced, monkeypatch):
+    install_with_providers(monkeypatch, describe_ports(referenced))
+    monkeypatch.setattr(onnxruntime_cuda, "ONNXRuntimeCUDABackend", OnHost)
+    assert dlf.Codec(referenced).backend.device != "no GPU at all"
+    result = doctor("--model", str(referenced), "--backend", "onnxruntime", "--device", "cuda", "--json")
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(result.stdout)["checks"]) == 9  # with the steps between the stages
+    codec = dlf.Codec(referenced)
+    assert (codec.backend.name, codec.backend.device) == ("onnxruntime", "no GPU at all")
+    assert dlf.Codec(referenced, device="cpu").backend.device != "no GPU at all"
+    # One that fails no longer is.
+    monkeypatch.setattr(OnHost, "run", lambda self, session, inputs, outputs: None)
+    assert doctor("--model", str(referenced), "--backend", "onnxruntime", "--device", "cuda").exit_code == 1
+    assert dlf.Codec(referenced).backend.device != "no GPU at all"
 
 
 def test_report_for_people_says_the_same(referenced):

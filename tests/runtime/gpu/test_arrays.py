@@ -1,6 +1,7 @@
 """Arrays handed to other libraries and taken from them; in host memory, where the libraries that are here can judge."""
 
 import gc
+import re
 import weakref
 
 import numpy as np
@@ -55,10 +56,54 @@ def test_the_owner_lives_as_long_as_what_was_made_of_it():
     assert watch() is None
 
 
-def test_a_capsule_that_nobody_takes_releases_the_owner():
+def name(capsule: object) -> str:
+    return re.search('"(.*)"', repr(capsule))[1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        (None, "dltensor"),
+        ((0, 8), "dltensor"),
+        ((1, 0), "dltensor_versioned"),
+        ((1, 3), "dltensor_versioned"),
+        ((2, 0), "dltensor_versioned"),
+    ],
+)
+def test_a_consumer_gets_the_version_that_it_asks_for(asked, given):
+    assert name(ours(np.zeros(3)).__dlpack__(max_version=asked)) == given
+
+
+@pytest.mark.parametrize("max_version", [None, (1, 0)])
+@pytest.mark.parametrize("values", [np.arange(12).reshape(3, 4), torch.arange(12).reshape(3, 4)])
+def test_capsules_of_either_version_are_taken(values, max_version):
+    capsule = values.__dlpack__(max_version=max_version)
+    memory = dlpack.receive(capsule)
+    assert name(capsule) == ("used_dltensor_versioned" if max_version else "used_dltensor")
+    address = values.ctypes.data if isinstance(values, np.ndarray) else values.data_ptr()
+    assert (memory.address, memory.shape, memory.dtype) == (address, (3, 4), np.int64)
+    with pytest.raises(InvalidArgumentError, match="used before"):
+        dlpack.receive(capsule)
+
+
+def test_a_capsule_of_a_later_major_version_is_refused_and_given_back(monkeypatch):
     values = np.arange(6.0).view(Owner)
     watch = weakref.ref(values)
-    capsule = ours(values).__dlpack__()
+    monkeypatch.setattr(dlpack, "VERSION", (2, 1))
+    capsule = ours(values).__dlpack__(max_version=(2, 1))
+    monkeypatch.undo()
+    with pytest.raises(InvalidArgumentError, match=r"DLPack 2\.1"):
+        dlpack.receive(capsule)
+    del values
+    gc.collect()
+    assert watch() is None
+
+
+@pytest.mark.parametrize("max_version", [None, (1, 0)])
+def test_a_capsule_that_nobody_takes_releases_the_owner(max_version):
+    values = np.arange(6.0).view(Owner)
+    watch = weakref.ref(values)
+    capsule = ours(values).__dlpack__(max_version=max_version)
     del values
     gc.collect()
     assert watch() is not None
@@ -159,20 +204,24 @@ def wait(stream: int, other: int) -> None:
     waits.append((stream, other))
 
 
+def ordinal_of(address: int) -> int:
+    return {4096: 1}[address]
+
+
 def test_other_libraries_arrays_are_borrowed_in_order():
     array = Foreign(stream=8, strides=(12, 4))
-    memory = received(array, 5, wait)
-    assert memory == Memory(4096, (2, 3), np.dtype(np.float32), (CUDA, 0), array)
+    memory = received(array, 5, wait, ordinal_of)
+    assert memory == Memory(4096, (2, 3), np.dtype(np.float32), (CUDA, 1), array)
     assert waits == [(5, 8)]
     waits.clear()
-    received(Foreign(), 5, wait)
+    received(Foreign(), 5, wait, ordinal_of)
     assert waits == []
 
 
 @pytest.mark.parametrize("changes", [{"strides": (4, 8)}, {"mask": Foreign()}])
 def test_arrays_with_strides_or_masks_are_refused(changes):
     with pytest.raises(InvalidArgumentError):
-        received(Foreign(**changes), 5, wait)
+        received(Foreign(**changes), 5, wait, ordinal_of)
 
 
 class Both(Foreign):
@@ -191,14 +240,14 @@ class Both(Foreign):
 
 def test_dlpack_comes_first():
     array = Both()
-    assert received(array, 5, wait).address == array.values.ctypes.data
+    assert received(array, 5, wait, ordinal_of).address == array.values.ctypes.data
     assert waits == [(5, -1)]
 
 
 @pytest.mark.parametrize("refusal", [BufferError("it wants its gradient"), RuntimeError("it wants its gradient")])
 def test_an_array_that_its_library_keeps_is_refused(refusal):
     with pytest.raises(InvalidArgumentError, match="wants its gradient"):
-        received(Both(refusal), 5, wait)
+        received(Both(refusal), 5, wait, ordinal_of)
 
 
 def test_what_is_on_a_gpu_is_known():

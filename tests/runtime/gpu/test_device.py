@@ -1,6 +1,5 @@
-"""The GPU runtime over host memory (`helpers.gpu`) and, where there is one, on a GPU; and its names of pycuda and CUDA."""
+"""The GPU runtime over host memory (`helpers.gpu`) and, where there is one, on a GPU; the driver's functions by CUDA's header."""
 
-import ast
 import importlib
 import re
 from collections.abc import Iterator
@@ -13,11 +12,10 @@ from helpers.entropy import random_tables
 
 from dlf.kernels import launches
 from dlf.kernels.entropy_params_reference import entropy_params
-from dlf.runtime.errors import BackendFailedError, InvalidArgumentError, OutOfMemoryError
+from dlf.runtime.errors import BackendFailedError, BackendMissingError, InvalidArgumentError, OutOfMemoryError
 from dlf.runtime.gpu import driver
+from dlf.runtime.gpu.allocator import SET_ASIDE
 from dlf.runtime.libdlf import EntropyModel
-
-SOURCE = Path(driver.__file__).with_name("device.py")
 
 
 @pytest.fixture
@@ -84,15 +82,28 @@ def test_memory_is_reused_once_nothing_refers_to_it(device):
         assert device.empty((1000,), np.float32).address == address
 
 
-def test_memory_that_another_library_has_seen_is_not_reused(fake, fake_device):
+def test_memory_that_another_library_has_seen_is_used_again_after_one_wait_for_several(fake, fake_device):
+    addresses = set()
     with fake_device as device:
-        array = device.empty((1000,), np.float32)
-        address = array.address
-        assert address in fake.allocated
-        assert array.__cuda_array_interface__["data"] == (address, False)
+        for _ in range(SET_ASIDE):
+            assert fake.synchronisations == 0
+            array = device.empty((1000,), np.float32)
+            assert array.__cuda_array_interface__["data"] == (array.address, False)
+            assert array.address not in addresses
+            addresses.add(array.address)
+            del array
+        assert device.empty((1000,), np.float32).address in addresses
+    assert fake.synchronisations == 1
+
+
+def test_memory_that_was_set_aside_makes_way(fake, fake_device):
+    with fake_device as device:
+        fake.limit = 1 << 20
+        array = device.empty((700_000,), np.uint8)
+        assert array.__cuda_array_interface__
         del array
-        device.empty((10,), np.float32)
-        assert address not in fake.allocated  # freed, which waits for what others do with it
+        device.empty((800_000,), np.uint8)
+    assert fake.synchronisations == 1
 
 
 def test_unused_memory_makes_way(fake, fake_device):
@@ -151,9 +162,10 @@ def test_the_context_is_current_when_another_library_waits(fake, fake_device, mo
 
 
 class Foreign:
-    def __init__(self, address: int, shape=(64,), typestr="<f4", device=(2, 0)) -> None:
+    """An array as pycuda's are."""
+
+    def __init__(self, address: int, shape=(64,), typestr="<f4") -> None:
         self.__cuda_array_interface__ = {"shape": shape, "typestr": typestr, "data": (address, False), "version": 3, "stream": 9}
-        self.__dlpack_device__ = lambda: device
 
 
 def test_arrays_of_others_are_borrowed_or_aligned(fake, fake_device):
@@ -169,10 +181,11 @@ def test_arrays_of_others_are_borrowed_or_aligned(fake, fake_device):
         assert device.borrow(memory, np.float32).address == memory.address
 
 
-def test_arrays_elsewhere_or_of_another_type_are_refused(fake_device):
+def test_arrays_elsewhere_or_of_another_type_are_refused(fake, fake_device):
+    fake.elsewhere[1024] = 1
     with fake_device as device:
         with pytest.raises(InvalidArgumentError, match="on GPU 0 but on device"):
-            device.borrow(Foreign(512, device=(2, 1)), np.float32)
+            device.borrow(Foreign(1024), np.float32)
         with pytest.raises(InvalidArgumentError, match="float32, not uint8"):
             device.borrow(Foreign(512), np.uint8)
 
@@ -193,11 +206,8 @@ def test_the_prior_is_the_cores(device, step):
             launch,
             launches.PriorWeights(packed.d, **weights),
             launches.Buffers(device.upload(r), *scratch, *outputs),
-            step=step,
-            images=2,
-            channels=channels,
-            height=height,
-            width=width,
+            launches.MapSizes(2, channels, height, width),
+            step,
         )
         indexes, means = device.read(*outputs)
     model = EntropyModel(tables.to_bytes())
@@ -214,7 +224,7 @@ def test_tokens_are_the_cores(device):
         launch = device.kernels(None)
         tokens = device.empty((3, 32), np.uint16)
         codebook = device.upload(np.ascontiguousarray(tables.codebook.T))
-        launches.launch_vq_lookup(launch, codebook, device.upload(z), tokens, entries=300, dim=12, tiles=3)
+        launches.launch_vq_lookup(launch, launches.Codebook(codebook, 300, 12), device.upload(z), tokens, 3)
         (got,) = device.read(tokens)
     np.testing.assert_array_equal(got, EntropyModel(tables.to_bytes()).vq_lookup(z))
 
@@ -255,42 +265,6 @@ def test_a_gpu_without_kernels_is_refused(monkeypatch):
         device.kernels(None)
 
 
-def names_of(source: Path, module: str) -> set[str]:
-    """The dotted names that a source uses of a module: "Context.pop" of `cuda.Context.pop()`."""
-    found = set()
-    for node in ast.walk(ast.parse(source.read_text())):
-        parts: list[str] = []
-        while isinstance(node, ast.Attribute):
-            parts.insert(0, node.attr)
-            node = node.value
-        if parts and isinstance(node, ast.Name) and node.id == module:
-            found.add(".".join(parts))
-    return found
-
-
-def test_every_name_of_pycuda_exists():
-    names = names_of(SOURCE, "cuda")
-    assert {"mem_alloc", "Context.pop", "function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES"} <= names
-    try:
-        driver = importlib.import_module("pycuda.driver")
-    except ImportError as error:
-        pytest.skip(f"pycuda cannot be imported: {error}")
-    for name in names:
-        found = driver
-        for part in name.split("."):
-            assert hasattr(found, part), name
-            found = getattr(found, part)
-    methods = {
-        "Device": ("name", "compute_capability", "retain_primary_context"),
-        "Context": ("push", "pop", "detach"),
-        "Stream": ("synchronize", "handle"),
-        "DeviceAllocation": ("free", "__int__"),
-        "Module": ("get_function",),
-        "Function": ("set_attribute", "__call__"),
-    }
-    assert not [(kind, name) for kind, names in methods.items() for name in names if not hasattr(getattr(driver, kind), name)]
-
-
 def test_every_function_of_the_driver_exists_with_its_arguments():
     """Against NVIDIA's cuda.h, which comes with Triton."""
     triton = pytest.importorskip("triton")
@@ -303,41 +277,87 @@ def test_every_function_of_the_driver_exists_with_its_arguments():
         assert name not in names.values() or names.get(exported) == name, f"{name} stands for a later version"
         declared = re.search(rf"CUresult CUDAAPI {name}\(([^)]*)\);", header)
         assert declared, exported
-        assert len(arguments) == len(declared[1].split(",")), exported
+        declared_arguments = [argument for argument in declared[1].split(",") if argument != "void"]
+        assert len(arguments) == len(declared_arguments), exported
     assert re.search(rf"CU_STREAM_CAPTURE_MODE_THREAD_LOCAL\s*=\s*{driver.CAPTURE_THREAD_LOCAL}\b", header)
     assert re.search(rf"CU_EVENT_DISABLE_TIMING\s*=\s*0x{driver.EVENT_DISABLE_TIMING}\b", header)
-    assert re.search(r"CU_STREAM_NON_BLOCKING\s*=\s*0x1\b", header)
+    assert re.search(rf"CU_STREAM_NON_BLOCKING\s*=\s*0x{driver.STREAM_NON_BLOCKING}\b", header)
+    assert re.search(rf"CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES\s*=\s*{driver.MAX_DYNAMIC_SHARED}\b", header)
+    assert re.search(rf"CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL\s*=\s*{driver.DEVICE_ORDINAL}\b", header)
+    assert re.search(rf"CUDA_ERROR_OUT_OF_MEMORY\s*=\s*{driver.OUT_OF_MEMORY}\b", header)
     for name, number in zip(("MAJOR", "MINOR"), driver.COMPUTE_CAPABILITY, strict=True):
         assert re.search(rf"CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{name}\s*=\s*{number}\b", header)
 
 
-def test_first_gpu_is_what_the_driver_says(monkeypatch):
-    class Driver:
-        """Of a machine with one GPU."""
+def test_the_gpu_is_what_the_driver_says(fake, monkeypatch):
+    helpers_gpu.install(monkeypatch, fake)
+    assert driver.describe() == ((8, 9), "no GPU at all")
+    assert driver.describe(1) is None
+    assert driver.missing(1) == "NVIDIA's driver finds no GPU 1, only 1, counted from 0"
+    assert driver.version() == "13.1"
+    monkeypatch.setattr(fake, "cuDeviceGetCount", lambda out: None)
+    assert driver.describe() is None
 
-        def cuInit(self, flags):  # noqa: N802
-            return 0
 
-        def cuDeviceGetCount(self, count):  # noqa: N802
-            count._obj.value = 1
-            return 0
+@pytest.mark.parametrize(("code", "kind"), [(2, OutOfMemoryError), (700, BackendFailedError)])
+@pytest.mark.parametrize("function", ["cuStreamSynchronize", "cuMemcpyHtoDAsync_v2", "cuMemHostAlloc", "cuMemAlloc_v2"])
+def test_an_error_of_cudas_is_one_of_dlfs(fake, fake_device, function, code, kind):
+    fake.fails[function] = code
+    with pytest.raises(kind, match=r"what it says|no \d+ bytes"), fake_device as device:
+        device.read(device.upload(np.zeros(3)))
+    assert fake.pushed == 0
 
-        def cuDeviceGet(self, device, ordinal):  # noqa: N802
-            device._obj.value = 7
-            return 0 if ordinal == 0 else 101
 
-        def cuDeviceGetAttribute(self, value, attribute, device):  # noqa: N802
-            value._obj.value = dict(zip(driver.COMPUTE_CAPABILITY, (8, 9), strict=True))[attribute]
-            return 0 if device.value == 7 else 101
+def test_nothing_is_left_where_a_gpu_cannot_be_entered(fake, monkeypatch):
+    device = helpers_gpu.install(monkeypatch, fake).Device(helpers_gpu.GIVEN_STREAM)
+    fake.fails["cuEventCreate"] = 700
+    with pytest.raises(BackendFailedError), device:
+        pass
+    assert fake.stack == []
 
-        def cuDeviceGetName(self, name, length, device):  # noqa: N802
-            name.value = b"NVIDIA L4"
-            return 0 if device.value == 7 and length > len(name.value) else 101
 
-    monkeypatch.setattr(driver, "_library", Driver)
-    assert driver.first_gpu() == ((8, 9), "NVIDIA L4")
-    monkeypatch.setattr(driver, "missing", lambda: "no driver")
-    assert driver.first_gpu() is None
+def test_a_gpu_whose_stream_cannot_be_made_gives_its_context_back(fake, monkeypatch):
+    fake.fails["cuStreamCreate"] = 700
+    with pytest.raises(BackendFailedError):
+        helpers_gpu.install(monkeypatch, fake).Device()
+    assert (fake.stack, fake.retained) == ([], 0)
+
+
+def test_a_gpu_that_is_not_there_is_refused(fake, monkeypatch):
+    with pytest.raises(BackendMissingError, match="finds no GPU 1"):
+        helpers_gpu.install(monkeypatch, fake).Device(ordinal=1)
+
+
+@pytest.mark.parametrize(("current", "used"), [(None, "PRIMARY"), ("PRIMARY", "PRIMARY"), ("PYCUDAS", "PYCUDAS")])
+def test_a_context_that_pycuda_has_made_current_is_used(fake, monkeypatch, current, used):
+    """By default it is the primary one, which torch uses and `pycuda.autoprimaryctx` makes current."""
+    if current:
+        fake.stack.append(getattr(helpers_gpu, current))
+    device = helpers_gpu.install(monkeypatch, fake).Device()
+    with device:
+        assert fake.stack[-1] == getattr(helpers_gpu, used)
+    assert fake.retained == (used == "PRIMARY")
+    device.close()
+    assert fake.retained == 0
+    assert fake.pushed == (current is not None)
+
+
+def test_closing_frees_everything(fake, monkeypatch):
+    device = helpers_gpu.install(monkeypatch, fake).Device()
+    with device:
+        device.kernels(32)
+        device.upload(np.zeros(1000))  # whose host memory is still staged
+        device.read(device.empty((10,), np.uint8))
+        array = device.empty((30,), np.float32)
+    device.close()
+    assert (fake.pinned, fake.streams, fake.modules) == ({}, set(), set())
+    assert list(fake.allocated) == [array.address]
+    assert fake.retained == 1  # for the array, which torch may have
+    array.__dlpack__(stream=1)
+    del array
+    assert (fake.allocated, fake.retained, fake.stack) == ({}, 0, [])
+    with pytest.raises(BackendFailedError, match="was closed"), device:
+        pass
 
 
 @pytest.mark.skipif(driver.missing() is None, reason="there is a GPU")

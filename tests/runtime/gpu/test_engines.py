@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -123,6 +124,14 @@ def test_key_needs_no_weights_but_a_whole_graph(bundle_copy: Path) -> None:
         engine_key(Bundle(bundle_copy), "analysis", library("tensorrt_rtx"), "sm_89")
 
 
+def test_an_engine_in_tf32_is_another(bundle_copy: Path) -> None:
+    assert engine_key(Bundle(bundle_copy), "analysis", library("tensorrt_rtx"), "sm_89").precision == "fp32"
+    manifest = json.loads((bundle_copy / "manifest.json").read_text())
+    manifest["stages"]["analysis"]["tf32"] = True
+    (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
+    assert engine_key(Bundle(bundle_copy), "analysis", library("tensorrt_rtx"), "sm_89").precision == "tf32"
+
+
 def test_weights_that_the_manifest_does_not_list_are_refused(bundle_copy: Path) -> None:
     (bundle_copy / "analysis.onnx.data").unlink()
     seal(bundle_copy)
@@ -140,6 +149,50 @@ def test_what_is_put_is_found(cache: EngineCache) -> None:
     assert list(cache.engines()) == [kept]
     assert kept.facts == {"seconds": 3.5}
     assert json.loads(kept.path.with_suffix(".json").read_bytes())["sha256"] == hashlib.sha256(PLAN).hexdigest()
+
+
+def test_a_file_is_hashed_once_as_long_as_it_stays(cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = cache.put(KEY, STATIC, PLAN)
+    hashed: list[int] = []
+    sha256 = hashlib.sha256
+
+    class Digest:
+        def __init__(self, data: bytes = b"") -> None:
+            self._digest = sha256(data)
+
+        def update(self, data: memoryview) -> None:
+            hashed.append(len(data))
+            self._digest.update(data)
+
+        def hexdigest(self) -> str:
+            return self._digest.hexdigest()
+
+    monkeypatch.setattr(engines.hashlib, "sha256", Digest)
+    for _ in range(3):
+        assert cache.find(KEY, KODAK).plan == PLAN
+    assert sum(hashed) == len(PLAN)
+    kept.path.write_bytes(PLAN)
+    os.utime(kept.path, ns=(1, 1))
+    assert cache.find(KEY, KODAK).plan == PLAN
+    assert sum(hashed) == 2 * len(PLAN)
+    kept.path.write_bytes(PLAN[::-1])
+    os.utime(kept.path, ns=(2, 2))
+    assert cache.find(KEY, KODAK).engine is None
+
+
+def test_compiled_kernels_are_kept_beside_their_engine(cache: EngineCache) -> None:
+    kept = cache.put(KEY, STATIC, PLAN)
+    assert engines.read_runtime_cache(kept) is None
+    engines.write_runtime_cache(kept, b"kernels")
+    assert engines.read_runtime_cache(kept) == b"kernels"
+    kept.path.with_suffix(".runtime").write_bytes(b"damaged, and longer than a digest is by far")
+    assert engines.read_runtime_cache(kept) is None
+
+
+def test_kernels_that_cannot_be_kept_are_no_error(cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
+    kept = replace(cache.put(KEY, STATIC, PLAN), path=cache.folder / "missing" / "a.engine")
+    engines.write_runtime_cache(kept, b"kernels")
+    assert "a.runtime cannot be written" in caplog.text
 
 
 def test_empty_cache_says_so(cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+from helpers.libraries import needs_tensorrt
 
 import dlf
 from dlf.runtime.gpu import tensorrt_library
@@ -28,8 +29,8 @@ def test_whichever_is_installed_is_imported_once(monkeypatch: pytest.MonkeyPatch
     assert tensorrt_library.is_rtx(library) == (chosen == "tensorrt_rtx")
 
 
+@needs_tensorrt
 def test_the_real_library_is_found() -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     library = tensorrt_library.load()
     assert library.__name__ in tensorrt_library.LIBRARIES
     assert tensorrt_library.is_rtx(library) == hasattr(library, "ComputeCapability")

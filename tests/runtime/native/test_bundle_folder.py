@@ -9,7 +9,7 @@ from helpers.native import Backend, Context, Model, openvino_library
 
 import dlf
 from dlf.runtime import bundles, errors, libdlf
-from dlf.runtime.backends.choice import precisions
+from dlf.runtime.backends.choice import INSTALL, precisions
 
 GRAY = np.full((4, 4, 3), 128, np.uint8)
 
@@ -99,6 +99,4 @@ def words(error: Exception) -> list[str]:
 @pytest.mark.parametrize("dot_products", [True, False])
 def test_order_has_every_backend_with_every_precision_once(dot_products):
     order = libdlf.backend_order(dot_products)
-    assert sorted(order) == sorted(
-        (name, precision) for name in ("openvino", "onnxruntime", "tensorrt") for precision in ("fp32", "fp16", "int8")
-    )
+    assert sorted(order) == sorted((name, precision) for name in INSTALL for precision in ("fp32", "fp16", "int8"))

@@ -16,6 +16,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from helpers import c as helpers_c
+from helpers import libraries
 from helpers.bundle import CHANNELS, DIM
 from helpers.native import Arrays, Backend, Context, Model, ModelOptions
 from numpy.typing import NDArray
@@ -221,6 +222,16 @@ def test_engine_and_profile_are_those_that_python_finds(ready, tiles):
         assert f"engine {found.plan.decode()}" in lines
     profiles = [ready.cache.find(ready.key(stage), size).profile for stage in INPUTS]
     assert [line for line in lines if line.startswith("profile")] == [f"profile {index}" for index in profiles]
+
+
+def test_an_engine_in_tf32_serves_a_stage_that_allows_it(machine):
+    manifest = json.loads((machine.bundle / "manifest.json").read_text())
+    manifest["stages"] = {name: {**entry, "tf32": True} for name, entry in manifest["stages"].items()}
+    (machine.bundle / "manifest.json").write_text(json.dumps(manifest))
+    for stage in INPUTS:
+        assert machine.key(stage).precision == "tf32"
+        machine.put(stage)
+    machine.run()
 
 
 def test_damaged_engine_gives_way_to_another(ready):
@@ -446,7 +457,7 @@ def test_another_declaration_would_be_found(tmp_path):
 
 
 def test_library_tells_the_version_that_its_python_module_has():
-    rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    rtx = libraries.tensorrt_rtx()
     libs = find_spec("tensorrt_rtx_libs")
     assert libs is not None and libs.origin is not None
     library = ctypes.CDLL(str(next(Path(libs.origin).parent.glob("libtensorrt_rtx.so.*"))))

@@ -18,7 +18,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kBuild = 1; // BUILD of engine_cache.py
+constexpr int kBuild = 2; // BUILD of runtime/gpu/engines.py
 constexpr size_t kPiece = size_t{1} << 20;
 
 uint64_t volume(const BatchSize &size) { return size.n * size.h * size.w; }

@@ -13,9 +13,12 @@
 
 namespace {
 
-// Of a model of the released size; docs/bench.md has the figures. TensorRT is last, since dlf's code for it has not run on a GPU
-// yet: it is for those who ask for it or have nothing else. Its order is an expectation.
-#define ON_GPU " tensorrt fp16 tensorrt int8 tensorrt fp32"
+// Of a model of the released size; docs/bench.md has the figures. Those on a GPU are last, since dlf's code for them has not run on
+// one yet: they are for those who ask for them or have nothing else. Their order is an expectation. onnxruntime-tensorrt is of
+// Python alone.
+#define ON_GPU                                                                                                                   \
+    " tensorrt fp16 tensorrt int8 tensorrt fp32"                                                                                 \
+    " onnxruntime-tensorrt fp16 onnxruntime-tensorrt int8 onnxruntime-tensorrt fp32"
 constexpr const char *kWithDotProducts = "openvino int8 onnxruntime int8 openvino fp32 openvino fp16 "
                                          "onnxruntime fp32 onnxruntime fp16" ON_GPU;
 constexpr const char *kWithoutDotProducts = "onnxruntime int8 openvino fp32 openvino fp16 openvino int8 "

@@ -166,7 +166,7 @@ private:
         return std::make_unique<OpenEngine>(tensorrt_.gpu(), tensorrt_.logger(), std::move(engine));
     }
 
-    // As `build_command` of engine_cache.py has it.
+    // As `build_command` of runtime/gpu/engines.py has it.
     [[noreturn]] void no_engine(const std::string &pixels) const {
         std::string message = "there is no engine for " + (pixels.empty() ? "it" : pixels + " pixels") + "; run: python -m " +
                               "dlf.export.engine " + quoted(folder_) + " --gpu " + quoted(tensorrt_.target()) +

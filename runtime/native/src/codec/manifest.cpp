@@ -37,6 +37,8 @@ uint64_t size_of(const Json &entry) {
 
 Manifest::Stage stage_from(const Json &entry) {
     Manifest::Stage stage = {entry.at("file").get<std::string>(), entry.at("precision").get<std::string>(), {}};
+    if (entry.value("tf32", false))
+        stage.precision = "tf32";
     for (const Json &input : entry.at("inputs").get_ref<const Json::array_t &>()) {
         Manifest::Port port = {input.at("name").get<std::string>(), {}};
         for (const Json &side : input.at("shape"))

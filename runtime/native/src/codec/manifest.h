@@ -24,7 +24,7 @@ struct Manifest {
     };
     struct Stage {
         std::string file;
-        std::string precision;
+        std::string precision; // "tf32" where that is allowed; only engines depend on it
         std::vector<Port> inputs;
     };
 
