@@ -106,7 +106,7 @@ def nclx(head: bytes) -> tuple[int, int] | None:
 
 
 def convert(pixels: NDArray[np.uint8], colours: Colours) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 in some colours -> the same in sRGB; what lies outside sRGB is clipped."""
+    """(H, W, 3) uint8 in some colours -> the same in sRGB; values outside sRGB are clipped."""
     light = colours.curve(np.arange(256) / 255).astype(np.float32)
     try:
         matrix = (np.linalg.inv(_to_xyz(SRGB)) @ _to_xyz(colours.chromaticities)).astype(np.float32)

@@ -99,7 +99,7 @@ class Nets(nn.Module):
 
     @torch.no_grad()
     def reset_semantic_decoder(self) -> None:
-        """Start the decoder's semantic branch anew, so that its places can be told apart and its tokens are heard.
+        """Start the decoder's semantic branch again, so that it can tell its places apart and hears its tokens.
 
         Its interactive transforms pass it on as it is; places have sines and cosines of their row and column.
         """
@@ -369,7 +369,7 @@ def read_tokens(model: DLF, s: Tensor) -> Tensor:
 
 
 def tokens(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
-    """The semantic branch, and what reads it, learn to name the latent that both branches gave before it was started anew."""
+    """The semantic branch, and what reads it, learn to name the latent that both branches gave before it was started again."""
     s, y_hat, target = (x.float() for x in batch)
     codec = nets.model.hybrid_codec
     z = read_tokens(nets.model, s)

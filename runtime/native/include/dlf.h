@@ -252,7 +252,7 @@ DLF_API dlf_result dlf_prior_step(const dlf_entropy *entropy, int step, const in
 
 /* ------------------------------------------------------------------------------------------ bundles
  * A bundle is a folder that holds one model; docs/format.md, section 4. dlf_model_open opens one by itself: these functions are
- * for backends, and for who runs the stages without a dlf_model. */
+ * for backends, and for programs that run the stages without a dlf_model. */
 
 /* An open bundle. Its manifest and its entropy.bin have been checked; any other file is checked when it is first asked for. */
 typedef struct dlf_bundle dlf_bundle;
@@ -392,7 +392,7 @@ typedef struct dlf_backend {
 /* ------------------------------------------------------------------------------------------- models */
 
 /* A bundle and the backend that runs its stages. Once open it never changes, and any number of threads may use it, each through
- * a context of its own. Stages are loaded when they are first needed: who only encodes never loads the decoder. */
+ * a context of its own. Stages are loaded when they are first needed: a program that only encodes never loads the decoder. */
 typedef struct dlf_model dlf_model;
 
 typedef struct dlf_model_options {

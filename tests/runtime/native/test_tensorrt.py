@@ -412,7 +412,7 @@ def test_missing_driver_says_what_to_do(built, toy_bundle):
 
 @pytest.mark.skipif(driver.missing() is None, reason="there is a GPU")
 def test_installed_libdlf_says_what_is_missing(toy_bundle):
-    with pytest.raises(dlf.BackendMissingError, match=r"built without TensorRT; build it anew|NVIDIA's driver"):
+    with pytest.raises(dlf.BackendMissingError, match=r"built without TensorRT; build it again|NVIDIA's driver"):
         Model(toy_bundle, tensorrt=b"")
 
 

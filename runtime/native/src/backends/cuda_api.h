@@ -1,4 +1,4 @@
-// CUDA's driver API, as far as it is used here: declared anew, since its library is opened at run time and need not be there
+// CUDA's driver API, as far as it is used here: declared again, since its library is opened at run time and need not be there
 // when this one is built. A test holds the declarations against CUDA's own header.
 #pragma once
 

@@ -1,4 +1,4 @@
-// OpenVINO's C API, as far as it is used here: declared anew, since its library is opened at run time and need not be there
+// OpenVINO's C API, as far as it is used here: declared again, since its library is opened at run time and need not be there
 // when this one is built. A test holds the declarations against OpenVINO's own headers.
 #pragma once
 

@@ -162,7 +162,7 @@ private:
     std::unique_ptr<OpenEngine> open(const Engine &cached) const {
         auto engine = tensorrt_.deserialize(read_plan(cached));
         if (engine == nullptr)
-            tensorrt_.logger().fail("load " + cached.path.string() + "; delete it to have it built anew");
+            tensorrt_.logger().fail("load " + cached.path.string() + "; delete it, and it is built again");
         return std::make_unique<OpenEngine>(tensorrt_.gpu(), tensorrt_.logger(), std::move(engine));
     }
 

@@ -34,7 +34,7 @@ void ThreadPool::run(size_t count, const std::function<void(size_t, size_t)> &jo
     started_.notify_all();
     work(job, count, 0);
     std::unique_lock<std::mutex> lock(mutex_);
-    job_ = nullptr; // who has not woken up yet is not waited for
+    job_ = nullptr; // threads that have not woken up yet are not waited for
     finished_.wait(lock, [&] { return busy_ == 0; });
 }
 
