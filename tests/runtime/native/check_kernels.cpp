@@ -15,6 +15,7 @@
 #include <iterator>
 #include <new>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "entropy/detail_coder.h"
@@ -350,24 +351,28 @@ void check_levels(const char *isa) {
     const bool is_there = levels_isa() != nullptr;
     Random random(5);
     const std::vector<LevelStep> steps = {
-        random_step(random, LevelKind::kFirst, 64, 32),  random_step(random, LevelKind::kShortcut, 64, 32),
-        random_step(random, LevelKind::kSecond, 32, 32), random_step(random, LevelKind::kUpsample, 32, 96),
-        random_step(random, LevelKind::kFirst, 96, 32),  random_step(random, LevelKind::kSecond, 32, 96),
-        random_step(random, LevelKind::kOutput, 96, 3),
+        random_step(random, LevelKind::kFirst, 64, 32),    random_step(random, LevelKind::kShortcut, 64, 32),
+        random_step(random, LevelKind::kSecond, 32, 32),   random_step(random, LevelKind::kFirst, 32, 48),
+        random_step(random, LevelKind::kShortcut, 32, 48), random_step(random, LevelKind::kSecond, 48, 48),
+        random_step(random, LevelKind::kUpsample, 48, 96), random_step(random, LevelKind::kFirst, 96, 32),
+        random_step(random, LevelKind::kSecond, 32, 96),   random_step(random, LevelKind::kOutput, 96, 3),
     };
-    for (const size_t width : {4, 52}) { // 104 columns are two items of work
-        const size_t height = 8;
+    // 104 columns are two items of work; 68 rows and 136 are a band of 64 or two, and a short one.
+    for (const auto &[height, width] : {std::pair<size_t, size_t>{8, 4}, {8, 52}, {68, 4}}) {
         const LevelStep::Floats x = random_floats(random, 64 * height * width, 0, 1);
         if (!is_there)
             continue;
-        std::vector<float> image(3 * 4 * height * width);
-        run_levels(steps, x.data(), height, width, 2, image.data());
         const std::vector<double> expected = directly(steps, {64, height, width, {x.begin(), x.end()}});
-        for (size_t i = 0; i < image.size(); ++i)
-            if (!(std::abs(double(image[i]) - expected[i]) <= 2e-5)) {
-                std::printf("%s: levels: %g, not %g, at %zu\n", isa, double(image[i]), expected[i], i);
-                std::exit(1);
-            }
+        for (const size_t large_map : {kLargeMap, size_t{0}}) { // whole maps, and all in bands
+            std::vector<float> image(expected.size());
+            run_levels(steps, x.data(), height, width, 2, image.data(), large_map);
+            for (size_t i = 0; i < image.size(); ++i)
+                if (!(std::abs(double(image[i]) - expected[i]) <= 2e-5)) {
+                    std::printf("%s: levels of %zux%zu: %g, not %g, at %zu%s\n", isa, height, width, double(image[i]),
+                                expected[i], i, large_map == 0 ? " in bands" : "");
+                    std::exit(1);
+                }
+        }
     }
     unsetenv("DLF_ISA");
     if (is_there)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -55,14 +56,18 @@ public:
     Map x(size_t channels, size_t height, size_t width) const { return {pieces_[0].get(), channels, height, width}; }
     Map h(size_t channels, size_t height, size_t width) const { return {pieces_[1].get(), channels, height, width}; }
     Map next(size_t channels, size_t height, size_t width) const { return {pieces_[2].get(), channels, height, width}; }
-    // The old x is of no more use, and smaller than the maps that follow: its pages go back.
-    void next_is_x(size_t old_floats) {
-        std::swap(pieces_[0], pieces_[2]);
-        madvise(pieces_[2].get(), rounded_up(old_floats * sizeof(float), kHugePage), MADV_DONTNEED);
+    void next_is_x() { std::swap(pieces_[0], pieces_[2]); }
+
+    // Gives the pages that lie wholly within the floats back to the system; they are of no more use.
+    static void give_back(float *values, size_t floats) {
+        const size_t first = rounded_up(reinterpret_cast<uintptr_t>(values), kPage);
+        const size_t end = reinterpret_cast<uintptr_t>(values + floats) / kPage * kPage;
+        if (first < end)
+            madvise(reinterpret_cast<void *>(first), end - first, MADV_DONTNEED);
     }
 
 private:
-    static constexpr size_t kHugePage = size_t{1} << 21;
+    static constexpr size_t kHugePage = size_t{1} << 21, kPage = size_t{1} << 16; // pages are of 4 KB, of 64 on some Arm systems
     struct Free {
         void operator()(float *values) const { std::free(values); }
     };
@@ -73,6 +78,8 @@ private:
 class Levels {
 public:
     Levels(const LevelKernels &kernels, size_t largest, size_t threads) : kernels_(kernels), pool_(threads), pieces_(largest) {}
+
+    size_t positions() const { return x_.height * x_.width; }
 
     void start(const float *x, size_t channels, size_t height, size_t width) {
         x_ = pieces_.x(padded(channels), height, width);
@@ -94,95 +101,204 @@ public:
         switch (step.kind) {
         case LevelKind::kFirst: h_ = pieces_.h(channels, x_.height, x_.width); return convolve(step, x_, h_, false);
         case LevelKind::kSecond: return convolve(step, h_, x_, true);
-        case LevelKind::kShortcut: return channels <= x_.channels ? shorten(step, channels) : widen(step, channels);
-        case LevelKind::kUpsample: {
-            const Map next = pieces_.next(channels, 2 * x_.height, 2 * x_.width);
-            convolve(step, x_, next, false);
-            return go_on_with(next);
-        }
-        case LevelKind::kOutput: {
-            h_ = pieces_.h(channels, x_.height, x_.width);
-            convolve(step, x_, h_, false);
-            const size_t positions = x_.height * x_.width;
-            pool_.run(x_.height, [&](size_t row, size_t) {
-                for (size_t channel = 0; channel < step.outputs; ++channel) {
-                    const float *from = h_.values + channel / kBlock * positions * kBlock + channel % kBlock;
-                    for (size_t i = row * x_.width; i < (row + 1) * x_.width; ++i)
-                        out[channel * positions + i] = std::clamp(from[i * kBlock], -1.0f, 1.0f); // NaN stays
-                }
-            });
-        }
+        case LevelKind::kShortcut:
+            mix(panel_weights(step), padded_bias(step), channels, 0, x_.height);
+            return set_channels(channels);
+        case LevelKind::kUpsample: return upsample(step);
+        case LevelKind::kOutput: return write(step, out);
         }
     }
 
+    // kFirst, kShortcut (NULL for none) and kSecond, in bands: what `run` gives, without a map of h, which is computed twice: for
+    // its statistics, and for what reads it.
+    //
+    // A band's rows of x are replaced once all of h that reads them is there. h is a tile ahead: its next rows read none that were
+    // replaced, and its last two tiles stay for the next band, which reads a row above its own.
+    void run_block(const LevelStep &first, const LevelStep *shortcut, const LevelStep &second) {
+        const size_t height = x_.height, width = x_.width, channels = padded(first.outputs);
+        Floats memory(channels * width * (kBandRows + 2 * kTile));
+        Weights to_h = weights_of(first, x_.channels), to_x = weights_of(second, channels);
+        normalise(first, x_, to_h);
+        Moments all(channels);
+        in_bands(height, [&](size_t top, size_t rows) {
+            const Map band = {memory.data(), channels, rows, width, top};
+            convolve(to_h, x_, band, false, height, top, rows);
+            all.add(moments_of(band));
+        });
+        all.give(second, to_x.scale, to_x.shift);
+
+        const Floats pointwise = shortcut == nullptr ? Floats() : panel_weights(*shortcut);
+        const Floats pointwise_bias = shortcut == nullptr ? Floats() : padded_bias(*shortcut);
+        Map h = {memory.data(), channels, kBandRows + 2 * kTile, width}, out = x_;
+        out.channels = padded(second.outputs);
+        size_t computed = 0;
+        in_bands(height, [&](size_t top, size_t rows) {
+            if (top > 0)
+                drop_above(h, top - kTile, computed);
+            const size_t wanted = std::min(height, top + rows + kTile);
+            convolve(to_h, x_, h, false, height, computed, wanted - computed);
+            computed = wanted;
+            if (shortcut != nullptr)
+                mix(pointwise, pointwise_bias, out.channels, top, rows);
+            convolve(to_x, h, out, true, height, top, rows);
+        });
+        set_channels(out.channels);
+    }
+
 private:
+    static constexpr size_t kBandRows = 16 * kTile;
+
+    struct Weights {
+        Floats points, bias, scale, shift; // scale and shift: of the norm, empty for none
+    };
+
+    // The mean and variance of each channel of a map, by bands.
+    struct Moments {
+        explicit Moments(size_t channels) : mean(channels), variance(channels) {}
+
+        void add(const Moments &band) {
+            const double total = count + band.count, share = band.count / total;
+            for (size_t c = 0; c < mean.size(); ++c) {
+                const double delta = band.mean[c] - mean[c];
+                mean[c] += delta * share;
+                variance[c] += (band.variance[c] - variance[c]) * share + delta * delta * share * (1 - share);
+            }
+            count = total;
+        }
+
+        // GroupNorm as x * scale + shift.
+        void give(const LevelStep &step, Floats &scale, Floats &shift) const {
+            scale.resize(mean.size());
+            shift.resize(mean.size());
+            const size_t size = step.inputs / step.groups;
+            for (size_t first = 0; first < step.inputs; first += size) {
+                double group_mean = 0, group_variance = 0;
+                for (size_t c = first; c < first + size; ++c)
+                    group_mean += mean[c] / static_cast<double>(size);
+                for (size_t c = first; c < first + size; ++c)
+                    group_variance += (variance[c] + (mean[c] - group_mean) * (mean[c] - group_mean)) / static_cast<double>(size);
+                const double factor = 1 / std::sqrt(group_variance + static_cast<double>(step.epsilon));
+                for (size_t c = first; c < first + size; ++c) {
+                    scale[c] = static_cast<float>(factor * static_cast<double>(step.gamma[c]));
+                    shift[c] = static_cast<float>(static_cast<double>(step.beta[c]) -
+                                                  group_mean * factor * static_cast<double>(step.gamma[c]));
+                }
+            }
+        }
+
+        std::vector<double> mean, variance;
+        double count = 0;
+    };
+
+    // band(top, rows) for each band of a map, from the top down.
+    template <class Band> static void in_bands(size_t height, const Band &band) {
+        for (size_t top = 0; top < height; top += kBandRows)
+            band(top, std::min(kBandRows, height - top));
+    }
+
+    // Moves the rows from `top` to `end` to the start of a band.
+    static void drop_above(Map &band, size_t top, size_t end) {
+        const size_t line = band.width * kBlock;
+        for (size_t block = 0; block < band.channels / kBlock; ++block) {
+            float *const rows = band.values + block * band.height * line;
+            std::memmove(rows, rows + (top - band.top) * line, (end - top) * line * sizeof(float));
+        }
+        band.top = top;
+    }
+
     // Maps have whole blocks of channels, and weights whole panels of outputs; those that a step does not have are 0.
     static size_t padded(size_t channels) { return rounded_up(channels, kBlock); }
     size_t panels(size_t outputs) const { return rounded_up(padded(outputs), kernels_.panel); }
 
-    void go_on_with(const Map &next) {
-        pieces_.next_is_x(x_.channels * x_.height * x_.width);
+    // x with other channels, in place.
+    void set_channels(size_t channels) {
+        if (channels < x_.channels)
+            Pieces::give_back(x_.values + channels * positions(), (x_.channels - channels) * positions());
+        x_.channels = channels;
+    }
+
+    // In bands: the most is held where the last map is made of the one before. Rows that are read no more go back.
+    void upsample(const LevelStep &step) {
+        Pieces::give_back(h_.values, h_.channels * h_.height * h_.width);
+        const size_t line = x_.width * kBlock;
+        const Map next = pieces_.next(padded(step.outputs), 2 * x_.height, 2 * x_.width);
+        const Weights weights = weights_of(step, x_.channels);
+        in_bands(next.height, [&](size_t top, size_t rows) {
+            convolve(weights, x_, next, false, next.height, top, rows, true);
+            const size_t done = top + rows < next.height ? (top + rows) / 2 - 1 : x_.height;
+            for (size_t block = 0; block < x_.channels / kBlock; ++block)
+                Pieces::give_back(x_.values + block * x_.height * line, done * line);
+        });
+        pieces_.next_is_x();
         x_ = next;
     }
 
-    void widen(const LevelStep &step, size_t channels) {
-        const Map next = pieces_.next(channels, x_.height, x_.width);
-        const Floats weights = panel_weights(step), bias = padded_bias(step);
-        pool_.run(x_.height, [&](size_t row, size_t) { kernels_.pointwise(x_, weights.data(), bias.data(), next, row); });
-        go_on_with(next);
-    }
-
-    // In place, by way of a row of each thread's: a second map would be the most that is ever held.
-    void shorten(const LevelStep &step, size_t channels) {
-        const Floats weights = panel_weights(step), bias = padded_bias(step);
+    // The shortcut of rows of x, in place, by way of a row of each thread's: a second map would be the most that is ever held. Of
+    // more channels the last blocks lie behind x, in the same piece.
+    void mix(const Floats &weights, const Floats &bias, size_t channels, size_t top, size_t rows) {
         const size_t line = x_.width * kBlock, blocks = channels / kBlock;
-        Floats rows(pool_.size() * channels * x_.width);
-        pool_.run(x_.height, [&](size_t row, size_t thread) {
-            const Map out = {rows.data() + thread * channels * x_.width, channels, 1, x_.width};
+        Floats memory(pool_.size() * channels * x_.width);
+        pool_.run(rows, [&](size_t row, size_t thread) {
+            const Map out = {memory.data() + thread * channels * x_.width, channels, 1, x_.width};
             Map in = x_;
-            in.values += row * line;
+            in.values += (top + row) * line;
             kernels_.pointwise(in, weights.data(), bias.data(), out, 0);
             for (size_t block = 0; block < blocks; ++block)
                 std::copy_n(out.values + block * line, line, in.values + block * x_.height * line);
         });
-        x_.channels = channels;
+    }
+
+    // The image by bands of what the convolution gives, clamped.
+    void write(const LevelStep &step, float *image) {
+        const size_t height = x_.height, width = x_.width, channels = padded(step.outputs), line = width * kBlock;
+        Floats memory(channels * width * kBandRows);
+        Weights weights = weights_of(step, x_.channels);
+        normalise(step, x_, weights);
+        in_bands(height, [&](size_t top, size_t rows) {
+            const Map band = {memory.data(), channels, rows, width, top};
+            convolve(weights, x_, band, false, height, top, rows);
+            pool_.run(rows, [&](size_t row, size_t) {
+                for (size_t channel = 0; channel < step.outputs; ++channel) {
+                    const float *from = band.values + (channel / kBlock * rows + row) * line + channel % kBlock;
+                    float *to = image + (channel * height + top + row) * width;
+                    for (size_t i = 0; i < width; ++i)
+                        to[i] = std::clamp(from[i * kBlock], -1.0f, 1.0f); // NaN stays
+                }
+            });
+        });
     }
 
     void convolve(const LevelStep &step, const Map &x, const Map &out, bool add) {
-        Floats scale, shift;
-        if (step.groups != 0)
-            normalise(step, x, scale, shift);
-        const Floats weights = point_weights(step, x.channels), bias = padded_bias(step);
-        const Convolution work = {x,   scale.empty() ? nullptr : scale.data(), shift.data(), weights.data(), bias.data(),
-                                  out, step.kind == LevelKind::kUpsample,      add};
+        Weights weights = weights_of(step, x.channels);
+        normalise(step, x, weights);
+        convolve(weights, x, out, add, out.height, 0, out.height);
+    }
+
+    // Rows of a map of `height` rows, from `first` on.
+    void convolve(const Weights &weights, const Map &x, const Map &out, bool add, size_t height, size_t first, size_t rows,
+                  bool upsample = false) {
+        const float *scale = weights.scale.empty() ? nullptr : weights.scale.data();
+        const Convolution work = {
+            x, scale, weights.shift.data(), weights.points.data(), weights.bias.data(), out, upsample, add, height, first, rows};
         const size_t each = rounded_up(convolution_scratch(x.channels, kernels_.panel), kBlock);
         Floats scratch(each * pool_.size());
-        pool_.run(convolution_items(out),
+        pool_.run(convolution_items(work),
                   [&](size_t item, size_t thread) { kernels_.convolve(work, item, scratch.data() + thread * each); });
     }
 
-    // GroupNorm as x * scale + shift.
-    void normalise(const LevelStep &step, const Map &x, Floats &scale, Floats &shift) {
-        std::vector<double> mean(x.channels), variance(x.channels);
+    Weights weights_of(const LevelStep &step, size_t inputs) { return {point_weights(step, inputs), padded_bias(step), {}, {}}; }
+
+    void normalise(const LevelStep &step, const Map &x, Weights &weights) {
+        moments_of(x).give(step, weights.scale, weights.shift);
+    }
+
+    Moments moments_of(const Map &x) {
+        Moments found(x.channels);
+        found.count = static_cast<double>(x.height * x.width);
         pool_.run(x.channels / kBlock, [&](size_t block, size_t) {
-            kernels_.moments(x, block, mean.data() + block * kBlock, variance.data() + block * kBlock);
+            kernels_.moments(x, block, found.mean.data() + block * kBlock, found.variance.data() + block * kBlock);
         });
-        scale.resize(x.channels);
-        shift.resize(x.channels);
-        const size_t size = step.inputs / step.groups;
-        for (size_t first = 0; first < step.inputs; first += size) {
-            double group_mean = 0, group_variance = 0;
-            for (size_t c = first; c < first + size; ++c)
-                group_mean += mean[c] / static_cast<double>(size);
-            for (size_t c = first; c < first + size; ++c)
-                group_variance += (variance[c] + (mean[c] - group_mean) * (mean[c] - group_mean)) / static_cast<double>(size);
-            const double factor = 1 / std::sqrt(group_variance + static_cast<double>(step.epsilon));
-            for (size_t c = first; c < first + size; ++c) {
-                scale[c] = static_cast<float>(factor * static_cast<double>(step.gamma[c]));
-                shift[c] = static_cast<float>(static_cast<double>(step.beta[c]) -
-                                              group_mean * factor * static_cast<double>(step.gamma[c]));
-            }
-        }
+        return found;
     }
 
     // G g G^T of each kernel. Computed in each run: it takes a hundredth of the convolution's time, and keeping it would take
@@ -242,7 +358,8 @@ const char *levels_isa() {
     return found == nullptr ? nullptr : found->isa;
 }
 
-void run_levels(const std::vector<LevelStep> &steps, const float *x, size_t height, size_t width, size_t threads, float *image) {
+void run_levels(const std::vector<LevelStep> &steps, const float *x, size_t height, size_t width, size_t threads, float *image,
+                size_t large_map) {
     const LevelKernels &found = *kernels();
     const size_t channels = steps.front().inputs;
     size_t positions = height * width, largest = rounded_up(channels, kBlock) * positions;
@@ -252,8 +369,15 @@ void run_levels(const std::vector<LevelStep> &steps, const float *x, size_t heig
     }
     Levels levels(found, largest, threads);
     levels.start(x, channels, height, width);
-    for (const LevelStep &step : steps)
-        levels.run(step, image);
+    for (size_t i = 0; i < steps.size(); ++i) {
+        if (steps[i].kind == LevelKind::kFirst && levels.positions() >= large_map) {
+            const LevelStep &first = steps[i++];
+            const LevelStep *shortcut = steps[i].kind == LevelKind::kShortcut ? &steps[i++] : nullptr;
+            levels.run_block(first, shortcut, steps[i]);
+        } else {
+            levels.run(steps[i], image);
+        }
+    }
 }
 
 } // namespace dlf

@@ -14,6 +14,7 @@ constexpr size_t kBlock = 16; // a map is [channels / 16][height][width][16]: a 
 struct Map {
     float *values;
     size_t channels, height, width;
+    size_t top = 0; // the row of the whole map that is the first here, in a band of one
 };
 
 // out = conv3x3(silu(x * scale + shift)) + bias, plus what `out` holds if `add`; x is doubled in size first if `upsample`.
@@ -24,6 +25,7 @@ struct Convolution {
     const float *bias;
     Map out; // a height and width that 4 divides
     bool upsample, add;
+    size_t height, first, rows; // of the whole map that `out` is, or is a band of; rows to compute: how many, from which on
 };
 
 constexpr size_t kTile = 4, kPatch = 6, kPoints = kPatch * kPatch;
@@ -34,7 +36,7 @@ struct LevelKernels {
     const char *isa;
     size_t panel; // outputs of a panel of weights, at least kBlock
 
-    // One item, of convolution_items(out); `scratch` holds convolution_scratch(inputs, panel) floats.
+    // One item, of convolution_items(work); `scratch` holds convolution_scratch(inputs, panel) floats.
     void (*convolve)(const Convolution &work, size_t item, float *scratch);
 
     // out = weights x + bias at the positions of a row; weights are [outputs / panel][inputs][panel].
@@ -53,7 +55,7 @@ constexpr size_t convolution_scratch(size_t inputs, size_t panel) {
     return kActivated + kPoints * (point_stride(inputs) + kTiles * panel);
 }
 constexpr size_t convolution_strips(const Map &out) { return (out.width / kTile + kTiles - 1) / kTiles; }
-constexpr size_t convolution_items(const Map &out) { return out.height / kTile * convolution_strips(out); }
+constexpr size_t convolution_items(const Convolution &work) { return work.rows / kTile * convolution_strips(work.out); }
 
 #if defined(__x86_64__)
 extern const LevelKernels kAvx2LevelKernels; // with FMA

@@ -120,15 +120,15 @@ DLF_INLINE float *at(const Map &map, size_t block, size_t y, size_t x) {
 DLF_INLINE void activate(const Convolution &work, size_t block, size_t top, size_t left, size_t columns, float *out) {
     for (size_t r = 0; r < kPatch; ++r, out += columns * kBlock) {
         const size_t y = top + r - 1; // wraps above the map
-        if (y >= work.out.height) {
+        if (y >= work.height) {
             std::memset(out, 0, columns * kBlock * sizeof(float));
             continue;
         }
         for (size_t c = 0; c < columns; ++c) {
             const size_t x = left + c - 1;
             const float *from = x >= work.out.width ? nullptr
-                                : work.upsample     ? at(work.x, block, y / 2, x / 2)
-                                                    : at(work.x, block, y, x);
+                                : work.upsample     ? at(work.x, block, y / 2 - work.x.top, x / 2)
+                                                    : at(work.x, block, y - work.x.top, x);
             for (size_t lane = 0; lane < kBlock; lane += kLanes) {
                 Vec value = from == nullptr ? Vec{} : load(from + lane);
                 if (from != nullptr && work.scale != nullptr)
@@ -141,7 +141,7 @@ DLF_INLINE void activate(const Convolution &work, size_t block, size_t top, size
 
 void convolve(const Convolution &work, size_t item, float *scratch) {
     const size_t strips = convolution_strips(work.out), inputs = work.x.channels, blocks = inputs / kBlock;
-    const size_t top = item / strips * kTile, first = item % strips * kTiles;
+    const size_t top = work.first + item / strips * kTile, first = item % strips * kTiles;
     const size_t tiles = work.out.width / kTile - first < kTiles ? work.out.width / kTile - first : kTiles;
     const size_t columns = kTile * tiles + 2, left = kTile * first;
     const size_t stride = point_stride(inputs);
@@ -193,7 +193,7 @@ void convolve(const Convolution &work, size_t item, float *scratch) {
                 for (size_t r = 0; r < kTile; ++r) {
                     Vec out[kTile];
                     from_points(half[r], out);
-                    float *to = at(work.out, channel / kBlock, top + r, left + kTile * tile) + channel % kBlock;
+                    float *to = at(work.out, channel / kBlock, top + r - work.out.top, left + kTile * tile) + channel % kBlock;
                     for (size_t c = 0; c < kTile; ++c, to += kBlock)
                         store(to, work.add ? out[c] + bias + load(to) : out[c] + bias);
                 }
