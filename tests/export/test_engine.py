@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 
 import dlf.export.bundle
 import dlf.export.cli
+import dlf.export.memory
+import dlf.export.tf32
 from dlf.export import engine
 from dlf.export.checkpoint import load_checkpoint
 from dlf.export.engine import build_engine, parse_size, target_gpus
@@ -303,7 +305,7 @@ def test_command_refuses(small: Bundle, tmp_path: Path, cache: EngineCache) -> N
     cache.folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(cache.folder, ignore_errors=True)
     cache.folder.write_bytes(b"")  # a file where the folder should be
-    unwritable = runner.invoke(engine.app, [str(small.path), "--gpu", "sm_89"])
+    unwritable = runner.invoke(engine.app, [str(small.path), "--gpu", "sm_89", "--stage", "generator"])
     assert unwritable.exit_code == 1 and str(cache.folder) in unwritable.output
 
 
@@ -316,6 +318,8 @@ def test_export_builds_engines_when_told(tmp_path: Path, cache: EngineCache, mon
 
     monkeypatch.setattr(importlib.import_module("dlf.export.checkpoint"), "load_checkpoint", lambda path: None)
     monkeypatch.setattr(dlf.export.bundle, "write_bundle", write)
+    monkeypatch.setattr(dlf.export.memory, "record", lambda bundle, progress: None)  # it takes a minute
+    monkeypatch.setattr(dlf.export.tf32, "measure", lambda folder, photographs, progress: None)
     monkeypatch.setattr(dlf.export.cli, "build_engines", lambda bundle, gpus, console: asked.append((str(bundle.path), gpus)))
 
     def export(name: str, *options: str) -> int:
