@@ -31,14 +31,14 @@ double least_of_groups(const std::string &root, const std::string &controller, c
         if (first == std::string::npos || second == std::string::npos)
             continue;
         const std::string controllers = line.substr(first + 1, second - first - 1), path = line.substr(second + 1);
-        const std::string mount = root + "/sys/fs/cgroup";
+        const std::string mount = root + "/sys/fs/cgroup/";
         if (controllers.empty())
             least = std::min(least, least_of(mount, path, limit_of));
         std::istringstream names(controllers);
         for (std::string name; std::getline(names, name, ',');)
             if (name == controller)
-                least = std::min(
-                    {least, least_of(mount + "/" + name, path, limit_of), least_of(mount + "/" + controllers, path, limit_of)});
+                for (const std::string &folder : {name, controllers})
+                    least = std::min(least, least_of(mount + folder, path, limit_of));
     }
     return least;
 }

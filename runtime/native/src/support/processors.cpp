@@ -40,7 +40,7 @@ size_t allowed() {
 
 size_t usable_processors(const std::string &root) {
     const double count = std::min(static_cast<double>(allowed()), least_of_groups(root, "cpu", quota_of));
-    return std::max<size_t>(1, static_cast<size_t>(count + 0.5));
+    return std::max<size_t>(1, static_cast<size_t>(2 * count + 1) / 2); // the nearest number
 }
 
 } // namespace dlf

@@ -60,10 +60,10 @@ public:
 
     // Gives the pages that lie wholly within the floats back to the system; they are of no more use.
     static void give_back(float *values, size_t floats) {
-        const size_t first = rounded_up(reinterpret_cast<uintptr_t>(values), kPage);
-        const size_t end = reinterpret_cast<uintptr_t>(values + floats) / kPage * kPage;
+        const auto at = reinterpret_cast<uintptr_t>(values);
+        const size_t first = rounded_up(at, kPage), end = (at + floats * sizeof(float)) / kPage * kPage;
         if (first < end)
-            madvise(reinterpret_cast<void *>(first), end - first, MADV_DONTNEED);
+            madvise(reinterpret_cast<char *>(values) + (first - at), end - first, MADV_DONTNEED);
     }
 
 private:
