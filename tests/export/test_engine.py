@@ -70,6 +70,7 @@ def in_fp16(bundle: Path, stage: str, folder: Path) -> Path:
     described = json.loads((bundle / "manifest.json").read_bytes())["stages"][stage]
     convert(bundle / described["file"], folder / described["file"], ())
     shutil.copy(bundle / "entropy.bin", folder)
+    described.pop("levels", None)  # above a stage that is not there; an engine is of the whole graph
     seal(folder, stages={stage: {**described, "precision": "fp16"}})
     return folder
 
