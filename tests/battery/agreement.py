@@ -109,7 +109,7 @@ class Recording:
 
     def __init__(self, backend: dlf.runtime.backends.Backend, hashes: list[str]) -> None:
         self._backend, self._hashes = backend, hashes
-        self.name = backend.name
+        self.name, self.on_cpu, self.threads = backend.name, backend.on_cpu, backend.threads
 
     def load(self, bundle: object, stage: str) -> Callable[[Arrays], Arrays]:
         run = self._backend.load(bundle, stage)
