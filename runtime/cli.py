@@ -28,6 +28,7 @@ from dlf.runtime.bundles import builtin
 from dlf.runtime.codec import Codec
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 from dlf.runtime.files import is_replaced, write_atomically
+from dlf.runtime.formats import SIGNATURE
 from dlf.runtime.images import PNG_LEVEL, Pixels, encode_as, format_of, load
 from dlf.runtime.info import info as describe
 from dlf.runtime.libdlf import Limits
@@ -35,7 +36,6 @@ from dlf.runtime.options import parse_bytes, takes
 from dlf.runtime.streams import abandon_stdout, printing, read_stdin, write_stdout
 
 STDIO = "-"
-SIGNATURE = b"\xdf"  # the first byte of a .dlf file; of others no more is read
 
 app = typer.Typer(
     help="Encode images to .dlf files of 0.008 to 0.03 bits per pixel, and decode them.",
@@ -388,7 +388,7 @@ def _read(name: str) -> bytes:
     if name == STDIO:
         return read_stdin()
     with open(name, "rb") as file:
-        head = file.read(1)
+        head = file.read(1)  # of other files no more is read
         return head + file.read() if head == SIGNATURE else head
 
 

@@ -1,5 +1,6 @@
 """Constants of the formats that several modules use, see docs/format.md. `formats.h` has the same for libdlf."""
 
+SIGNATURE = b"\xdf"  # the first byte of a .dlf file
 BUNDLE_FORMAT = "dlf-bundle"
 BUNDLE_VERSION = 1
 

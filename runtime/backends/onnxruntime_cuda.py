@@ -13,9 +13,10 @@ from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime.backends import telemetry
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendFailedError, BackendMissingError
+from dlf.runtime.files import cache_folder
 from dlf.runtime.gpu.arrays import DeviceArray
 from dlf.runtime.gpu.device import Device
-from dlf.runtime.gpu.engines import DEFAULT_PROFILES, EngineCache
+from dlf.runtime.gpu.engines import DEFAULT_PROFILES
 from dlf.runtime.gpu.plan import batch_size
 from dlf.runtime.gpu.stage_arrays import run_on_gpu
 from dlf.runtime.gpu.steps import GPUSteps
@@ -95,7 +96,7 @@ class ONNXRuntimeCUDABackend:
         cuda = (CUDA, {**where, "use_tf32": tf32, "cudnn_conv_algo_search": "HEURISTIC"})
         if self._provider == CUDA:
             return [cuda, (CPU, {})]
-        folder = EngineCache().folder.with_name("onnxruntime") / bundle.stage_digest(stage)
+        folder = cache_folder() / "onnxruntime" / bundle.stage_digest(stage)
         folder.mkdir(parents=True, exist_ok=True)
         cache = {"trt_engine_cache_enable": "1", "trt_timing_cache_enable": "1", "trt_engine_cache_path": str(folder)}
         return [(TENSORRT, {**where, **cache, **profile_options(bundle.manifest["stages"][stage]["inputs"])}), cuda, (CPU, {})]

@@ -17,6 +17,7 @@ from typing import IO, Any
 from PIL import Image, ImageFile
 
 import dlf
+from dlf.runtime.formats import SIGNATURE
 from dlf.runtime.info import Info
 
 __all__ = ["FORMAT", "MIME_TYPE", "DLFImageFile", "configure"]
@@ -86,7 +87,7 @@ def _call(function: Any, *arguments: Any) -> Any:
 
 
 def _accept(prefix: bytes) -> bool:
-    return len(prefix) >= 2 and prefix[0] == 0xDF and prefix[1] >> 5 == 1
+    return prefix.startswith(SIGNATURE) and len(prefix) >= 2 and prefix[1] >> 5 == 1  # version 1
 
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from helpers.bundle import CHANNELS, GAIN, save_stage, seal
-from helpers.parity import Difference, named_copy
+from helpers.parity import named_copy
 from onnx import TensorProto
 from typer.testing import CliRunner
 
@@ -22,13 +22,9 @@ from dlf.runtime import images
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
 
+pytestmark = pytest.mark.usefixtures("no_lpips")
 LOOSE = Bars(tokens=1, bytes=1, lpips=1)  # so that only what a test is about can fail
 runner = CliRunner()
-
-
-@pytest.fixture(autouse=True)
-def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parity, "LPIPS", Difference)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import torch
 from helpers import libraries
 from helpers.bundle import LoneStage, save_stage
 from helpers.export import in_int8
-from helpers.parity import Difference
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -226,10 +225,8 @@ def test_tensorrt_parses_it(converted: Path) -> None:
         assert kinds[trt.LayerType.DEQUANTIZE] > kinds[trt.LayerType.QUANTIZE]
 
 
-def test_writes_a_bundle(
-    tiny_bundle: Path, tmp_path: Path, photographs: list[Pixels], monkeypatch: pytest.MonkeyPatch, backend: str
-) -> None:
-    monkeypatch.setattr(parity, "LPIPS", Difference)
+@pytest.mark.usefixtures("no_lpips")
+def test_writes_a_bundle(tiny_bundle: Path, tmp_path: Path, photographs: list[Pixels], backend: str) -> None:
     bars = Bars(headroom=0, psnr=0, tokens=1, bytes=1, lpips=1)
     convert_bundle(tiny_bundle, tmp_path / "int8", "int8", photographs, calibration=photographs, bars=bars)
     assert Bundle(tmp_path / "int8").precision == "int8"

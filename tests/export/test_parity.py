@@ -8,7 +8,6 @@ import onnx
 import pytest
 from helpers.bundle import seal
 from helpers.entropy import python_detail_steps
-from helpers.parity import Difference
 from onnx import numpy_helper
 
 import dlf
@@ -21,12 +20,8 @@ from dlf.runtime.backends.choice import open_backend
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
 
+pytestmark = pytest.mark.usefixtures("no_lpips")
 GOOD = {"psnr": 45.0, "tokens": 0.01, "bytes": -0.005, "lpips": 0.002}
-
-
-@pytest.fixture(autouse=True)
-def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parity, "LPIPS", Difference)
 
 
 @pytest.fixture(scope="module")

@@ -6,21 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.bundle import save_stage
-from helpers.parity import Difference, named_copy
+from helpers.parity import named_copy
 from onnx import helper
 
-from dlf.export import emulation, parity, tf32
+from dlf.export import emulation, tf32
 from dlf.export.convert import convert_bundle
 from dlf.export.parity import Bars
 from dlf.runtime import images
 from dlf.runtime.bundles.bundle import Bundle
 
+pytestmark = pytest.mark.usefixtures("no_lpips")
 LOOSE = Bars(tokens=1, bytes=1, lpips=1)
-
-
-@pytest.fixture(autouse=True)
-def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parity, "LPIPS", Difference)
 
 
 @pytest.fixture

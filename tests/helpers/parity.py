@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Difference:
-    """Replaces LPIPS, whose weights a test must not fetch: the mean absolute difference."""
+    """Replaces LPIPS: the mean absolute difference."""
 
     def __init__(self, network: str) -> None:
         assert network == "alexnet"
