@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,9 @@ class Codec:
             self.backend.device,
             versions,
         )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A Codec holds an open model and cannot be pickled or copied; open one in each process.")
 
     def encode(self, image: images.ImageLike | SupportsDLPack) -> bytes:
         """Return the image as the bytes of a `.dlf` file.

@@ -12,7 +12,7 @@ from typing import Any
 
 import dlf
 from dlf.runtime import bundles
-from dlf.runtime.backends import Backend, proven
+from dlf.runtime.backends import Backend, choice, proven
 from dlf.runtime.backends.choice import INSTALL, missing
 from dlf.runtime.bundles import builtin
 from dlf.runtime.bundles.bundle import Bundle
@@ -138,7 +138,8 @@ def _select(
 def _without_backend(report: Report, path: Path) -> Bundle | None:
     """Return the bundle whose entropy model to test where no backend can run it."""
     try:
-        bundle, reason = bundles.choose(bundles.open_all(path), selftest.TOLERANCE)
+        precisions = dict.fromkeys(precision for _, precision in choice.order())
+        bundle, reason = bundles.choose(bundles.open_all(path), precisions)
     except DLFError as error:
         report.checks.append(Check("bundle", False, str(error)))
         return None

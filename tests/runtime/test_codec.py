@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,11 @@ def test_codec_is_usable_after_close(codec):
     data = codec.encode(photograph(10, 10))
     codec.close()
     assert codec.encode(photograph(10, 10)) == data
+
+
+def test_codec_refuses_to_be_pickled(codec):
+    with pytest.raises(TypeError, match="open one in each process"):
+        pickle.dumps(codec)
 
 
 def test_backend_tells_what_is_in_use(codec, caplog):

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ from helpers.bundle import labelled, make_toy_bundle
 
 import dlf
 from dlf.runtime import bundles, libdlf
+from dlf.runtime.backends import choice
 from dlf.runtime.doctor import examine
 
 GRAY = np.full((4, 4), 128, np.uint8)
@@ -63,6 +65,16 @@ def test_two_bundles_of_one_precision_are_refused(both, toy_bundle):
 def test_precisions_that_the_backend_does_not_know_are_refused(both):
     with pytest.raises(dlf.BundleForeignError, match=r"in fp32, int8, and fp8 are known"):
         bundles.choose(bundles.open_all(both), ("fp8",))
+
+
+def test_doctor_without_a_backend_names_the_precisions_of_bundles_alone(toy_bundle, tmp_path, monkeypatch):
+    for label in ("fp8", "fp4"):
+        labelled(toy_bundle, tmp_path / label, label)
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    facts = [check.fact for check in examine(tmp_path).checks if check.name == "bundle"]
+    assert len(facts) == 1
+    known = re.search(r"and ([a-z0-9, ]+) are known", facts[0])
+    assert known and set(known[1].split(", ")) == {"fp32", "fp16", "int8"}
 
 
 def test_broken_bundle_is_not_passed_over(both):
