@@ -68,7 +68,7 @@ def convert_bundle(
         raise ExportError(f"{source} is in {bundle.precision}; convert the fp32 bundle that it was made from")
     module, usual = PRECISIONS[target]
     bars = bars or usual
-    size = sum(file.stat().st_size for file in source.iterdir()) // 2  # of int8 less, but for what returns to fp32
+    size = sum(file.stat().st_size for file in source.iterdir()) // 2  # int8 takes less, unless stages return to fp32
     with writing(output, size) as folder:
         progress("photographs in fp32")
         gate = Gate(source, photographs, torch.get_num_threads())

@@ -119,7 +119,7 @@ def test_goes_on_where_it_was_interrupted(photos, monkeypatch):
     assert not Path("r.json.partial").exists()
 
 
-def test_other_settings_measure_anew(photos, monkeypatch):
+def test_other_settings_measure_again(photos, monkeypatch):
     (photos / "c.png").write_bytes(b"no image")  # so that the results are kept
     done, whole = [], measure.image
     monkeypatch.setattr(measure, "image", lambda path, *rest, **options: done.append(path.name) or whole(path, *rest, **options))

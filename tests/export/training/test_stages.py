@@ -40,7 +40,7 @@ def test_spread_tokens_tell_tiles_apart() -> None:
 
 
 @torch.no_grad()
-def test_a_semantic_decoder_that_starts_anew_hears_its_tokens_and_tells_places_apart() -> None:
+def test_a_semantic_decoder_that_starts_again_hears_its_tokens_and_tells_places_apart() -> None:
     torch.manual_seed(0)
     nets = Nets(TINY)
     nets.reset_semantic_decoder()

@@ -291,7 +291,7 @@ def test_addresses_are_set_only_when_they_change(stage, backend, engines, gpu):
     assert gpu.graphs == [None]
 
 
-def test_scratch_memory_that_grows_has_graphs_recorded_anew(stage, engines, gpu):
+def test_scratch_memory_that_grows_has_graphs_recorded_again(stage, engines, gpu):
     for _ in range(3):
         stage({"image": image()})
     engines.scratch_bytes = 5000

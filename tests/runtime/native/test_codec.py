@@ -95,7 +95,7 @@ def test_whole_generator_of_a_backend_that_asks_for_it(levels_bundle, toy_bundle
         loaded.append(own.names[-1])
         native.close()
     assert loaded == ["generator_base", "generator"]
-    with dlf.Codec(toy_bundle, "onnxruntime", threads=1) as codec:  # the same but for the levels
+    with dlf.Codec(toy_bundle, "onnxruntime", threads=1) as codec:  # the same, except the levels
         np.testing.assert_array_equal(pictures[1], codec.decode(codec.encode(image)))
     assert np.abs(pictures[0].astype(int) - pictures[1]).max() > 100
 
