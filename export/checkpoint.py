@@ -120,7 +120,9 @@ def load_checkpoint(path: Path) -> DLF:
     try:
         config = infer_config(tensors, int(metadata.get(GROUPS_KEY, 32)))
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{path}: not a DLF checkpoint; cannot tell its configuration ({error})") from error
+        told = GROUPS_KEY in metadata
+        groups = "" if told else f"; a .safetensors file tells another number of groups in its metadata, as {GROUPS_KEY}"
+        raise CheckpointError(f"{path}: not a DLF checkpoint; cannot tell its configuration ({error}{groups})") from error
     with torch.device("meta"):
         expected = DLF(config).state_dict()
     missing = sorted(expected.keys() - tensors.keys())

@@ -39,13 +39,15 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.vit_width % HEAD_WIDTH or self.detail_width % HEAD_WIDTH or self.adaptor_width % HEAD_WIDTH:
-            raise ValueError(f"vit_width, detail_width and adaptor_width must be multiples of {HEAD_WIDTH}: {self}")
+            found = f"{self.vit_width}, {self.detail_width} and {self.adaptor_width}"
+            raise ValueError(f"vit_width, detail_width and adaptor_width, {found}, must be multiples of {HEAD_WIDTH}")
         if self.detail_channels % 4:
-            raise ValueError(f"detail_channels must be a multiple of 4: {self}")
-        if any(self.vqgan_width * m % self.vqgan_groups for m in self.vqgan_multipliers):
-            raise ValueError(f"the pixel generator's widths must be multiples of vqgan_groups, {self.vqgan_groups}: {self}")
+            raise ValueError(f"detail_channels, {self.detail_channels}, must be a multiple of 4")
+        widths = [self.vqgan_width * multiplier for multiplier in self.vqgan_multipliers]
+        if any(width % self.vqgan_groups for width in widths):
+            raise ValueError(f"the pixel generator's widths, {widths}, must be multiples of its {self.vqgan_groups} groups")
         if 2 ** (len(self.vqgan_multipliers) - 1) != PATCH:
-            raise ValueError(f"vqgan_multipliers must have {PATCH.bit_length()} entries: {self}")
+            raise ValueError(f"vqgan_multipliers must have {PATCH.bit_length()} entries, not {len(self.vqgan_multipliers)}")
 
 
 RELEASED = Config(
