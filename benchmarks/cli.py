@@ -93,6 +93,9 @@ class Options:
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N images.")] = None
     download: Annotated[bool, typer.Option("--download", help="Fetch the Kodak images that are missing.")] = False
     backend: Annotated[str | None, typer.Option(metavar="|".join(INSTALL), help="By default the fastest here.")] = None
+    device: Annotated[
+        str, typer.Option(metavar="cpu|cuda|cuda:N", help="Where dlf and --baseline run: the CPU, or an NVIDIA GPU.")
+    ] = "cpu"
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="CPU threads. By default as many as the backend chooses.")
     ] = None
@@ -198,6 +201,7 @@ def bench(options: Options) -> None:
         metrics=[NAMES[METRICS.index(name)] for name in names],
         backend=options.backend,
         threads=options.threads,
+        device=options.device,
         rivals=codecs,
         baselines=peers,
         checkpoint=options.checkpoint,

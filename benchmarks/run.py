@@ -23,6 +23,7 @@ class Settings:
     metrics: Sequence[str]
     backend: str | None = None
     threads: int | None = None
+    device: str = "cpu"  # or "cuda", "cuda:N"
     rivals: Sequence[str] = ()
     baselines: Sequence[str] = ()  # "torch" or backends
     checkpoint: Path | None = None
@@ -60,7 +61,7 @@ def run(settings: Settings, kept: progress_file.ProgressFile, progress: Progress
     compare = _metrics(settings.metrics)
     outcome = Outcome()
     for path, name in zip(settings.models, names, strict=True):
-        with dlf.Codec(path, settings.backend, settings.threads) as codec:
+        with dlf.Codec(path, settings.backend, settings.threads, device=settings.device) as codec:
             if codec.backend.name in settings.baselines:
                 raise InvalidArgumentError(f"{codec.backend.name} is the backend under test; it cannot also be a --baseline.")
             found = ModelResult(
@@ -107,6 +108,7 @@ def _timed(settings: Settings, model: Path, progress: Progress, found: ModelResu
             threads=settings.threads,
             repeats=settings.repeats,
             batches=settings.batches,
+            device=settings.device,
             tell=progress.speed,
         )
     except DLFError as error:

@@ -29,9 +29,12 @@ def measure(
     threads: int | None,
     repeats: int,
     batches: Sequence[int] = (),
+    device: str = "cpu",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Speed:
     """Time every peer ("torch", which needs the checkpoint, or a backend) in both directions: one image, then batches of it.
+
+    All peers run on `device`: "cpu", "cuda" or "cuda:N".
 
     Raises:
         BackendFailedError: a process ended with an error; its last line is in the message.
@@ -43,7 +46,7 @@ def measure(
                 source = checkpoint if peer == TORCH else model
                 for direction in DIRECTIONS:  # in this order: decoding reads what encoding wrote
                     tell(f"{peer}: {direction}{f' {batch} at once' if batch > 1 else ''}")
-                    job = Job(peer, direction, batch, str(image), str(source), threads, repeats, folder)
+                    job = Job(peer, direction, batch, str(image), str(source), threads, repeats, folder, device)
                     timings.append(Timing(peer, direction, batch, **in_a_process(job)))
     height, width, _ = load(image).shape
     return Speed(image.name, width, height, threads, timings)

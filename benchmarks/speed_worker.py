@@ -30,6 +30,7 @@ class Job:
     threads: int | None
     repeats: int
     folder: str
+    device: str = "cpu"  # "cpu", "cuda" or "cuda:N"
     low_memory: bool = False  # of the codec: a stage is loaded for each image, and then released
 
     def files(self, suffix: str) -> list[Path]:
@@ -59,7 +60,7 @@ def _dlf(job: Job) -> tuple[Any, Callable[[], object], dict[str, str]]:
     from dlf.runtime.files import write_atomically
     from dlf.runtime.images import save
 
-    codec = dlf.Codec(job.model, job.peer, job.threads, low_memory=job.low_memory)
+    codec = dlf.Codec(job.model, job.peer, job.threads, low_memory=job.low_memory, device=job.device)
     coded, pictures = job.files(".dlf"), job.files(".png")
 
     def encode() -> None:
@@ -79,7 +80,7 @@ def _torch(job: Job) -> tuple[Any, Callable[[], object], dict[str, str]]:
     from dlf.benchmarks.torch_codec import Coded, TorchCodec
     from dlf.runtime.images import save
 
-    codec = TorchCodec(Path(job.model), job.threads, compiled=job.peer == COMPILED)
+    codec = TorchCodec(Path(job.model), job.threads, compiled=job.peer == COMPILED, device=job.device)
     coded, pictures = job.files(".pt"), job.files(".png")
 
     def encode() -> None:

@@ -46,20 +46,23 @@ class Coded:
 class TorchCodec:
     """Encodes and decodes batches with a checkpoint, in PyTorch on `threads` CPU threads, or as many as it chooses.
 
-    Stages run eagerly, or compiled by `torch.compile` with `compiled`.
+    Stages run eagerly, or compiled by `torch.compile` with `compiled`. With `device` "cuda" or "cuda:N" the model is on a GPU;
+    the rANS coder always runs on the CPU.
 
     `timings` holds the seconds of each step of the last call, by the names of `dlf.Codec.timings`.
     """
 
-    def __init__(self, checkpoint: Path, threads: int | None, compiled: bool = False) -> None:
+    def __init__(self, checkpoint: Path, threads: int | None, compiled: bool = False, device: str = "cpu") -> None:
         if threads:
             torch.set_num_threads(threads)
         self.timings: dict[str, float] = {}
         self.model = load_checkpoint(checkpoint)
+        self.entropy = EntropyModel(entropy_tables(self.model).to_bytes())
+        self._device = torch.device(device)
+        self.model.to(self._device)
         build: Callable[[Stage], Stage] = torch.compile if compiled else lambda stage: stage
         self._analysis, self._synthesis = build(self.model.analysis), build(self.model.synthesis)
         self._adaptor, self._generator = build(self.model.adaptor), build(self.model.generator)
-        self.entropy = EntropyModel(entropy_tables(self.model).to_bytes())
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Path]) -> list[Coded]:
@@ -67,18 +70,19 @@ class TorchCodec:
         self.timings = {}
         with self._timed("image"):
             pixels = [load(image, Limits()) for image in images]
-            batch = torch.from_numpy(np.concatenate([pad_to_tiles(each) for each in pixels]))
+            batch = torch.from_numpy(np.concatenate([pad_to_tiles(each) for each in pixels])).to(self._device)
         with self._timed("analysis"):
             z, y = self._analysis(batch)
         with self._timed("vq"):
-            tokens = self.model.hybrid_codec.quantize.look_up(z)
+            tokens = self.model.hybrid_codec.quantize.look_up(z).cpu()
         with self._timed("detail"):
             quantised = self.model.hybrid_codec.quantize_feat.quantise(y)
             symbols = _in_coding_order(quantised.symbols).astype(np.int32)
             indexes = cdf_indexes(_in_coding_order(quantised.scales))
+            y_hat = quantised.y_hat.cpu()
             details = [self.entropy.rans_encode(*each) for each in zip(symbols, indexes, strict=True)]
         return [  # clones, so that a file holds one image's part of a tensor, not all of it
-            Coded(each.shape[0], each.shape[1], tokens[i : i + 1].clone(), details[i], quantised.y_hat[i : i + 1].clone())
+            Coded(each.shape[0], each.shape[1], tokens[i : i + 1].clone(), details[i], y_hat[i : i + 1].clone())
             for i, each in enumerate(pixels)
         ]
 
@@ -87,9 +91,10 @@ class TorchCodec:
         """Decode images of one padded size to (height, width, 3)."""
         self.timings = {}
         with self._timed("vq"):
-            z_hat = self.model.hybrid_codec.quantize.embed(torch.cat([each.tokens for each in coded]))
+            z_hat = self.model.hybrid_codec.quantize.embed(torch.cat([each.tokens for each in coded]).to(self._device))
         with self._timed("detail"):
-            quantised = self.model.hybrid_codec.quantize_feat.quantise(torch.cat([each.y_hat for each in coded]))
+            y_hat = torch.cat([each.y_hat for each in coded]).to(self._device)
+            quantised = self.model.hybrid_codec.quantize_feat.quantise(y_hat)
             indexes = cdf_indexes(_in_coding_order(quantised.scales))
             for each, own in zip(coded, indexes, strict=True):
                 self.entropy.rans_decode(each.detail, own)
@@ -100,16 +105,18 @@ class TorchCodec:
         with self._timed("generator"):
             image = self._generator(latent)
         with self._timed("image"):
-            decoded = np.split(image.numpy(), len(coded))
+            decoded = np.split(image.cpu().numpy(), len(coded))
             return [crop_to_pixels(one, each.height, each.width) for one, each in zip(decoded, coded, strict=True)]
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
         start = perf_counter()
         yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # kernels are only queued
         self.timings[step] = perf_counter() - start
 
 
 def _in_coding_order(steps: Sequence[Tensor]) -> NDArray[np.float32]:
     """Return the values (n, symbols) in coding order, of the steps' values (n, channels/4, height, width)."""
-    return torch.cat([step.flatten(1) for step in steps], 1).numpy()
+    return torch.cat([step.flatten(1) for step in steps], 1).cpu().numpy()

@@ -83,7 +83,7 @@ def choose(name: str | None, device: str | None, found: Mapping[str, "Bundle"]) 
     ordinal = parse(device)
     if device == "cpu":
         if name in GPU_ONLY:
-            raise InvalidArgumentError(f"The backend {name} runs only on a GPU; leave device out, or use another backend.")
+            raise InvalidArgumentError(f"The backend {name} runs only on a GPU; choose the device cuda, or another backend.")
         return None
     if name is not None:
         if ordinal is None and name not in GPU_ONLY:

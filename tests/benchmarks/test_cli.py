@@ -129,6 +129,14 @@ def test_other_settings_measure_again(photos, monkeypatch):
         assert done == [f"{name}.png" for name in expected]
 
 
+@pytest.mark.parametrize(("device", "code", "fact"), [("tpu", 2, "no device 'tpu'"), ("cuda:99", 1, "No backend for the GPU")])
+def test_a_device_that_is_not_there_is_refused(photos, device, code, fact):
+    result = run("--dataset", "photos", "--device", device, *QUICK)
+    assert result.exit_code == code
+    assert re.search(fact, " ".join(result.stderr.split()))
+    assert "Traceback" not in result.stderr
+
+
 def test_a_gate_that_fails_has_an_exit_code_of_its_own(photos):
     arguments = ("--dataset", "photos", "--limit", "1", "--json", "r.json", *QUICK)
     assert run(*arguments, "--max-bpp", "100").exit_code == 0

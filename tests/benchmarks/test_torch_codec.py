@@ -29,6 +29,18 @@ def test_codes_what_the_golden_tensors_hold(golden_tensors, mini_checkpoint, tmp
     assert (np.abs(decoded.astype(int) - golden_tensors["image_hat"]) <= 1).mean() > 0.999
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no NVIDIA GPU")
+def test_a_gpu_gives_what_the_cpu_gives(golden_tensors, mini_checkpoint, tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(golden_tensors["image"]).save(path)
+    codec = TorchCodec(mini_checkpoint, threads=1, device="cuda")
+    (coded,) = codec.encode([path])
+    assert (coded.tokens.numpy().ravel() == golden_tensors["indices"].ravel()).mean() > 0.99
+    (decoded,) = codec.decode([coded])
+    assert np.abs(decoded.astype(int) - golden_tensors["image_hat"]).mean() <= 1
+
+
 def test_a_batch_gives_what_each_image_alone_gives(tmp_path):
     checkpoint = tmp_path / "tiny.safetensors"
     save_file(tiny_model().state_dict(), checkpoint, {GROUPS_KEY: str(TINY.vqgan_groups)})
