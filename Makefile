@@ -40,6 +40,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/cmake -S runtime/native -B build/tidy -DCMAKE_EXPORT_COMPILE_COMMANDS=ON > /dev/null
 	$(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary $(BIN)/clang-tidy -p build/tidy > build/tidy/report 2>&1 \

@@ -6,19 +6,21 @@ Both write the same bytes, because the integers that are coded do not depend on 
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlf.runtime import images
-from dlf.runtime.backends import Backend
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendFailedError, indexed
 from dlf.runtime.formats import DETAIL_PER_TILE
 from dlf.runtime.formats import TOKENS_PER_TILE as TOKENS
 from dlf.runtime.images import Pixels
 from dlf.runtime.libdlf import EntropyModel, Limits
+
+if TYPE_CHECKING:
+    from dlf.runtime.backends import Backend
 
 # Called with a step's name: measures the seconds that the `with` block takes.
 Timed: TypeAlias = Callable[[str], AbstractContextManager[None]]
@@ -74,7 +76,7 @@ class HasSteps(Protocol):
         ...
 
 
-def steps_of(backend: Backend, bundle: Bundle, timed: Timed) -> Steps:
+def steps_of(backend: "Backend", bundle: Bundle, timed: Timed) -> Steps:
     """Return the backend's own steps, or else those on the CPU."""
     return backend.steps(bundle, timed) if isinstance(backend, HasSteps) else HostSteps(bundle.entropy, timed)
 

@@ -12,15 +12,18 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.runtime.backends import Arrays
 from dlf.runtime.errors import BundleBrokenError
 from dlf.runtime.formats import DETAIL_PER_TILE, TILE, TOKENS_PER_TILE
 from dlf.runtime.images import Pixels, pad_to_tiles
 from dlf.runtime.libdlf import EntropyModel, detail_stream, parse_file, unpack_tokens
+
+if TYPE_CHECKING:
+    from dlf.runtime.backends import Arrays
 
 NAME = "references.npz"
 
@@ -28,7 +31,7 @@ DOWN, ACROSS = 1, 2  # tiles of the picture; not square, so that swapped axes sh
 THINNING = 4  # of stored activations, in both directions
 SAMPLES = 512  # of an output, at most
 
-RunStage = Callable[[str, Arrays], Arrays]  # a stage's name and inputs -> its outputs
+RunStage: TypeAlias = "Callable[[str, Arrays], Arrays]"  # a stage's name and inputs -> its outputs
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,10 @@ class References:
 
     file: bytes
     y_hat_sha256: str
-    activations: dict[str, Arrays]
+    activations: "dict[str, Arrays]"
     outputs: dict[str, dict[str, Output]]
 
-    def inputs(self, stage: str, entropy: EntropyModel) -> Arrays:
+    def inputs(self, stage: str, entropy: EntropyModel) -> "Arrays":
         """What a stage was given; `entropy` is the bundle's.
 
         Raises:
@@ -67,7 +70,7 @@ class References:
             return latents(entropy, self.file)
         return self.activations[stage]
 
-    def errors(self, stage: str, outputs: Arrays) -> dict[str, float]:
+    def errors(self, stage: str, outputs: "Arrays") -> dict[str, float]:
         """The relative error of each output of a stage: the root of the mean square of the differences, over that of the values.
 
         It is infinite for an output that is missing, has another shape, or is not finite everywhere.
@@ -81,7 +84,7 @@ def picture() -> Pixels:
     return np.stack([row + column >> 2, row * column >> 7, row ^ column], axis=-1).astype(np.uint8)
 
 
-def latents(entropy: EntropyModel, file: bytes) -> Arrays:
+def latents(entropy: EntropyModel, file: bytes) -> "Arrays":
     """The inputs of `synthesis` in a `.dlf` file of the picture.
 
     Raises:
@@ -93,7 +96,7 @@ def latents(entropy: EntropyModel, file: bytes) -> Arrays:
     return {"z_hat": z_hat.reshape(1, DOWN, ACROSS, entropy.codebook_dim, TOKENS_PER_TILE), "y_hat": y_hat[None]}
 
 
-def y_hat_sha256(inputs: Arrays) -> str:
+def y_hat_sha256(inputs: "Arrays") -> str:
     """The digest of the detail latent among the inputs of `synthesis`."""
     return hashlib.sha256(inputs["y_hat"].astype("<f4").tobytes()).hexdigest()
 
@@ -102,14 +105,14 @@ def make(entropy: EntropyModel, run: RunStage) -> bytes:
     """The content of a reference file, from running the stages."""
     arrays: dict[str, NDArray[np.generic]] = {}
 
-    def record(stage: str, inputs: Arrays) -> Arrays:
+    def record(stage: str, inputs: "Arrays") -> "Arrays":
         outputs = run(stage, inputs)
         for name, values in outputs.items():
             arrays[f"{stage}.{name}.shape"] = np.array(values.shape, np.int32)
             arrays[f"{stage}.{name}.values"] = values.ravel()[_positions(values.size)]
         return outputs
 
-    def thinned(stage: str, activations: Arrays) -> Arrays:
+    def thinned(stage: str, activations: "Arrays") -> "Arrays":
         for name, values in activations.items():
             # These are inputs, so that any rounding will do.
             arrays[f"{stage}.{name}.input"] = values[:, :, ::THINNING, ::THINNING].clip(-65504, 65504).astype(np.float16)
