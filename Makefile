@@ -6,10 +6,12 @@ BIN := $(VENV)/bin
 IMAGE ?=
 NATIVE := $(shell find benchmarks examples runtime/native tests -name "*.[ch]" -o -name "*.cpp")
 SCALE ?= 1
+# The commit that `make abi` compares with: by default the last release.
+SINCE ?= $(shell git describe --tags --abbrev=0)
 # On a machine with an NVIDIA GPU: make test EXTRAS=test,onnxruntime-gpu,tensorrt
 EXTRAS ?= test,onnxruntime
 
-.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery clean
+.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery abi clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py $(IMAGE)
@@ -35,6 +37,18 @@ fuzz: $(VENV)/installed
 
 battery: $(VENV)/installed
 	cd tests && ../$(BIN)/python -m battery --scale $(SCALE) --json ../battery.json
+
+# What breaks programs that were built with the library of another commit; needs abidiff (Debian: abigail-tools).
+abi: $(VENV)/installed
+	rm -rf build/abi && mkdir -p build/abi/source
+	git archive $(SINCE) runtime/native | tar -x -C build/abi/source
+	$(BIN)/cmake -S build/abi/source/runtime/native -B build/abi/then -DCMAKE_BUILD_TYPE=Debug > /dev/null
+	$(BIN)/cmake -S runtime/native -B build/abi/now -DCMAKE_BUILD_TYPE=Debug > /dev/null
+	$(BIN)/cmake --build build/abi/then --parallel 2 > /dev/null
+	$(BIN)/cmake --build build/abi/now --parallel 2 > /dev/null
+	abidiff --suppressions runtime/native/abidiff.suppr --no-added-syms \
+		--headers-dir1 build/abi/source/runtime/native/include --headers-dir2 runtime/native/include \
+		build/abi/then/libdlf.so build/abi/now/libdlf.so
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

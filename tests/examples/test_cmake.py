@@ -1,12 +1,14 @@
 """`cmake --install` puts libdlf where C programs find it, with find_package and with pkg-config."""
 
+import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.c import cmake
+from helpers.c import cmake, tool
 
 import dlf
 
@@ -64,6 +66,25 @@ def test_pkg_config_names_the_installed_folders(prefix):
     folders = {name: Path(value.replace("${pcfiledir}", str(description.parent))) for name, value in values.items()}
     assert (folders["includedir"] / "dlf.h").is_file()
     assert (folders["libdir"] / "libdlf.so").is_file()
+
+
+def test_pkg_config_gives_flags_that_build_a_program(prefix, project):
+    (description,) = prefix.glob("lib*/**/dlf.pc")
+    asking = [tool("pkg-config", "pkg-config"), "--cflags", "--libs", "dlf >= 0.1"]
+    environment = os.environ | {"PKG_CONFIG_PATH": str(description.parent)}
+    flags = shlex.split(subprocess.run(asking, env=environment, capture_output=True, text=True, check=True).stdout)
+    run(tool("cc", "gcc"), project / "user.c", *flags, "-o", project / "user")
+    assert run(project / "user").strip() == dlf.__version__
+
+
+def test_folders_may_be_absolute(tmp_path):
+    """As distributions give them that keep libraries and headers apart."""
+    libraries, headers = tmp_path / "libraries", tmp_path / "headers"
+    folders = (f"-DCMAKE_INSTALL_LIBDIR={libraries}", f"-DCMAKE_INSTALL_INCLUDEDIR={headers}")
+    run(cmake(), "-S", NATIVE, "-B", tmp_path / "build", *folders)
+    places = dict(re.findall(r"^(\w+)=\$\{pcfiledir\}/(.*)$", (tmp_path / "build" / "dlf.pc").read_text(), re.MULTILINE))
+    found = {name: (libraries / "pkgconfig" / place).resolve() for name, place in places.items()}
+    assert found == {"libdir": libraries.resolve(), "includedir": headers.resolve()}
 
 
 def test_names_carry_the_version_of_the_interface(prefix):

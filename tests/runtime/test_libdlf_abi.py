@@ -2,49 +2,16 @@
 
 import ctypes
 import re
-import subprocess
-from pathlib import Path
 
 import pytest
-from helpers import native
-from helpers.c import tool
+from helpers.interface import SOURCES, STRUCTS, layouts
 
 from dlf.runtime import libdlf, libdlf_abi
 
-SOURCES = Path(__file__).parents[2] / "runtime" / "native" / "src"
-STRUCTS = {
-    "dlf_limits": libdlf_abi.Limits,
-    "dlf_file_info": libdlf_abi.FileInfo,
-    "dlf_entropy_info": libdlf_abi.EntropyInfo,
-    "dlf_bundle_info": libdlf_abi.BundleInfo,
-    "dlf_tensor": native.Tensor,
-    "dlf_backend": native.BackendTable,
-    "dlf_model_options": native.ModelOptions,
-    "dlf_model_info": native.ModelInfo,
-    "dlf_allocator": native.Allocator,
-    "dlf_context_options": native.ContextOptions,
-    "dlf_encode_options": native.EncodeOptions,
-    "dlf_image": native.Image,
-}
-
 
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
-    """Struct -> its size, and the offset and size of each field that ctypes knows, as C has them."""
-    folder = tmp_path_factory.mktemp("abi")
-    lines = []
-    for struct, kind in STRUCTS.items():
-        fields = [name for name, *_ in kind._fields_]
-        values = [f"sizeof({struct})"]
-        for name in fields:
-            values += [f"offsetof({struct}, {name})", f"sizeof((({struct} *)0)->{name})"]
-        lines.append(f'printf("{struct}"); ' + "".join(f'printf(" %zu", {value}); ' for value in values) + 'puts("");')
-    source = '#include <stdio.h>\n#include "api/levels_api.h"\nint main(void) {\n' + "\n".join(lines) + "\nreturn 0;\n}\n"
-    (folder / "layout.c").write_text(source)
-    includes = [f"-I{libdlf.include_path()}", f"-I{SOURCES}"]
-    subprocess.run([tool("cc", "gcc"), "-std=c11", *includes, folder / "layout.c", "-o", folder / "layout"], check=True)
-    output = subprocess.run([folder / "layout"], check=True, capture_output=True, text=True).stdout
-    return {words[0]: [int(word) for word in words[1:]] for words in map(str.split, output.splitlines())}
+def layout() -> dict[str, list[int]]:
+    return layouts()
 
 
 @pytest.mark.parametrize("struct", STRUCTS)

@@ -5,7 +5,7 @@
  *     dlf_model_open("bundle", NULL, &model);
  *     dlf_context_create(model, NULL, &context);
  *     dlf_encode(context, &image, NULL, &data, &size);
- *     dlf_decode(context, data, size, &image);
+ *     dlf_decode(context, data, size, &image);                // each returns a dlf_result, to be looked at
  *
  * The neural stages run in floating point, on a backend. Everything that the arithmetic coder sees is computed here, in
  * integers, the same on every machine: a file that one device wrote decodes on any other. docs/format.md has the byte formats.
@@ -18,8 +18,8 @@
  *    object is used by one thread at a time.
  *  - "hostile" marks inputs that may come from an attacker: any byte sequence is safe there and ends in
  *    a dlf_result. All other inputs are trusted: wrong sizes there are undefined behaviour.
- *  - A struct begins with struct_size, which its user sets to its sizeof, so that later versions can add fields at its end.
- *    In option structs 0 stands for the default; set what is not needed to 0.
+ *  - A struct begins with struct_size, which its user sets to its sizeof, so that later versions can add fields at its end,
+ *    below the comment that says where a version ends. In option structs 0 stands for the default; set what is not needed to 0.
  *  - Strings are UTF-8 and end with a 0.
  *  - Arrays are dense, row-major, native-endian; H and W are those of the detail map (padded image / 32).
  *  - Any function may return INVALID_ARGUMENT for a NULL or a struct_size below sizeof, and OUT_OF_MEMORY.
@@ -45,6 +45,15 @@ extern "C" {
 #define DLF_API __declspec(dllexport)
 #else
 #define DLF_API __attribute__((visibility("default")))
+#endif
+
+/* Of a function whose result tells whether it failed: a compiler warns where a call drops it. */
+#if (defined(__cplusplus) && __cplusplus >= 201703L) || (defined(__STDC_VERSION__) && __STDC_VERSION__ > 202000L)
+#define DLF_NODISCARD [[nodiscard]]
+#elif defined(__GNUC__)
+#define DLF_NODISCARD __attribute__((warn_unused_result))
+#else
+#define DLF_NODISCARD
 #endif
 
 #define DLF_VERSION_MAJOR 0
@@ -102,6 +111,7 @@ typedef struct dlf_limits {
     size_t struct_size;
     uint64_t max_pixels; /* width * height; default 2^26 */
     uint32_t max_side;   /* default 16384 */
+    /* Version 0.1 ends here. */
 } dlf_limits;
 
 /* The header of a .dlf file and where its parts lie. */
@@ -115,6 +125,7 @@ typedef struct dlf_file_info {
     uint32_t tiles;         /* 256x256 tiles */
     /* The parts follow each other in this order; their sizes add up to the file's. */
     size_t header_bytes, token_bytes, detail_bytes, checksum_bytes;
+    /* Version 0.1 ends here. */
 } dlf_file_info;
 
 /* Read and check what can be checked without a model: magic, version, size limits, that the tokens fit, checksum.
@@ -124,14 +135,14 @@ typedef struct dlf_file_info {
  *  message   NULL, or receives the reason of a refusal (the fact and the remedy; it does not name the file) or "", cut to
  *            message_size bytes with the 0 at the end
  * Returns DLF_OK, NOT_DLF, UNSUPPORTED_VERSION, TRUNCATED, SIZE_LIMIT, TOKENS_MISSING, CHECKSUM. */
-DLF_API dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info, char *message,
-                                  size_t message_size) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info,
+                                                char *message, size_t message_size) DLF_NOEXCEPT;
 
 /* The same of the start of a .dlf file, which is enough for a preview: header and tokens. What is behind the tokens is counted as
  * detail, and neither checked nor needed; checksum_bytes is 0.
  * Returns DLF_OK, NOT_DLF, UNSUPPORTED_VERSION, TRUNCATED, SIZE_LIMIT, TOKENS_MISSING. */
-DLF_API dlf_result dlf_preview_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info, char *message,
-                                     size_t message_size) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_preview_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info,
+                                                   char *message, size_t message_size) DLF_NOEXCEPT;
 
 /* Assemble a .dlf file.
  *  info      width, height, fingerprint, token_bits and has_checksum are read
@@ -139,13 +150,14 @@ DLF_API dlf_result dlf_preview_parse(const void *data, size_t size, const dlf_li
  *  detail    the detail stream, detail_size bytes
  *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY. */
-DLF_API dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, const void *detail, size_t detail_size,
-                                  uint8_t **out, size_t *size) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, const void *detail,
+                                                size_t detail_size, uint8_t **out, size_t *size) DLF_NOEXCEPT;
 
 /* Unpack the tokens of a file that dlf_file_parse accepted.
  *  packed    hostile; at least ceil(count * token_bits / 8) bytes
  *  tokens    receives count tokens */
-DLF_API dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t token_bits, uint16_t *tokens) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t token_bits,
+                                                   uint16_t *tokens) DLF_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------- entropy model */
 
@@ -161,6 +173,7 @@ typedef struct dlf_entropy_info {
     uint32_t token_bits; /* ceil(log2(codebook_size)), at least 1 */
     uint32_t cdfs;       /* number of CDFs */
     const char *isa;     /* what the prior runs on: "scalar", "avx2", "avx512" or "neon"; a static string */
+    /* Version 0.1 ends here. */
 } dlf_entropy_info;
 
 /* Read an entropy.bin; the data are copied.
@@ -170,7 +183,7 @@ typedef struct dlf_entropy_info {
  *  data      hostile
  *  out       *out receives the model, to be released with dlf_entropy_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT, BUNDLE_BROKEN, BUNDLE_FOREIGN, OUT_OF_MEMORY. */
-DLF_API dlf_result dlf_entropy_open(const void *data, size_t size, dlf_entropy **out) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_entropy_open(const void *data, size_t size, dlf_entropy **out) DLF_NOEXCEPT;
 DLF_API void dlf_entropy_free(dlf_entropy *entropy) DLF_NOEXCEPT; /* NULL is allowed */
 DLF_API void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *info) DLF_NOEXCEPT;
 
@@ -178,28 +191,30 @@ DLF_API void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *
  *  z         (tiles, codebook_dim, 32), of any length: it need not be normalised
  *  tokens    receives (tiles, 32)
  * Returns DLF_OK, INVALID_ARGUMENT (a z that is not finite). */
-DLF_API dlf_result dlf_vq_lookup(const dlf_entropy *entropy, const float *z, size_t tiles, uint16_t *tokens) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_vq_lookup(const dlf_entropy *entropy, const float *z, size_t tiles,
+                                               uint16_t *tokens) DLF_NOEXCEPT;
 
 /* The codebook's unit vectors for tokens: the inverse of dlf_vq_lookup.
  *  tokens    hostile; (tiles, 32)
  *  z_hat     receives (tiles, codebook_dim, 32)
  * Returns DLF_OK, STREAM_CORRUPT (a token that the codebook does not have). */
-DLF_API dlf_result dlf_vq_embed(const dlf_entropy *entropy, const uint16_t *tokens, size_t tiles, float *z_hat) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_vq_embed(const dlf_entropy *entropy, const uint16_t *tokens, size_t tiles,
+                                              float *z_hat) DLF_NOEXCEPT;
 
 /* Quantise and code a detail latent with the four-part prior.
  *  y         (channels, height, width), finite; height and width even, from 8 to 65536
  *  y_hat     NULL, or receives the latent as the decoder will see it, same shape. Symbols are clamped to 2^20 in size
  *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT (also for a y that is not finite), OUT_OF_MEMORY. */
-DLF_API dlf_result dlf_detail_encode(const dlf_entropy *entropy, const float *y, uint32_t height, uint32_t width, float *y_hat,
-                                     uint8_t **out, size_t *size) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_detail_encode(const dlf_entropy *entropy, const float *y, uint32_t height, uint32_t width,
+                                                   float *y_hat, uint8_t **out, size_t *size) DLF_NOEXCEPT;
 
 /* Decode a detail stream; the exact inverse of dlf_detail_encode.
  *  data      hostile
  *  y_hat     receives (channels, height, width); undefined on failure
  * Returns DLF_OK, INVALID_ARGUMENT, TRUNCATED, TRAILING_BYTES, STREAM_CORRUPT, OUT_OF_MEMORY. */
-DLF_API dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *data, size_t size, uint32_t height, uint32_t width,
-                                     float *y_hat) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *data, size_t size, uint32_t height,
+                                                   uint32_t width, float *y_hat) DLF_NOEXCEPT;
 
 /* ---------------------------------------------------------------------------------- building blocks
  * The parts of the two functions above, for implementations that run the prior elsewhere, and for tests. */
@@ -208,15 +223,15 @@ DLF_API dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *dat
  *  symbols, indexes   count of each; symbols at most 2^20 in size, indexes in -1 .. cdfs-1
  *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY. */
-DLF_API dlf_result dlf_rans_encode(const dlf_entropy *entropy, const int32_t *symbols, const int16_t *indexes, size_t count,
-                                   uint8_t **out, size_t *size) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_rans_encode(const dlf_entropy *entropy, const int32_t *symbols, const int16_t *indexes,
+                                                 size_t count, uint8_t **out, size_t *size) DLF_NOEXCEPT;
 
 /* The inverse; symbols of index -1 are 0.
  *  data      hostile
  *  symbols   receives count symbols; undefined on failure
  * Returns DLF_OK, INVALID_ARGUMENT, TRUNCATED, TRAILING_BYTES, STREAM_CORRUPT. */
-DLF_API dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data, size_t size, const int16_t *indexes,
-                                   size_t count, int32_t *symbols) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_rans_decode(const dlf_entropy *entropy, const void *data, size_t size,
+                                                 const int16_t *indexes, size_t count, int32_t *symbols) DLF_NOEXCEPT;
 
 /* Decodes a stream piece by piece, for a prior that needs one step's symbols to tell the next one's indexes. Not for use by
  * several threads at a time. */
@@ -227,18 +242,18 @@ typedef struct dlf_rans_decoder dlf_rans_decoder;
  *  data      hostile; kept: must neither change nor go away before the decoder is freed
  *  out       *out receives the decoder, to be released with dlf_rans_decoder_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT, TRUNCATED, STREAM_CORRUPT, OUT_OF_MEMORY. */
-DLF_API dlf_result dlf_rans_decoder_open(const dlf_entropy *entropy, const void *data, size_t size,
-                                         dlf_rans_decoder **out) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_rans_decoder_open(const dlf_entropy *entropy, const void *data, size_t size,
+                                                       dlf_rans_decoder **out) DLF_NOEXCEPT;
 
 /* Decode the next symbols; those of index -1 are 0. After a failure the decoder is of no more use than to be freed.
  *  symbols   receives count symbols; undefined on failure
  * Returns DLF_OK, INVALID_ARGUMENT, TRUNCATED, STREAM_CORRUPT. */
-DLF_API dlf_result dlf_rans_decoder_get(dlf_rans_decoder *decoder, const int16_t *indexes, size_t count,
-                                        int32_t *symbols) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_rans_decoder_get(dlf_rans_decoder *decoder, const int16_t *indexes, size_t count,
+                                                      int32_t *symbols) DLF_NOEXCEPT;
 
 /* Whether the stream ends after the symbols decoded so far; none of them may be trusted before it says so.
  * Returns DLF_OK, INVALID_ARGUMENT, TRAILING_BYTES, STREAM_CORRUPT. */
-DLF_API dlf_result dlf_rans_decoder_finish(const dlf_rans_decoder *decoder) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_rans_decoder_finish(const dlf_rans_decoder *decoder) DLF_NOEXCEPT;
 DLF_API void dlf_rans_decoder_free(dlf_rans_decoder *decoder) DLF_NOEXCEPT; /* NULL is allowed */
 
 /* Entropy parameters of one step of the four-part prior, for every channel and position.
@@ -247,8 +262,8 @@ DLF_API void dlf_rans_decoder_free(dlf_rans_decoder *decoder) DLF_NOEXCEPT; /* N
  *            and may be NULL
  *  indexes   receives the CDF indexes, -1 where a symbol is not coded
  *  means     receives the means in 1/256 */
-DLF_API dlf_result dlf_prior_step(const dlf_entropy *entropy, int step, const int32_t *r, uint32_t height, uint32_t width,
-                                  int16_t *indexes, int16_t *means) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_prior_step(const dlf_entropy *entropy, int step, const int32_t *r, uint32_t height,
+                                                uint32_t width, int16_t *indexes, int16_t *means) DLF_NOEXCEPT;
 
 /* ------------------------------------------------------------------------------------------ bundles
  * A bundle is a folder that holds one model; docs/format.md, section 4. dlf_model_open opens one by itself: these functions are
@@ -264,6 +279,7 @@ typedef struct dlf_bundle_info {
     uint32_t fingerprint;  /* as dlf_file_info has it */
     const char *precision; /* of its stages, such as "fp32" */
     const char *manifest;  /* the text of manifest.json: JSON in UTF-8, which has been checked */
+    /* Version 0.1 ends here. */
 } dlf_bundle_info;
 
 /* Open a bundle: its manifest and its entropy.bin are read and checked.
@@ -274,7 +290,7 @@ typedef struct dlf_bundle_info {
  *            dlf_bundle_message. NULL where there was no memory for that
  * Returns DLF_OK, INVALID_ARGUMENT (also of the environment variable DLF_ISA, see dlf_entropy_open), OUT_OF_MEMORY,
  * BUNDLE_FOREIGN, BUNDLE_BROKEN. */
-DLF_API dlf_result dlf_bundle_open(const char *folder, dlf_bundle **out) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_bundle_open(const char *folder, dlf_bundle **out) DLF_NOEXCEPT;
 DLF_API void dlf_bundle_free(dlf_bundle *bundle) DLF_NOEXCEPT; /* NULL is allowed */
 
 /* Why the bundle's last call failed: the file, the fact and the remedy, in English; "" where it did not. NULL is allowed, and
@@ -284,7 +300,7 @@ DLF_API const char *dlf_bundle_message(const dlf_bundle *bundle) DLF_NOEXCEPT;
 /* Describe an open bundle.
  *  info      filled, up to its struct_size
  * Returns DLF_OK, INVALID_ARGUMENT (a bundle that did not open). */
-DLF_API dlf_result dlf_bundle_get_info(const dlf_bundle *bundle, dlf_bundle_info *info) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_bundle_get_info(const dlf_bundle *bundle, dlf_bundle_info *info) DLF_NOEXCEPT;
 
 /* The bundle's entropy model, which belongs to it; NULL for a bundle that did not open. */
 DLF_API const dlf_entropy *dlf_bundle_entropy(const dlf_bundle *bundle) DLF_NOEXCEPT;
@@ -293,18 +309,18 @@ DLF_API const dlf_entropy *dlf_bundle_entropy(const dlf_bundle *bundle) DLF_NOEX
  * it refers to, all of which the manifest must list.
  *  path      *path receives the path, a string of the bundle that is valid until its next call; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_BROKEN. */
-DLF_API dlf_result dlf_bundle_stage(dlf_bundle *bundle, const char *stage, const char **path) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_bundle_stage(dlf_bundle *bundle, const char *stage, const char **path) DLF_NOEXCEPT;
 
 /* What a stage computes, as a digest: the SHA-256, in hexadecimal, of a line "SHA-256 NAME" for its ONNX file and for each
  * external data file, sorted by name. The external data are not read: their hashes are the manifest's.
  *  digest    *digest receives it, a string as `path` of dlf_bundle_stage
  * Returns as dlf_bundle_stage. */
-DLF_API dlf_result dlf_bundle_stage_digest(dlf_bundle *bundle, const char *stage, const char **digest) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_bundle_stage_digest(dlf_bundle *bundle, const char *stage, const char **digest) DLF_NOEXCEPT;
 
 /* Any file that the manifest lists, such as entropy.bin or references.npz, after checking it.
  *  path      as `path` of dlf_bundle_stage
  * Returns as dlf_bundle_stage. */
-DLF_API dlf_result dlf_bundle_file(dlf_bundle *bundle, const char *name, const char **path) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_bundle_file(dlf_bundle *bundle, const char *name, const char **path) DLF_NOEXCEPT;
 
 enum { DLF_PREPARE_ENCODE = 1, DLF_PREPARE_DECODE = 2 };
 
@@ -314,14 +330,15 @@ enum { DLF_PREPARE_ENCODE = 1, DLF_PREPARE_DECODE = 2 };
  *  what      DLF_PREPARE_ENCODE or DLF_PREPARE_DECODE
  *  limit     bytes of the whole process at its peak; 0: what this machine, and the control groups of this process, leave it
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY: they do not fit, and the message says what does. */
-DLF_API dlf_result dlf_bundle_check_memory(dlf_bundle *bundle, const char *backend, uint32_t what, uint32_t width,
-                                           uint32_t height, uint32_t images, uint64_t limit) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_bundle_check_memory(dlf_bundle *bundle, const char *backend, uint32_t what, uint32_t width,
+                                                         uint32_t height, uint32_t images, uint64_t limit) DLF_NOEXCEPT;
 
 /* Check the text of a manifest.json, as dlf_bundle_open does, without the bundle's other files.
  *  data      hostile; size bytes
  *  message   NULL, or receives the reason of a refusal, cut to message_size bytes with the 0 at the end
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_FOREIGN, BUNDLE_BROKEN. */
-DLF_API dlf_result dlf_manifest_check(const void *data, size_t size, char *message, size_t message_size) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_manifest_check(const void *data, size_t size, char *message,
+                                                    size_t message_size) DLF_NOEXCEPT;
 
 /* ---------------------------------------------------------------------------------------------- log */
 
@@ -387,6 +404,7 @@ typedef struct dlf_backend {
     /* 1: run the whole generator, as a backend on a GPU should. 0: where the processor and the bundle allow, run the stage
      * "generator_base" in its place, after which libdlf computes the rest on the CPU, in fewer products. */
     uint32_t whole_generator;
+    /* Version 0.1 ends here. */
 } dlf_backend;
 
 /* ------------------------------------------------------------------------------------------- models */
@@ -411,6 +429,7 @@ typedef struct dlf_model_options {
      * `backend` is set. Engines are never built here, which takes minutes: they are those that
      * `python -m dlf.export.engine` keeps in the user's cache folder. */
     const char *tensorrt;
+    /* Version 0.1 ends here. */
 } dlf_model_options;
 
 /* Strings belong to the model. */
@@ -422,6 +441,7 @@ typedef struct dlf_model_info {
     const char *backend;        /* such as "openvino" */
     const char *backend_device; /* "" where it is not known; the next likewise */
     const char *backend_version;
+    /* Version 0.1 ends here. */
 } dlf_model_info;
 
 /* Open a bundle as dlf_bundle_open does, and start the backend.
@@ -434,7 +454,8 @@ typedef struct dlf_model_info {
  *  out       *out receives the model, to be released with dlf_model_free, also where this fails: then it can only tell
  *            dlf_model_message. NULL where there was no memory for that
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_FOREIGN, BUNDLE_BROKEN, BACKEND_MISSING, BACKEND_FAILED. */
-DLF_API dlf_result dlf_model_open(const char *folder, const dlf_model_options *options, dlf_model **out) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_model_open(const char *folder, const dlf_model_options *options,
+                                                dlf_model **out) DLF_NOEXCEPT;
 
 /* Release a model, before or after its contexts: they keep what they need of it. NULL is allowed. */
 DLF_API void dlf_model_free(dlf_model *model) DLF_NOEXCEPT;
@@ -446,7 +467,7 @@ DLF_API const char *dlf_model_message(const dlf_model *model) DLF_NOEXCEPT;
 /* Describe an open model.
  *  info      filled, up to its struct_size
  * Returns DLF_OK, INVALID_ARGUMENT (a model that did not open). */
-DLF_API dlf_result dlf_model_get_info(const dlf_model *model, dlf_model_info *info) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_model_get_info(const dlf_model *model, dlf_model_info *info) DLF_NOEXCEPT;
 
 /* The model's entropy model, which belongs to it; NULL for a model that did not open. */
 DLF_API const dlf_entropy *dlf_model_entropy(const dlf_model *model) DLF_NOEXCEPT;
@@ -465,6 +486,7 @@ typedef struct dlf_allocator {
     void *(*allocate)(void *user, size_t size, size_t alignment);
     /* Takes back what allocate gave for `size`; never NULL. Must not throw. */
     void (*release)(void *user, void *memory, size_t size);
+    /* Version 0.1 ends here. */
 } dlf_allocator;
 
 typedef struct dlf_context_options {
@@ -477,13 +499,15 @@ typedef struct dlf_context_options {
     uint32_t preview;               /* 1: dlf_decode and dlf_decode_into give previews: the image that a file's tokens alone tell,
                                        with a detail latent of zeros. The file may be cut off anywhere behind its tokens, and
                                        damage behind them is not noticed */
+    /* Version 0.1 ends here. */
 } dlf_context_options;
 
 /* Create a context of an open model.
  *  options   NULL for the defaults
  *  out       *out receives the context, to be released with dlf_context_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT (also a model that did not open), OUT_OF_MEMORY. */
-DLF_API dlf_result dlf_context_create(const dlf_model *model, const dlf_context_options *options, dlf_context **out) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_context_create(const dlf_model *model, const dlf_context_options *options,
+                                                    dlf_context **out) DLF_NOEXCEPT;
 DLF_API void dlf_context_free(dlf_context *context) DLF_NOEXCEPT; /* NULL is allowed */
 
 /* Why the context's last call failed: the fact and the remedy, in English; "" where it did not. The string belongs to the
@@ -493,7 +517,7 @@ DLF_API const char *dlf_context_message(const dlf_context *context) DLF_NOEXCEPT
 /* Load stages now instead of with the first image, so that what is wrong with them shows at the start.
  *  what      DLF_PREPARE_ENCODE, DLF_PREPARE_DECODE, or both
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_BROKEN, BACKEND_FAILED. */
-DLF_API dlf_result dlf_context_prepare(dlf_context *context, uint32_t what) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_context_prepare(dlf_context *context, uint32_t what) DLF_NOEXCEPT;
 
 /* ---------------------------------------------------------------------------------- encode and decode */
 
@@ -508,11 +532,13 @@ typedef struct dlf_image {
     uint32_t format; /* a dlf_pixel_format */
     size_t stride;   /* bytes from a row to the next; 0: rows follow each other without a gap */
     uint8_t *pixels; /* the upper left one; encoding only reads them */
+    /* Version 0.1 ends here. */
 } dlf_image;
 
 typedef struct dlf_encode_options {
     size_t struct_size;
     uint32_t no_checksum; /* 1: leave out the file's checksum (2 bytes); some damage then decodes to a wrong picture */
+    /* Version 0.1 ends here. */
 } dlf_encode_options;
 
 /* Encode an image as a .dlf file.
@@ -521,16 +547,16 @@ typedef struct dlf_encode_options {
  *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, SIZE_LIMIT, IMAGE (no pixels, an unknown format, a stride below a row),
  * BUNDLE_BROKEN, BACKEND_FAILED. */
-DLF_API dlf_result dlf_encode(dlf_context *context, const dlf_image *image, const dlf_encode_options *options, uint8_t **out,
-                              size_t *size) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_encode(dlf_context *context, const dlf_image *image, const dlf_encode_options *options,
+                                            uint8_t **out, size_t *size) DLF_NOEXCEPT;
 
 /* The same into the caller's buffer.
  *  out       receives the file; unchanged on failure. NULL is allowed where *size is 0
  *  size      in: the buffer's bytes; out: the file's, also where the buffer is too small. A buffer of dlf_encode_bound bytes is
  *            always large enough; else the second call encodes again. Unchanged on other failures
  * Returns as dlf_encode, and BUFFER_TOO_SMALL. */
-DLF_API dlf_result dlf_encode_into(dlf_context *context, const dlf_image *image, const dlf_encode_options *options, void *out,
-                                   size_t *size) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_encode_into(dlf_context *context, const dlf_image *image, const dlf_encode_options *options,
+                                                 void *out, size_t *size) DLF_NOEXCEPT;
 
 /* The most bytes that a file of width x height pixels can have; 0 for a size that no file can hold, or a model that did not open.
  * Files are some hundred times smaller. */
@@ -542,7 +568,7 @@ DLF_API size_t dlf_encode_bound(const dlf_model *model, uint32_t width, uint32_t
  *            Unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, NOT_DLF, UNSUPPORTED_VERSION, TRUNCATED, TRAILING_BYTES, CHECKSUM,
  * SIZE_LIMIT, TOKENS_MISSING, WRONG_MODEL, STREAM_CORRUPT, BUNDLE_BROKEN, BACKEND_FAILED. */
-DLF_API dlf_result dlf_decode(dlf_context *context, const void *data, size_t size, dlf_image *image) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_decode(dlf_context *context, const void *data, size_t size, dlf_image *image) DLF_NOEXCEPT;
 
 /* The same into the caller's buffer.
  *  data      hostile; size bytes
@@ -551,8 +577,8 @@ DLF_API dlf_result dlf_decode(dlf_context *context, const void *data, size_t siz
  *            pixels are undefined on other failures
  *  capacity  bytes at image->pixels, which may be NULL where this is 0; it takes stride * (height - 1) + 3 * width
  * Returns as dlf_decode, IMAGE (another format, a stride below a row), and BUFFER_TOO_SMALL. */
-DLF_API dlf_result dlf_decode_into(dlf_context *context, const void *data, size_t size, dlf_image *image,
-                                   size_t capacity) DLF_NOEXCEPT;
+DLF_NODISCARD DLF_API dlf_result dlf_decode_into(dlf_context *context, const void *data, size_t size, dlf_image *image,
+                                                 size_t capacity) DLF_NOEXCEPT;
 
 #ifdef __cplusplus
 }

@@ -25,7 +25,7 @@ struct Result {
 
 void transcode(const dlf_model *model, dlf_image image, Result &result) {
     dlf_context *context = nullptr;
-    dlf_context_create(model, nullptr, &context);
+    result.code = dlf_context_create(model, nullptr, &context);
     for (int time = 0; time < 2 && result.code == DLF_OK; ++time) {
         uint8_t *data = nullptr;
         size_t size = 0;
@@ -75,8 +75,8 @@ int main(int argc, char **argv) {
     if (opened == DLF_OK) {
         dlf_model_info info = {};
         info.struct_size = sizeof info;
-        dlf_model_get_info(model, &info);
-        description = std::string(info.backend) + ", " + info.backend_device + ", " + info.backend_version;
+        if (dlf_model_get_info(model, &info) == DLF_OK)
+            description = std::string(info.backend) + ", " + info.backend_device + ", " + info.backend_version;
         std::vector<std::thread> threads;
         for (Result &result : results)
             threads.emplace_back([&] { transcode(model, image, result); });
