@@ -11,7 +11,7 @@ SINCE ?= $(shell git describe --tags --abbrev=0)
 # On a machine with an NVIDIA GPU: make test EXTRAS=test,onnxruntime-gpu,tensorrt
 EXTRAS ?= test,onnxruntime
 
-.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery abi clean
+.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery abi docs man clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py $(IMAGE)
@@ -37,6 +37,13 @@ fuzz: $(VENV)/installed
 
 battery: $(VENV)/installed
 	cd tests && ../$(BIN)/python -m battery --scale $(SCALE) --json ../battery.json
+
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "build/site/index.html is the first page; its search needs a server: python -m http.server -d build/site"
+
+man: $(VENV)/installed
+	$(BIN)/python docs/site/commands.py docs/man
 
 # What breaks programs that were built with the library of another commit; needs abidiff (Debian: abigail-tools).
 abi: $(VENV)/installed

@@ -51,7 +51,7 @@ METRICS = ("psnr", "ms-ssim", "lpips", "lpips-vgg", "dists")  # in the order of 
 
 NEEDS = ("torch", "safetensors", "pytorch_msssim", "bjontegaard", "jinja2", "matplotlib", "onnxruntime")  # of the extra `bench`
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 stderr = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 

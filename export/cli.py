@@ -27,7 +27,7 @@ from dlf.runtime.options import takes
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -40,7 +40,6 @@ STDIO = "-"
 app = typer.Typer(
     help="Encode images to .dlf files of 0.008 to 0.03 bits per pixel, and decode them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -157,8 +157,8 @@ class Codec:
         Everything that can be checked without a model is checked first. The neural stages run last, and only on a valid file.
 
         Raises:
-            NotDLFError, UnsupportedVersionError, TruncatedError, TrailingBytesError, ChecksumError, TokensMissingError,
-            StreamCorruptError: the file is damaged or foreign.
+            NotDLFError, UnsupportedVersionError: it is no such file.
+            TruncatedError, TrailingBytesError, ChecksumError, TokensMissingError, StreamCorruptError: the file is damaged.
             SizeLimitError: the image is larger than the limits allow.
             OutOfMemoryError: it would take more memory than `memory_limit`.
             WrongModelError: another model wrote it.

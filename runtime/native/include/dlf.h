@@ -5,7 +5,9 @@
  *     dlf_model_open("bundle", NULL, &model);
  *     dlf_context_create(model, NULL, &context);
  *     dlf_encode(context, &image, NULL, &data, &size);
- *     dlf_decode(context, data, size, &image);                // each returns a dlf_result, to be looked at
+ *     dlf_decode(context, data, size, &image);
+ *
+ * Each returns a dlf_result, which tells whether it failed.
  *
  * The neural stages run in floating point, on a backend. Everything that the arithmetic coder sees is computed here, in
  * integers, the same on every machine: a file that one device wrote decodes on any other. docs/format.md has the byte formats.
