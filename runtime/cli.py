@@ -19,13 +19,12 @@ from time import perf_counter
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 import dlf
 from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.bundles import builtin
 from dlf.runtime.codec import Codec
+from dlf.runtime.console import tell, tracked
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 from dlf.runtime.files import is_replaced, write_atomically
 from dlf.runtime.formats import SIGNATURE
@@ -43,7 +42,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-stderr = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 Files = Annotated[list[str], typer.Argument(metavar="FILE", help="Files; - is standard input.", show_default=False)]
 Output = Annotated[
@@ -256,6 +254,8 @@ def doctor(
     those stored when the model was exported; the entropy core must be exact. Exit code 1 if any check fails, or if the bundle
     stores no outputs.
     """
+    from rich.console import Console
+
     from dlf.runtime.doctor import examine
     from dlf.runtime.doctor.text import show
 
@@ -338,27 +338,24 @@ def _open(options: CodingOptions) -> Codec:
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     except DLFError as error:
-        stderr.print(f"dlf: {error}")
+        tell(f"dlf: {error}")
         raise typer.Exit(1) from error
 
 
 def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool) -> None:
     """Call `work` for each input, with a progress bar on a terminal; report those that fail, and exit with 1 if any did."""
     failed = 0
-    columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-    hidden = len(inputs) == 1 or not stderr.is_terminal
-    with Progress(*columns, console=stderr, transient=True, disable=hidden, redirect_stdout=False, redirect_stderr=False) as bar:
-        for name in bar.track(inputs):
-            try:
-                work(name)
-            except Exception as error:
-                failed += 1
-                fact = _fact(error, name)
-                if not isinstance(error, (DLFError, OSError)):
-                    fact = f"unexpected {type(error).__name__}: {error}"
-                stderr.print(f"dlf: {name}: {fact.removeprefix(f'{name}: ')}")
-                if verbose:
-                    stderr.print(traceback.format_exc())
+    for name in tracked(inputs):
+        try:
+            work(name)
+        except Exception as error:
+            failed += 1
+            fact = _fact(error, name)
+            if not isinstance(error, (DLFError, OSError)):
+                fact = f"unexpected {type(error).__name__}: {error}"
+            tell(f"dlf: {name}: {fact.removeprefix(f'{name}: ')}")
+            if verbose:
+                tell(traceback.format_exc())
     if failed:
         raise typer.Exit(1)
 
@@ -428,14 +425,12 @@ def _report(codec: Codec, name: str, target: str, coded: Coded, as_json: bool) -
     else:
         loading = f" and {load_seconds:.2f} s to load the model" if load_seconds >= 0.005 else ""
         result = f"{target} (a preview)" if coded.preview else target
-        stderr.print(
-            f"{name} -> {result}: {width}x{height}, {size} bytes, {bpp:.4f} bpp, {seconds:.2f} s{loading}, {codec.backend.name}"
-        )
+        tell(f"{name} -> {result}: {width}x{height}, {size} bytes, {bpp:.4f} bpp, {seconds:.2f} s{loading}, {codec.backend.name}")
 
 
 def _log_to_stderr(verbose: bool) -> None:
     handler = logging.Handler()
-    handler.emit = lambda record: stderr.print(f"dlf: {record.getMessage()}")  # type: ignore[method-assign]
+    handler.emit = lambda record: tell(f"dlf: {record.getMessage()}")  # type: ignore[method-assign]
     logger = logging.getLogger("dlf")
     logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)

@@ -99,7 +99,8 @@ def format_of(suffix: str) -> str:
     Raises:
         ImageError: Pillow writes no such format, or it cannot hold a colour picture as it is.
     """
-    name = Image.registered_extensions().get(suffix.lower())
+    Image.preinit()  # of PNG, JPEG and BMP; all formats take longer to import than a picture to write
+    name = Image.EXTENSION.get(suffix.lower()) or Image.registered_extensions().get(suffix.lower())
     if name not in Image.SAVE or suffix.lower() in (".pbm", ".pgm", ".pfm"):
         raise ImageError(f"no image format is known for the suffix {suffix!r}; use .png, .jpg, .webp, .tif or .bmp.")
     _encode(np.zeros((40, 70, 3), np.uint8), name)  # a sample: icons have sizes of their own, GIF has 256 colours

@@ -14,7 +14,6 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeAlias
 
@@ -65,8 +64,13 @@ def include_path() -> Path:
 
 
 def _installed(name: str) -> Path:
-    # An editable install keeps Python files in the source tree and built files elsewhere, so __file__ does not tell where;
-    # the distribution's list of files does.
+    beside = Path(__file__).parent / name
+    if beside.exists():
+        return beside
+    # An editable install keeps Python files in the source tree and built files elsewhere; the distribution's list of files tells
+    # where. What reads it is imported here, since it takes long.
+    from importlib import metadata
+
     try:
         files = metadata.files("dlf") or []
     except metadata.PackageNotFoundError:

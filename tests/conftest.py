@@ -9,8 +9,18 @@ from helpers.bundle import make_toy_bundle
 from helpers.export import tiny_model, write_synthetic
 
 import dlf
+from dlf.runtime.backends import compiled_cache
 from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.backends.gpu_choice import GPU_ONLY
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_compiled_stages_of_before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """In this process stages are compiled, and kept for the session, whatever this user's cache has."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled_cache, "folder", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,14 @@ class HasStages(Protocol):
         ...
 
 
+class HasDigests(HasStages, Protocol):
+    """What a backend needs of a bundle that keeps what it makes of a stage."""
+
+    def stage_digest(self, name: str) -> str:
+        """What differs for stages that compute something else: a SHA-256 in hexadecimal."""
+        ...
+
+
 class Backend(Protocol):
     """A library that runs stages. A module `dlf.runtime.backends.NAME` holds one, as its `open_backend(threads)`."""
 

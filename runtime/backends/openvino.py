@@ -1,16 +1,19 @@
 """Stages in OpenVINO, on the CPU."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from dlf.runtime.backends import Arrays, HasStages, Stage, require_float32, telemetry
+from dlf.runtime.backends import Arrays, HasDigests, Stage, compiled_cache, require_float32, telemetry
 from dlf.runtime.libdlf import library
 
 with telemetry.off():
     import openvino
+
+_log = logging.getLogger(__name__)
 
 
 class OpenVINOBackend:
@@ -30,11 +33,10 @@ class OpenVINOBackend:
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads
 
-    def load(self, bundle: HasStages, stage: str) -> Stage:
+    def load(self, bundle: HasDigests, stage: str) -> Stage:
         """See `dlf.runtime.backends.Backend`."""
         file = bundle.stage(stage)
-        with _releasing_pages(file):
-            compiled = self._core.compile_model(file, "CPU", self._config)
+        compiled = self._compiled(bundle, stage, file)
         ports = (*compiled.inputs, *compiled.outputs)
         require_float32(file, {port.get_any_name(): port.element_type.get_type_name() for port in ports}, "f32")
         names = [output.get_any_name() for output in compiled.outputs]
@@ -48,6 +50,30 @@ class OpenVINOBackend:
             return {name: results[name] for name in names}
 
         return run
+
+    def _compiled(self, bundle: HasDigests, stage: str, file: Path) -> Any:
+        if _size(file) > compiled_cache.LARGEST_STAGE:
+            return self._compile(file)
+        place = compiled_cache.place(bundle.stage_digest(stage), "openvino", self.versions["openvino"], self._config)
+        content = compiled_cache.read(place)
+        if content is not None:
+            try:
+                return self._core.import_model(content, "CPU", self._config)
+            except RuntimeError as error:
+                _log.info("OpenVINO does not take the stage %s that is kept in %s (%s); it is compiled.", stage, place, error)
+        compiled = self._compile(file)
+        compiled_cache.write(place, compiled.export_model().getvalue())
+        return compiled
+
+    def _compile(self, file: Path) -> Any:
+        with _releasing_pages(file):
+            return self._core.compile_model(file, "CPU", self._config)
+
+
+def _size(file: Path) -> int:
+    """Bytes of a graph and of the weights beside it."""
+    weights = file.with_name(f"{file.name}.data")
+    return file.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
 
 
 @contextmanager

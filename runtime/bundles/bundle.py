@@ -3,10 +3,12 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dlf.runtime.bundles import references
-from dlf.runtime.bundles.references import References
 from dlf.runtime.libdlf import BundleReader, Direction, Levels
+
+if TYPE_CHECKING:
+    from dlf.runtime.bundles.references import References
 
 
 class Bundle:
@@ -75,8 +77,10 @@ class Bundle:
         """
         self._reader.check_memory(backend, direction, height, width, images, limit)
 
-    def references(self) -> References | None:
+    def references(self) -> "References | None":
         """Return the reference outputs of the stages; None if the bundle has none. Raises BundleBrokenError."""
+        from dlf.runtime.bundles import references  # the doctor alone needs it
+
         return references.read(self._reader.file(references.NAME)) if references.NAME in self.manifest["files"] else None
 
     def allows_tf32(self, name: str) -> bool:

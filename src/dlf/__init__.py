@@ -8,7 +8,7 @@
 Importing it imports neither torch nor a backend.
 """
 
-from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from dlf.runtime.codec import Codec
 from dlf.runtime.errors import (
@@ -61,4 +61,14 @@ __all__ = [
     "info",
 ]
 
-__version__ = version("dlf")
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """The version, when it is asked for: the reader of packages' metadata takes as long to import as all of dlf."""
+        if name != "__version__":
+            raise AttributeError(f"module 'dlf' has no attribute {name!r}")
+        from importlib.metadata import version
+
+        return version("dlf")

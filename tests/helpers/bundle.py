@@ -207,6 +207,9 @@ class LoneStage:
     def stage(self, name: str) -> Path:
         return self.file
 
+    def stage_digest(self, name: str) -> str:
+        return "".join(file_sha256(path) for path in sorted(self.file.parent.glob(f"{self.file.name}*")))
+
 
 def link_files(bundle: Path, folder: Path) -> Path:
     """A bundle of links to copies of a bundle's files that have other names, below `folder`."""

@@ -26,7 +26,8 @@ def test_library_and_header_are_found():
 
 
 def test_missing_installation_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(libdlf.metadata, "files", lambda name: None)
+    monkeypatch.setattr(libdlf, "__file__", "/nowhere/libdlf.py")
+    monkeypatch.setattr(metadata, "files", lambda name: None)
     with pytest.raises(FileNotFoundError, match="pip install"):
         libdlf.library_path()
 

@@ -51,7 +51,7 @@ def resident(folder: Path, **environment: str) -> list[int]:
     tests = str(Path(__file__).parents[2])
     run = subprocess.run(
         [sys.executable, "-c", RUN, str(path)],
-        env=os.environ | {"PYTHONPATH": tests} | environment,
+        env=os.environ | {"PYTHONPATH": tests, "XDG_CACHE_HOME": str(folder)} | environment,
         capture_output=True,
         text=True,
     )
