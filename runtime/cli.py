@@ -25,6 +25,7 @@ from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.bundles import builtin
 from dlf.runtime.codec import Codec
 from dlf.runtime.console import tell, tracked
+from dlf.runtime.corpus.cli import app as corpus
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 from dlf.runtime.files import is_replaced, write_atomically
 from dlf.runtime.formats import SIGNATURE
@@ -271,6 +272,9 @@ def doctor(
             show(report, Console())
     if not report.passed:
         raise typer.Exit(1)
+
+
+app.add_typer(corpus, name="corpus")
 
 
 def _targets(inputs: list[str], output: str | None, suffix: str, as_json: bool) -> dict[str, str]:
