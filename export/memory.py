@@ -2,18 +2,19 @@
 
     python -m dlf.export.memory BUNDLE
 
-Each backend that is installed encodes and decodes two pictures, each in a process of its own: the peak of a process cannot be
-lowered again, and is straight in the pixels (docs/format.md, section 4).
+Each backend that is installed encodes and decodes four pictures, each in a process of its own, since the peak of a process cannot
+be lowered again. It is straight in the pixels, but for a step where stages begin to be released (docs/format.md, section 4).
 """
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import typer
@@ -25,8 +26,12 @@ from dlf.runtime.errors import ExportError
 from dlf.runtime.files import write_atomically
 from dlf.runtime.formats import TILE
 
-SIDES = 2 * TILE, 4 * TILE  # of the pictures; a peak at one tile is that of loading the model
+# Heights and widths of the pictures; a peak at one tile is that of loading the model.
+SMALL = (2 * TILE, 2 * TILE), (2 * TILE, 5 * TILE)
+LARGE = (4 * TILE, 4 * TILE), (4 * TILE, 6 * TILE)
 DIRECTIONS = ("encode", "decode")
+
+Size: TypeAlias = tuple[int, int]  # height, width
 
 
 def record(bundle: Path, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -49,33 +54,39 @@ def _text(manifest: object) -> bytes:
     return (json.dumps(manifest, indent=1) + "\n").encode()
 
 
-def _measured(bundle: Path, backend: str) -> dict[str, dict[str, float]]:
-    """The straight line through the peaks at both sizes, of each direction."""
+def _measured(bundle: Path, backend: str) -> dict[str, dict[str, Any]]:
+    """The straight lines through the peaks of small and of large pictures, of each direction."""
     with TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{side}.dlf" for side in SIDES]
-        small, large = SIDES[0] ** 2, SIDES[1] ** 2
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for direction in DIRECTIONS:
-            low, high = (_peak(bundle, backend, direction, side, file) for side, file in zip(SIDES, files, strict=True))
-            slope = max(1.0, (high - low) / (large - small))
-            found[direction] = {"bytes": max(0, round(low - slope * small)), "bytes_per_pixel": round(slope, 1)}
-    return found
+            small, large = (_line(bundle, backend, direction, sizes, Path(folder)) for sizes in (SMALL, LARGE))
+            found[direction] = {**small, "large": large}
+        return found
 
 
-def _peak(bundle: Path, backend: str, direction: str, side: int, file: Path) -> int:
-    command = [sys.executable, "-m", __spec__.name, str(bundle), "--run", backend, direction, str(side), str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _line(bundle: Path, backend: str, direction: str, sizes: Sequence[Size], folder: Path) -> dict[str, float]:
+    low, high = (_peak(bundle, backend, direction, size, folder / "{}x{}.dlf".format(*size)) for size in sizes)
+    (less, more) = (height * width for height, width in sizes)
+    slope = max(1.0, (high - low) / (more - less))
+    return {"bytes": max(0, round(low - slope * less)), "bytes_per_pixel": round(slope, 1)}
+
+
+def _peak(bundle: Path, backend: str, direction: str, size: Size, file: Path) -> int:
+    command = [sys.executable, "-m", __spec__.name, str(bundle), "--run", backend, direction, *map(str, size), str(file)]
+    first_run = {**os.environ, "XDG_CACHE_HOME": os.devnull}  # in which stages are compiled, which takes more
+    done = subprocess.run(command, env=first_run, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2]  # below the traceback
-        raise ExportError(f"{bundle} cannot {direction} {side}x{side} pixels on {backend}: {reason}")
+        height, width = size
+        raise ExportError(f"{bundle} cannot {direction} {width}x{height} pixels on {backend}: {reason}")
     return int(done.stdout)
 
 
-def _run(bundle: Path, backend: str, direction: str, side: int, file: Path) -> int:
+def _run(bundle: Path, backend: str, direction: str, height: int, width: int, file: Path) -> int:
     """Encode a picture to a file, or decode the file; the peak of this process in bytes."""
     codec = Codec(bundle, backend)
     if direction == "encode":
-        coarse = np.random.default_rng(0).integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+        coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
         file.write_bytes(codec.encode(coarse.repeat(8, 0).repeat(8, 1)))
     else:
         codec.decode(file.read_bytes())
@@ -90,7 +101,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def main(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that dlf-export has written.")],
-    run: Annotated[tuple[str, str, int, Path] | None, typer.Option(hidden=True)] = None,
+    run: Annotated[tuple[str, str, int, int, Path] | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Measure what a bundle takes of memory on each backend here, and write it into the manifest."""
     if run:

@@ -24,7 +24,7 @@ from dlf.runtime.errors import (
     indexed,
     reindexed,
 )
-from dlf.runtime.formats import DECODER_STAGES, TILE, tiles
+from dlf.runtime.formats import DECODER_STAGES, LARGE_BATCH, TILE, tiles
 from dlf.runtime.formats import TOKENS_PER_TILE as TOKENS
 from dlf.runtime.gpu.arrays import SupportsDLPack
 from dlf.runtime.libdlf import FileInfo, Limits, detail_stream, parse_file, unpack_tokens
@@ -228,7 +228,7 @@ class Codec:
         count, (height, width) = len(pixels), pixels[0].shape[:2]
         self.bundle.check_memory(self.backend.name, "encode", height, width, count, self._memory_limit)
         down, across = tiles(height, width)
-        latents = self._run("analysis", {"image": self._steps.pad(pixels)})
+        latents = self._run("analysis", {"image": self._steps.pad(pixels)}, count * down * across)
         z = self._checked("analysis", latents, "z", (count, down, across, self._entropy.codebook_dim, TOKENS))
         y = self._checked("analysis", latents, "y", (count, self._entropy.channels, 8 * down, 8 * across))
         coded = self._steps.encode(z, y)
@@ -257,15 +257,19 @@ class Codec:
         streams = [detail_stream(data, file) for file, data in items] if detail else None
         arrays = self._steps.decode(tokens, streams, down, across)
         for stage in DECODER_STAGES:
-            arrays = self._run(stage, arrays)
+            arrays = self._run(stage, arrays, len(items) * down * across)
         shape = (len(items), 3, TILE * down, TILE * across)
         image = self._checked("generator", arrays, "image", shape)
         return self._steps.crop(image, [(file.height, file.width) for file, _ in items], on_device)
 
-    def _run(self, name: str, inputs: Arrays) -> Arrays:
+    def _run(self, name: str, inputs: Arrays, tiles: int) -> Arrays:
+        """Run a stage for a batch of so many tiles."""
+        once = self._low_memory or (self.backend.on_cpu and tiles * TILE**2 >= LARGE_BATCH)
+        if once:
+            self._stages.pop(name, None)  # which would keep its parts
         with self._timed("load"), self._failures(name, "load"):
-            stage = self._stages.get(name) or stages.load(self.backend, self.bundle, name)
-        if not self._low_memory:
+            stage = self._stages.get(name) or stages.load(self.backend, self.bundle, name, once=once)
+        if not once:
             self._stages[name] = stage
         with self._timed(name), self._failures(name, "run"):
             return stage(inputs)

@@ -8,6 +8,10 @@ TILE = 256  # pixels a side of a tile; images are padded to whole tiles
 TOKENS_PER_TILE = 32
 DETAIL_PER_TILE = 8  # positions a side of the detail latent that one tile has
 
+# Pixels of the images that are coded together, padded to tiles. After so many, stages on the CPU are not kept: libraries keep the
+# memory of a run, by far the most that is held, and to load a stage again takes a tenth of the time at most.
+LARGE_BATCH = 1 << 20
+
 # A bundle's stages, in the order in which they run.
 ENCODER_STAGES = ("analysis",)
 DECODER_STAGES = ("synthesis", "adaptor", "generator")

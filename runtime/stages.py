@@ -6,8 +6,8 @@ from dlf.runtime.errors import BundleBrokenError
 from dlf.runtime.formats import BASE
 
 
-def load(backend: Backend, bundle: Bundle, stage: str) -> Stage:
-    """Load a stage of a bundle on a backend.
+def load(backend: Backend, bundle: Bundle, stage: str, *, once: bool = False) -> Stage:
+    """Load a stage of a bundle on a backend. One that runs only `once` is released when it has, with the memory of its run.
 
     On a backend on the CPU, the generator is the bundle's graph of its base and libdlf's levels, if the bundle lists levels that
     libdlf has kernels for on this processor. Else it is the whole graph.
@@ -15,12 +15,13 @@ def load(backend: Backend, bundle: Bundle, stage: str) -> Stage:
     Raises BundleBrokenError; fails with whatever the backend's library raises.
     """
     levels = bundle.levels(backend.threads) if stage == "generator" and backend.on_cpu else None
+    name = stage if levels is None else levels.stage
+    loaded = _Once(backend.load(bundle, name)) if once and backend.on_cpu else backend.load(bundle, name)
     if levels is None:
-        return backend.load(bundle, stage)
-    base_stage = backend.load(bundle, levels.stage)
+        return loaded
 
     def run(inputs: Arrays) -> Arrays:
-        outputs = base_stage(inputs)
+        outputs = loaded(inputs)
         n, _, height, width = inputs["latent"].shape
         found = outputs[BASE].shape if BASE in outputs else "nothing"
         if found != (n, levels.channels, height, width):
@@ -31,3 +32,14 @@ def load(backend: Backend, bundle: Bundle, stage: str) -> Stage:
         return {"image": levels.run(outputs[BASE])}
 
     return run
+
+
+class _Once:
+    """A stage for one run, with copies of its outputs: the library's own would keep all the memory of the run."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stages = [stage]
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        outputs = self._stages.pop()(inputs)
+        return {name: outputs.pop(name).copy() for name in list(outputs)}

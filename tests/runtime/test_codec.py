@@ -10,6 +10,7 @@ import dlf
 from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime.backends import Arrays, Stage
 from dlf.runtime.backends.choice import installed
+from dlf.runtime.formats import STAGES
 
 SIZES = [(1, 1), (1, 300), (300, 1), (257, 255), (256, 256), (512, 300)]
 
@@ -104,6 +105,20 @@ def test_low_memory_changes_nothing_in_the_picture(toy_bundle, codec):
     lean = dlf.Codec(toy_bundle, codec.backend.name, low_memory=True)
     assert lean.encode(photograph(100, 100)) == data
     assert np.array_equal(lean.decode(data), codec.decode(data))
+
+
+def test_stages_are_kept_but_after_a_large_image(toy_bundle, codec):
+    small, large = photograph(100, 100), photograph(1024, 1000)
+    data = codec.encode(small)
+    picture = codec.decode(data)
+    assert set(codec._stages) == set(STAGES)
+    in_parts = codec.decode(codec.encode(large))
+    assert codec._stages == {}
+    with dlf.Codec(toy_bundle, codec.backend.name, threads=1, low_memory=True) as lean:
+        assert np.array_equal(in_parts, lean.decode(lean.encode(large)))
+    assert codec.encode(small) == data
+    assert np.array_equal(codec.decode(data), picture)
+    assert set(codec._stages) == set(STAGES)
 
 
 def test_encoding_needs_no_decoder_and_decoding_no_encoder(codec, bundle_copy):

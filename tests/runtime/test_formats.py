@@ -18,6 +18,7 @@ HEADER = (Path(__file__).parents[2] / "runtime" / "native" / "src" / "support" /
         ("TILE", "kTileSide"),
         ("TOKENS_PER_TILE", "kTokensPerTile"),
         ("DETAIL_PER_TILE", "kDetailPerTile"),
+        ("LARGE_BATCH", "kLargeBatch"),
     ],
 )
 def test_constant_is_libdlfs(python, native):

@@ -53,6 +53,20 @@ def test_encoding_has_measurements_of_its_own_and_counts_the_batch(measured: Pat
             codec.encode_many([IMAGE] * 2)
 
 
+def test_large_images_have_a_line_of_their_own(bundle_copy: Path, backend: str) -> None:
+    line = {**needs(1), "large": {"bytes": FIXED, "bytes_per_pixel": PER_PIXEL / 2}}
+    seal(bundle_copy, memory={backend: {"encode": line, "decode": line}})
+    bundle = dlf.Codec(bundle_copy, backend).bundle
+    large = FIXED + int(PER_PIXEL) // 2 * 16 * 256 * 256
+    bundle.check_memory(backend, "decode", 1024, 1024, 1, large)
+    with pytest.raises(dlf.OutOfMemoryError, match=r"1024x1024 pixels take about 210 MB to decode.*up to about 512x512 fit"):
+        bundle.check_memory(backend, "decode", 1024, 1024, 1, large - MIB)
+    with pytest.raises(dlf.OutOfMemoryError, match=r"16 images at a time of 256x256.*up to about 512x512 fit"):
+        bundle.check_memory(backend, "decode", 256, 256, 16, large - MIB)
+    with pytest.raises(dlf.OutOfMemoryError, match="1024x768 pixels take about 263 MB to decode"):
+        bundle.check_memory(backend, "decode", 768, 1024, 1, large + MIB)
+
+
 def test_where_no_tile_fits_the_message_says_so(measured: Path, backend: str) -> None:
     with dlf.Codec(measured, backend, memory_limit=MIB) as codec, pytest.raises(dlf.OutOfMemoryError, match="not even one tile"):
         codec.encode(IMAGE)

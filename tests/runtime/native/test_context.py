@@ -398,6 +398,20 @@ def test_low_memory_keeps_no_stage(toy_bundle, backend):
     assert (backend.loaded, backend.runs) == ({}, {})
 
 
+@pytest.mark.parametrize("whole_generator", [False, True])  # True of backends on a GPU, whose stages stay
+def test_no_stage_is_kept_after_a_large_image(toy_bundle, whole_generator):
+    backend = Backend(stages, whole_generator=whole_generator)
+    context = Context(Model(toy_bundle, backend=backend.pointer()))
+    small = context.encode(IMAGE)
+    assert len(backend.loaded) == 1
+    large = context.encode(np.zeros((1024, 1024, 3), np.uint8))
+    assert len(backend.loaded) == whole_generator
+    assert context.decode(large).shape == (1024, 1024, 3)
+    assert len(backend.loaded) == 4 * whole_generator
+    assert context.encode(IMAGE) == small
+    assert backend.runs == {}
+
+
 def test_contexts_outlive_their_model(model, backend):
     context = Context(model)
     data = context.encode(IMAGE)

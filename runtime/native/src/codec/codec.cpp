@@ -59,11 +59,12 @@ Codec::Codec(std::shared_ptr<Model> model, const dlf_limits &limits, Extent deco
     : model_(std::move(model)), limits_(limits), decoded_(decoded), memory_limit_(memory_limit), memory_(allocator, max_memory) {}
 
 void Codec::prepare(bool encoder, bool decoder) {
+    const bool keep = model_->keeps_after(1);
     if (encoder)
-        model_->stage(kEncoderStage);
+        model_->stage(kEncoderStage, keep);
     if (decoder)
         for (const char *stage : kDecoderStages)
-            model_->stage(stage);
+            model_->stage(stage, keep);
 }
 
 const std::pmr::vector<uint8_t> &Codec::encode(const dlf_image &image, bool checksum) {
@@ -177,9 +178,10 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
 
 // Runs a stage for one image of so many tiles.
 Codec::Outputs Codec::run(const char *stage, const std::vector<dlf_tensor> &inputs, size_t down, size_t across) {
-    Model::Loaded loaded = model_->stage(stage);
+    const bool keep = model_->keeps_after(down * across);
+    Model::Loaded loaded = model_->stage(stage, keep);
     const StepTimer timer(stage);
-    Outputs outputs = run(std::move(loaded.stage), inputs);
+    Outputs outputs = run(std::move(loaded.stage), inputs, keep);
     if (loaded.levels == nullptr)
         return outputs;
     const GeneratorLevels &levels = *loaded.levels;
@@ -192,11 +194,12 @@ Codec::Outputs Codec::run(const char *stage, const std::vector<dlf_tensor> &inpu
     return finished;
 }
 
-Codec::Outputs Codec::run(std::shared_ptr<const Stage> stage, const std::vector<dlf_tensor> &inputs) {
+// The outputs are copies if the stage is not kept.
+Codec::Outputs Codec::run(std::shared_ptr<const Stage> stage, const std::vector<dlf_tensor> &inputs, bool keep) {
     Outputs outputs;
     outputs.run = std::make_unique<StageRun>(std::move(stage), inputs);
     outputs.tensors = outputs.run->outputs();
-    if (model_->low_memory()) {
+    if (!keep) {
         outputs.names.reserve(outputs.tensors.size()); // so that no name moves
         for (dlf_tensor &tensor : outputs.tensors) {
             outputs.copies.emplace_back(tensor.data, tensor.data + element_count(tensor), &memory_);

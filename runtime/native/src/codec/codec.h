@@ -61,7 +61,7 @@ private:
     };
 
     Outputs run(const char *stage, const std::vector<dlf_tensor> &inputs, size_t down, size_t across);
-    Outputs run(std::shared_ptr<const Stage> stage, const std::vector<dlf_tensor> &inputs);
+    Outputs run(std::shared_ptr<const Stage> stage, const std::vector<dlf_tensor> &inputs, bool keep);
     const float *checked(const char *stage, const Outputs &outputs, const char *name, Shape shape) const;
     void check_memory(Direction direction, uint32_t width, uint32_t height) const;
     std::vector<dlf_tensor> latents(const dlf_file_info &info, const uint8_t *data);

@@ -55,6 +55,11 @@ MemoryNeed need_from(const Json &entry) {
     return need;
 }
 
+// Bundles that were written before large images had measurements of their own tell one for all.
+SizedNeed sized_need_from(const Json &entry) {
+    return {need_from(entry), need_from(entry.contains("large") ? entry.at("large") : entry)};
+}
+
 // Whether the bundle has what the list of levels names.
 void check_levels(const LevelList &levels, const Manifest &manifest) {
     if (manifest.stages.count(levels.stage) == 0)
@@ -103,8 +108,8 @@ Manifest parse_manifest(std::string_view text) {
             manifest.stages[name] = stage_from(entry);
         const Json memory = json.value("memory", Json::object());
         for (const auto &[backend, entry] : memory.get_ref<const Json::object_t &>()) {
-            manifest.memory.encode[backend] = need_from(entry.at("encode"));
-            manifest.memory.decode[backend] = need_from(entry.at("decode"));
+            manifest.memory.encode[backend] = sized_need_from(entry.at("encode"));
+            manifest.memory.decode[backend] = sized_need_from(entry.at("decode"));
         }
         const Json &stages = json.at("stages");
         const char *generator = kDecoderStages.back();

@@ -11,7 +11,13 @@
 namespace dlf {
 namespace {
 
-constexpr double kTilePixels = double{kTileSide} * kTileSide;
+constexpr double kTilePixels = double{kTileSide} * kTileSide, kLargeTiles = kLargeBatch / kTilePixels;
+
+double bytes_of(const MemoryNeed &need, double tiles) { return need.bytes + need.bytes_per_pixel * kTilePixels * tiles; }
+
+double tiles_in(const MemoryNeed &need, double bytes) {
+    return std::max(0.0, (bytes - need.bytes) / (need.bytes_per_pixel * kTilePixels));
+}
 
 std::string in_megabytes(double bytes) {
     char text[32];
@@ -23,17 +29,19 @@ std::string in_megabytes(double bytes) {
 
 void check_memory(const MemoryNeeds &needs, const std::string &backend, Direction direction, uint32_t width, uint32_t height,
                   uint32_t images, uint64_t limit) {
-    const std::map<std::string, MemoryNeed> &measured = direction == Direction::kEncode ? needs.encode : needs.decode;
+    const std::map<std::string, SizedNeed> &measured = direction == Direction::kEncode ? needs.encode : needs.decode;
     const auto found = measured.find(backend);
     if (found == measured.end())
         return;
-    const MemoryNeed &need = found->second;
+    const auto &[small, large] = found->second;
     const double available = static_cast<double>(limit == 0 ? usable_memory() : limit);
     const double tiles = static_cast<double>(tiles_along(width)) * static_cast<double>(tiles_along(height)) * images;
-    const double bytes = need.bytes + need.bytes_per_pixel * kTilePixels * tiles;
+    const double bytes = bytes_of(tiles >= kLargeTiles ? large : small, tiles);
     if (bytes <= available)
         return;
-    const double fitting = std::max(0.0, (available - need.bytes) / (need.bytes_per_pixel * kTilePixels));
+    double fitting = tiles_in(large, available);
+    if (fitting < kLargeTiles)
+        fitting = std::min(tiles_in(small, available), kLargeTiles - 1);
     const auto side = static_cast<size_t>(std::sqrt(fitting)) * kTileSide;
     const std::string count = images == 1 ? "" : std::to_string(images) + " images at a time of ";
     const std::string largest = side == 0 ? "not even one tile of 256x256 fits; raise the limit"

@@ -14,8 +14,12 @@ struct MemoryNeed {
     double bytes, bytes_per_pixel; // of the whole process at its peak; pixels as they are padded to tiles
 };
 
+struct SizedNeed {
+    MemoryNeed small, large; // large: from kLargeBatch pixels on
+};
+
 struct MemoryNeeds {
-    std::map<std::string, MemoryNeed> encode, decode; // by the backend's name
+    std::map<std::string, SizedNeed> encode, decode; // by the backend's name
 };
 
 // Refuses `images` of one size that would take more than `limit` bytes at a time, and says which size would not. Bundles that were

@@ -36,17 +36,26 @@ Model::Model(const char *folder, const dlf_model_options &options)
             .c_str());
 }
 
-Model::Loaded Model::stage(const std::string &name) {
+bool Model::keeps_after(size_t tiles) const {
+    const bool is_large = tiles * kTileSide * kTileSide >= kLargeBatch && !backend_->runs_whole_generator();
+    return !low_memory_ && !is_large;
+}
+
+Model::Loaded Model::stage(const std::string &name, bool keep) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto loaded = stages_.find(name);
-    if (loaded != stages_.end())
-        return loaded->second;
+    if (loaded != stages_.end()) {
+        Loaded found = loaded->second;
+        if (!keep)
+            stages_.erase(loaded);
+        return found;
+    }
     const StepTimer timer("load");
     Loaded stage;
     if (name == kDecoderStages.back() && !backend_->runs_whole_generator())
         stage.levels = GeneratorLevels::open(*bundle_.bundle, threads_);
     stage.stage = std::make_shared<const Stage>(backend_, stage.levels == nullptr ? name : stage.levels->stage(), bundle_);
-    if (!low_memory_)
+    if (keep)
         stages_[name] = stage;
     return stage;
 }

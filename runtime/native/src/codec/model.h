@@ -19,7 +19,9 @@ public:
     const Bundle &bundle() const { return *bundle_.bundle; }
     const EntropyModel &entropy() const { return bundle().entropy().model; }
     const Backend &backend() const { return *backend_; }
-    bool low_memory() const { return low_memory_; }
+
+    // Whether a stage is kept after an image of so many tiles.
+    bool keeps_after(size_t tiles) const;
 
     // A stage on the backend; and of the generator, where libdlf computes its levels, the stage below them and the levels.
     struct Loaded {
@@ -27,8 +29,8 @@ public:
         std::shared_ptr<const GeneratorLevels> levels; // NULL: the stage gives all
     };
 
-    // A stage; loaded now, if it is not yet there. With low_memory the model does not keep it.
-    Loaded stage(const std::string &name);
+    // A stage; loaded now, if it is not yet there. The model keeps it, or else releases it too.
+    Loaded stage(const std::string &name, bool keep);
 
 private:
     dlf_bundle bundle_; // open

@@ -16,6 +16,10 @@ constexpr size_t kTokensPerTile = 32;
 constexpr size_t kMapPerTile = 16;   // positions a side of the maps of one tile, in the decoder
 constexpr size_t kDetailPerTile = 8; // positions a side of the detail latent that one tile has
 
+// Pixels of the images that are coded together, padded to tiles. After so many, stages on the CPU are not kept: libraries keep the
+// memory of a run, by far the most that is held, and to load a stage again takes a tenth of the time at most.
+constexpr size_t kLargeBatch = 1048576;
+
 // A bundle's stages, in the order in which they run.
 constexpr const char *kEncoderStage = "analysis";
 constexpr std::array<const char *, 3> kDecoderStages = {"synthesis", "adaptor", "generator"};
