@@ -28,7 +28,7 @@ from dlf.runtime.formats import TILE
 
 # Heights and widths of the pictures; a peak at one tile is that of loading the model.
 SMALL = (2 * TILE, 2 * TILE), (2 * TILE, 5 * TILE)
-LARGE = (4 * TILE, 4 * TILE), (4 * TILE, 6 * TILE)
+LARGE = (4 * TILE, 6 * TILE), (6 * TILE, 8 * TILE)
 DIRECTIONS = ("encode", "decode")
 
 Size: TypeAlias = tuple[int, int]  # height, width
