@@ -11,7 +11,7 @@ SINCE ?= $(shell git describe --tags --abbrev=0)
 # On a machine with an NVIDIA GPU: make test EXTRAS=test,onnxruntime-gpu,tensorrt
 EXTRAS ?= test,onnxruntime
 
-.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery abi docs man clean
+.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery abi docs man web clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py $(IMAGE)
@@ -44,6 +44,16 @@ docs: $(VENV)/installed
 
 man: $(VENV)/installed
 	$(BIN)/python docs/site/commands.py docs/man
+
+# What web pages need, with the demonstration page; see docs/web.md. Needs npm and PyPI's ziglang.
+web: $(VENV)/installed build/builtin-int8
+	$(BIN)/python -c "import ziglang" 2> /dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt ziglang
+	$(BIN)/python runtime/web/build.py build/web build/builtin-int8
+	@echo "python build/web/serve.py shows it"
+
+build/builtin-int8: $(shell find runtime/models/builtin -type f)
+	rm -rf $@
+	$(BIN)/dlf-export runtime/models/builtin -o $@ --precision int8
 
 # What breaks programs that were built with the library of another commit; needs abidiff (Debian: abigail-tools).
 abi: $(VENV)/installed

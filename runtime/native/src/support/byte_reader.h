@@ -11,7 +11,10 @@
 
 namespace dlf {
 
+// Of the 32 bits in WebAssembly, the largest model and image that core.cpp accepts there, 2^26 pixels, take 30.
+#if !defined(__wasm32__)
 static_assert(sizeof(size_t) >= 8, "sizes of maps and files are computed in size_t, which 64 bits keep from overflowing");
+#endif
 
 class ByteReader {
 public:

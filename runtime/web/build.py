@@ -1,0 +1,84 @@
+"""Builds the folder that a web page needs: `make web`, or python runtime/web/build.py FOLDER BUNDLE.
+
+FOLDER gets the demonstration page, `dlf/` (the JavaScript, core.wasm and onnxruntime-web's files) and, from BUNDLE, `model/`.
+It needs PyPI's ziglang, which holds the C++ compiler, and npm, which fetches onnxruntime-web into FOLDER/../web-npm.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+NATIVE = HERE.parent / "native"
+UNITS = (
+    "codec/container.cpp",
+    "codec/pixels.cpp",
+    "entropy/detail_coder.cpp",
+    "entropy/entropy_model.cpp",
+    "entropy/prior.cpp",
+    "entropy/prior_scalar.cpp",
+    "entropy/prior_tables.cpp",
+    "entropy/rans.cpp",
+    "entropy/tokens.cpp",
+    "entropy/vq.cpp",
+    "support/crc16.cpp",
+    "support/sha256.cpp",
+)
+FLAGS = (
+    *("-target", "wasm32-wasi", "-mexec-model=reactor", "-msimd128"),  # the compiler vectorises the scalar code
+    *("-std=c++17", "-O3", "-DNDEBUG", "-ffp-contract=off"),
+    *("-fexceptions", "-fignore-exceptions", "-Wl,--strip-all"),  # see core.cpp
+)
+ORT = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+STAGES = ("analysis", "synthesis", "adaptor", "generator")
+
+
+def compile_core(output: Path) -> None:
+    """Compile the entropy core to WebAssembly."""
+    sources = [HERE / "core.cpp", *(NATIVE / "src" / unit for unit in UNITS)]
+    include = [f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}"]
+    subprocess.run([sys.executable, "-m", "ziglang", "c++", *FLAGS, *include, *map(str, sources), "-o", str(output)], check=True)
+
+
+def fetch_packages(folder: Path) -> Path:
+    """Install package.json's packages; return onnxruntime-web's folder of built files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(HERE / "package.json", folder)
+    subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, check=True)
+    return folder / "node_modules" / "onnxruntime-web" / "dist"
+
+
+def copy_model(bundle: Path, output: Path) -> None:
+    """Write the bundle without what only libdlf and `dlf doctor` use; every reader opens the rest too."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["stages"] = {stage: manifest["stages"][stage] for stage in STAGES}
+    manifest["stages"]["generator"].pop("levels", None)
+    names = ["entropy.bin", *(f"{manifest['stages'][stage]['file']}{data}" for stage in STAGES for data in ("", ".data"))]
+    manifest["files"] = {name: manifest["files"][name] for name in names if name in manifest["files"]}
+    output.mkdir()
+    for name in manifest["files"]:
+        shutil.copy(bundle / name, output)
+    (output / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+def main() -> None:
+    """Build into the folder that the command line names."""
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    output, bundle = map(Path, sys.argv[1:])
+    dist = fetch_packages(output.parent / "web-npm")
+    shutil.rmtree(output, ignore_errors=True)
+    shutil.copytree(HERE.parent.parent / "examples" / "web", output)
+    (output / "dlf" / "ort").mkdir(parents=True)
+    for script in (*HERE.glob("*.js"), HERE / "dlf.d.ts"):
+        shutil.copy(script, output / "dlf")
+    for name in ORT:
+        shutil.copy(dist / name, output / "dlf" / "ort")
+    compile_core(output / "dlf" / "core.wasm")
+    copy_model(bundle, output / "model")
+
+
+if __name__ == "__main__":
+    main()
