@@ -2,7 +2,12 @@
 
 import { errorOf } from "./errors.js";
 
-const LIMITS = { maxPixels: 2 ** 26, maxSide: 16384 }; // of the format; dlf.h has the same
+/** The limits of an image: dlf.h's, or lower ones. Higher ones would overflow sizes of 32 bits. */
+export const allowed = ({ maxPixels = 2 ** 26, maxSide = 16384 } = {}) => ({
+  maxPixels: Math.min(maxPixels, 2 ** 26),
+  maxSide: Math.min(maxSide, 16384),
+});
+
 const TOKENS = 32; // of a tile
 const FACTS = ["version", "width", "height", "fingerprint", "tokenBits", "hasChecksum",
                "headerBytes", "tokenBytes", "detailBytes", "checksumBytes", "tiles"];
@@ -71,10 +76,11 @@ export class Core {
   }
 
   /** The header of a file (Uint8Array), checked as far as it can be without a model. */
-  info(bytes, preview = false, limits = LIMITS) {
+  info(bytes, preview = false, limits = {}) {
+    const { maxPixels, maxSide } = allowed(limits);
     return this.#call((allocate) => {
       const at = this.#wasm.parse(this.#put(bytes, allocate(bytes.byteLength)), bytes.byteLength, preview ? 1 : 0,
-                                  limits.maxPixels ?? LIMITS.maxPixels, limits.maxSide ?? LIMITS.maxSide);
+                                  maxPixels, maxSide);
       return Object.fromEntries([...this.#take(Uint32Array, at, FACTS.length)].map((value, i) => [FACTS[i], value]));
     });
   }

@@ -2,7 +2,7 @@
 
 import * as ort from "./ort/ort.wasm.min.mjs";
 import { Bundle } from "./bundle.js";
-import { Core, tiles } from "./core.js";
+import { Core, allowed, tiles } from "./core.js";
 import { BackendFailedError, DLFError, SizeLimitError, WrongModelError } from "./errors.js";
 
 const DECODER = ["synthesis", "adaptor", "generator"];
@@ -18,7 +18,7 @@ class Codec {
     ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
     ort.env.wasm.numThreads = threads ?? (self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1);
     ort.env.logLevel = "error";
-    this.#limits = limits;
+    this.#limits = allowed(limits);
     this.#bundle = await Bundle.open(url, progress);
     const { manifest } = this.#bundle;
     this.#core = new Core(wasm, await this.#bundle.read("entropy.bin"));
@@ -44,7 +44,7 @@ class Codec {
   }
 
   async encode({ data, width, height }) {
-    const { maxSide = 16384, maxPixels = 2 ** 26 } = this.#limits;
+    const { maxSide, maxPixels } = this.#limits;
     if (Math.max(width, height) > maxSide || width * height > maxPixels)
       throw new SizeLimitError(`the image is ${width}x${height} pixels, over the limit of ${maxSide} a side or ${maxPixels} in all`);
     const [h, w] = [tiles(height), tiles(width)];
