@@ -53,7 +53,7 @@ class CorpusOptions:
     batch: Annotated[
         int, typer.Option(metavar="N", min=1, help="Images of one padded size that go through the model together.")
     ] = 1
-    shard: Annotated[int, typer.Option(metavar="N", min=1, help="Images in a shard, the unit of work.")] = 64
+    shard: Annotated[int, typer.Option(metavar="N", min=1, help="Images in a shard, the unit of work.")] = 16
     parquet: Annotated[bool, typer.Option("--parquet", help="Results are rows of Parquet shards, not files.")] = False
     model: Annotated[
         str | None,

@@ -31,7 +31,7 @@ class Job:
     open_codec: Callable[[], Codec]
     parquet: bool = False
     batch: int = 1
-    shard: int = 64
+    shard: int = 16
 
     def result(self, path: str) -> str:
         """The path of a source's result, below the target. Two sources never have one."""
