@@ -45,12 +45,12 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
 def cache_folder() -> Path:
     """This user's folder for dlf's caches: below XDG_CACHE_HOME, or else below the home.
 
-    Users without a home, as in containers, have the one that Debian's passwd gives to such: it is not there.
+    Users without a home, as in containers, have one below /dev/null: nobody can make it, not even root.
     """
     try:
         home = Path.home()
     except RuntimeError:  # neither HOME nor an entry in passwd
-        home = Path("/nonexistent")
+        home = Path("/dev/null")
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "dlf"
 
 

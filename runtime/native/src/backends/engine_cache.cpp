@@ -99,7 +99,7 @@ Engine usable_engine(const std::filesystem::path &path, const EngineKey &key) {
 std::filesystem::path engine_folder() {
     const char *cache = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
     const std::filesystem::path folder =
-        cache != nullptr && *cache != 0 ? cache : std::filesystem::path(home == nullptr ? "/nonexistent" : home) / ".cache";
+        cache != nullptr && *cache != 0 ? cache : std::filesystem::path(home == nullptr ? "/dev/null" : home) / ".cache";
     return folder / "dlf" / "engines";
 }
 
