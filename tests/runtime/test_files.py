@@ -102,5 +102,5 @@ def test_cache_of_a_user_without_a_home_is_nowhere(monkeypatch):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # KeyError for each, as the real one has it
     assert not cache_folder().exists()
-    with pytest.raises(OSError):
+    with pytest.raises(NotADirectoryError):
         cache_folder().mkdir(parents=True)  # also where root runs this
