@@ -21,7 +21,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 import dlf
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = re.compile(r"^(ffmpeg|gst-launch-1\.0|cc)\b", re.MULTILINE)  # which a machine may lack
+PROGRAMS = re.compile(r"(?:^|\| )(ffmpeg|gst-launch-1\.0|cc)\b", re.MULTILINE)  # which a machine may lack
 
 
 class MissingProgramError(Exception):
