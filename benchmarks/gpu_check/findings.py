@@ -75,10 +75,11 @@ def run_step(work: Callable[[Findings], None]) -> int:
 
 
 def read(output: str) -> Findings | None:
-    """Return the findings at the end of a step's output; None if there are none."""
-    lines = output.strip().splitlines()
-    try:
-        found = json.loads(lines[-1])
-        return Findings([Check(**check) for check in found["checks"]], found["figures"], found["skipped"])
-    except (IndexError, ValueError, KeyError, TypeError):
-        return None
+    """Return the findings at the end of a step's output, before what compute-sanitizer adds; None if there are none."""
+    for line in reversed(output.splitlines()):
+        try:
+            found = json.loads(line)
+            return Findings([Check(**check) for check in found["checks"]], found["figures"], found["skipped"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None

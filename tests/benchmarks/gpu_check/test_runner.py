@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -95,6 +97,74 @@ def test_findings_come_back_as_they_were(capsys):
     assert run_step(skip) == SKIPPED
 
 
+FAKE_SANITIZER = r"""#!/bin/sh
+# As compute-sanitizer does: runs a program, tells the errors, and passes on the exit code if there are none.
+[ "$1 $2" = "--error-exitcode 99" ] || exit 98
+shift 2
+echo "========= COMPUTE-SANITIZER"
+"$@"
+code=$?
+echo "========= ERROR SUMMARY: $ERRORS errors"
+[ "$ERRORS" = 0 ] && exit $code || exit 99
+"""
+
+
+@pytest.fixture
+def sanitizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    fake = tmp_path / "compute-sanitizer"
+    fake.write_text(FAKE_SANITIZER)
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return fake
+
+
+def the_step(name: str) -> Step:
+    (step,) = (step for step in command.steps() if step.name == name)
+    return step
+
+
+@pytest.mark.parametrize(
+    ("work", "errors", "verdict", "fact"),
+    [
+        ("findings.add('a', True)", "0", "pass", "1 checks"),
+        ("findings.add('a', True)", "3", "FAIL", "========= ERROR SUMMARY: 3 errors"),
+        ("findings.add('a', False, 'off by one')", "0", "FAIL", "1 of 1 checks, the first: a: off by one"),
+        ("raise SkippedError('no GPU')", "0", "skip", "no GPU"),
+    ],
+)
+def test_kernels_under_the_sanitizer(sanitizer, monkeypatch, work, errors, verdict, fact):
+    monkeypatch.setenv("ERRORS", errors)
+    monkeypatch.setattr(command, "module", lambda name, *arguments: step_of(work) if name == "kernels" else ["x"])
+    step = the_step("sanitizer")
+    assert step.command[0] == str(sanitizer)
+    result = run(step)
+    assert (result.verdict, result.fact) == (verdict, fact)
+
+
+def test_without_the_sanitizer_the_step_says_so(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    if not Path("/usr/local/cuda/bin/compute-sanitizer").exists():
+        assert run(the_step("sanitizer")).fact == "compute-sanitizer is not installed"
+
+
+def test_pytest_is_given_all_files_with_tests_for_a_gpu():
+    marked = {
+        path.relative_to(command.TESTS)
+        for path in command.TESTS.rglob("test_*.py")
+        if re.search(r"mark\.gpu|helpers_gpu\.ON_GPU|helpers_kernels\.", path.read_text())
+    }
+    assert len(marked) >= 8
+    for path in marked:
+        assert any(path.is_relative_to(each) for each in command.ON_GPU), path
+
+
+def test_pytest_is_started_where_it_has_what_these_files_import(monkeypatch):
+    monkeypatch.setattr(driver, "missing", lambda: None)
+    assert the_step("pytest").lacks is None
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name in ("onnx", "torch") else name)
+    assert the_step("pytest").lacks == "not installed: torch, onnx"
+
+
 @pytest.mark.parametrize("output", ["", "nothing", "{}", "[1]", '{"checks": [{}], "figures": {}, "skipped": null}'])
 def test_other_output_has_no_findings(output):
     assert read(output) is None
@@ -132,7 +202,6 @@ def test_the_command_writes_a_table_and_json(tmp_path, monkeypatch):
     ],
 )
 def test_each_step_is_skipped_without_a_gpu_and_says_so(name):
-    (step,) = (step for step in command.steps() if step.name == name)
-    result = run(step)
+    result = run(the_step(name))
     assert result.verdict == "skip", result.output
     assert result.fact.startswith(("NVIDIA's driver", "torch has no CUDA"))
