@@ -14,7 +14,7 @@ INSTALL = {
     "openvino": "pip install 'dlf[cpu]'",
     "onnxruntime": "pip install 'dlf[onnxruntime]', or 'dlf[onnxruntime-gpu]' for an NVIDIA GPU",
     gpu_choice.TENSORRT: "pip install 'dlf[tensorrt]'",
-    gpu_choice.ONNXRUNTIME_TENSORRT: "pip install 'dlf[onnxruntime-gpu,tensorrt]'",
+    gpu_choice.ONNXRUNTIME_TENSORRT: gpu_choice.INSTALL_ONNXRUNTIME_TENSORRT,
 }
 
 

@@ -25,6 +25,7 @@ ONNXRUNTIME, ONNXRUNTIME_TENSORRT, TENSORRT = "onnxruntime", "onnxruntime-tensor
 ON_GPU = (TENSORRT, ONNXRUNTIME_TENSORRT, ONNXRUNTIME)
 GPU_ONLY = (TENSORRT, ONNXRUNTIME_TENSORRT)
 INSTALL_ONNXRUNTIME = "pip install 'dlf[onnxruntime-gpu]'"
+INSTALL_ONNXRUNTIME_TENSORRT = "pip install 'dlf[onnxruntime-tensorrt]'"
 
 _log = logging.getLogger(__name__)
 _DEVICE = re.compile(r"cpu|cuda(?::(\d{1,4}))?")
@@ -137,7 +138,10 @@ def missing(name: str, ordinal: int = 0) -> str | None:
         here = driver.describe(ordinal)
         return f"neither TensorRT nor TensorRT-RTX is installed; run: {tensorrt_library.install(here and here.capability)}"
     if name != TENSORRT and not find_spec("onnxruntime"):
-        return f"onnxruntime is not installed; run: {INSTALL_ONNXRUNTIME}"
+        install = INSTALL_ONNXRUNTIME_TENSORRT if name == ONNXRUNTIME_TENSORRT else INSTALL_ONNXRUNTIME
+        return f"onnxruntime is not installed; run: {install}"
+    if name == ONNXRUNTIME_TENSORRT and not find_spec("tensorrt"):  # which ONNX Runtime's packages do not bring
+        return f"TensorRT is not installed; run: {INSTALL_ONNXRUNTIME_TENSORRT}"
     if (no_gpu := driver.missing(ordinal)) is not None:
         return f"{no_gpu}; install the driver, or use another backend"
     if name != TENSORRT:

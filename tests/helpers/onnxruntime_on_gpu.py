@@ -10,6 +10,7 @@ from helpers.gpu import FakeGPU, install
 from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime.backends import onnxruntime_cuda
 from dlf.runtime.bundles.bundle import Bundle
+from dlf.runtime.gpu.engines import Profile
 
 IMAGE, SEMANTIC = ["n", 3, "256*h", "256*w"], ["n", DIM, "16*h", "16*w"]
 LATENT, Z, Y = ["n", 3, "16*h", "16*w"], ["n", "h", "w", DIM, 32], ["n", CHANNELS, "8*h", "8*w"]
@@ -37,7 +38,7 @@ class OnHost(onnxruntime_cuda.ONNXRuntimeCUDABackend):
 
     memory = "cpu"
 
-    def providers(self, bundle: Bundle, stage: str) -> onnxruntime_cuda.Providers:
+    def providers(self, bundle: Bundle, stage: str, profile: Profile | None) -> onnxruntime_cuda.Providers:
         return [(onnxruntime_cuda.CPU, {})]
 
 

@@ -36,7 +36,7 @@ def test_only_its_own_extra_asks_for_onnx_runtime():
         for requirement in metadata.requires("dlf")
         if re.match("onnxruntime", requirement)
     }
-    assert asking == {"onnxruntime", "onnxruntime-gpu"}
+    assert asking == {"onnxruntime", "onnxruntime-gpu", "onnxruntime-tensorrt"}
     assert not [requirement for requirement in metadata.requires("dlf") if re.match(r"dlf\[.*onnxruntime|pycuda", requirement)]
 
 
