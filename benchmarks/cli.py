@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import dlf
 from dlf.benchmarks import bdrate, gates, machine, report_csv, report_table
-from dlf.benchmarks.records import Gate, Report
+from dlf.benchmarks.records import OURS, Gate, Report
 from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.bundles import builtin
 from dlf.runtime.errors import DLFError, ImageError, InvalidArgumentError
@@ -42,10 +42,11 @@ NOTES = [
     "Speed: each peer, direction and size of batch in its own process, from files to files; cold is a new process, with its "
     "files perhaps in the system's cache; p50 and p95 are over the repeats that follow in it. Peak memory is that process's.",
     "Several images at once are that many copies of the one; images/s and MP/s are by p50.",
+    "A rival that is a command starts a process each time: its median is compared with our cold start.",
     "PyTorch decodes with the float prior replayed on the encoder's latents, and with this runtime's rANS coder.",
     "A rival is the file nearest to ours in bytes; one marked 'at its minimum' cannot be as small, which favours it.",
     "BD-rates, with four models or more: against each rival's curve, of means at fixed qualities.",
-    "Patch FID is not measured: its network has no source that dlf can check.",
+    "Patch FID is not measured: its network has no source that dlf can check. python -m dlf.benchmarks.kid has KID on VGG16.",
 ]
 METRICS = ("psnr", "ms-ssim", "lpips", "lpips-vgg", "dists")  # in the order of metrics.NAMES; lpips is that on AlexNet
 
@@ -101,7 +102,11 @@ class Options:
     ] = None
     metrics: Annotated[str, typer.Option(metavar="NAME,...", help=f"Of {', '.join(METRICS)}.")] = ",".join(METRICS)
     rivals: Annotated[
-        str, typer.Option(metavar="NAME,...", help="Of avif, webp, jxl, jpeg: each at the byte size nearest to ours.")
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="Of avif, webp, jxl, jpeg, and .toml files that describe commands: each at the byte size nearest to ours.",
+        ),
     ] = ""
     repeats: Annotated[
         int, typer.Option(metavar="N", min=0, help="Timed repeats on the first image, after a cold one; 0 leaves speed out.")
@@ -170,14 +175,13 @@ def bench(options: Options) -> None:
         except ImageError as error:
             raise typer.BadParameter(str(error), param_hint="--contact-sheet") from error
     from dlf.benchmarks import datasets  # everything heavy only now, so that --help is quick
-    from dlf.benchmarks import rivals as everyday
     from dlf.benchmarks.metrics import NAMES
     from dlf.benchmarks.progress_file import ProgressFile
+    from dlf.benchmarks.rivals import command, pillow
     from dlf.benchmarks.run import Settings
 
     names = _names(options.metrics, METRICS, "--metrics")
     peers = _names(options.baseline, ("torch", *INSTALL), "--baseline")
-    codecs = _names(options.rivals, tuple(everyday.RIVALS), "--rivals")
     if not all(size.isdecimal() and int(size) for size in _split(options.batch)):
         raise typer.BadParameter(f"{options.batch!r} is not a list of batch sizes.", param_hint="--batch")
     if "torch" in peers and options.checkpoint is None:
@@ -191,8 +195,12 @@ def bench(options: Options) -> None:
     models = options.model or [Path(os.environ.get("DLF_MODEL") or builtin.path())]
     try:
         images = datasets.find(options.dataset, options.download)[: options.limit]
-        for codec in codecs:
-            everyday.check(codec)
+        rivals = [
+            command.load(Path(name)) if name.endswith(".toml") else pillow.find(name)
+            for name in dict.fromkeys(_split(options.rivals))
+        ]
+        if len({OURS, *(rival.name for rival in rivals)}) <= len(rivals):
+            raise InvalidArgumentError(f"Two codecs have one name: {', '.join((OURS, *(rival.name for rival in rivals)))}.")
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     settings = Settings(
@@ -202,7 +210,7 @@ def bench(options: Options) -> None:
         backend=options.backend,
         threads=options.threads,
         device=options.device,
-        rivals=codecs,
+        rivals=rivals,
         baselines=peers,
         checkpoint=options.checkpoint,
         repeats=options.repeats,

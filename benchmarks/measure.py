@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from io import BytesIO
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ def image(
     path: Path,
     codec: dlf.Codec,
     compare: Compare,
-    rival_names: Sequence[str] = (),
+    others: Sequence[rivals.Rival] = (),
     *,
     with_curves: bool = False,
     with_pictures: bool = False,
@@ -43,14 +42,15 @@ def image(
     data = codec.encode(original)
     shown[OURS] = codec.decode(data)
     codings = [coding(OURS, data, shown[OURS])]
-    for name in rival_names:
-        found = rivals.encode(name, original, len(data))
-        shown[name] = rivals.decode(found.data)
-        codings.append(coding(name, found.data, shown[name], f"quality {found.quality}", found.at_minimum))
+    for rival in others:
+        found = rivals.encode(rival, original, len(data))
+        shown[rival.name] = rival.decode(found.data)
+        codings.append(coding(rival.name, found.data, shown[rival.name], f"quality {found.quality}", found.at_minimum))
     curves = []
-    for name, quality in product(rival_names, rivals.CURVE if with_curves else ()):
-        at_quality = rivals.encode_at(name, original, quality)
-        curves.append(coding(name, at_quality, rivals.decode(at_quality), f"quality {quality}"))
+    for rival in others if with_curves else ():
+        for quality in rival.curve:
+            at_quality = rival.encode(original, quality)
+            curves.append(coding(rival.name, at_quality, rival.decode(at_quality), f"quality {quality}"))
     info = dlf.info(data)
     size = info.bytes
     result = ImageResult(

@@ -60,8 +60,9 @@ class Timing:
     cold: float  # from the start of the process to the first batch written
     warm: list[float]  # of each later repeat
     steps: dict[str, list[float]]  # step -> seconds of each of those repeats
-    peak_bytes: int  # of the process's memory
+    peak_bytes: int | None  # of the process's memory; not measured of a command
     versions: dict[str, str]
+    process_each: bool = False  # the peer is a command: each repeat is a new process
 
     @property
     def p50(self) -> float:
@@ -90,9 +91,12 @@ class Speed:
     timings: list[Timing]
 
     def ratio(self, baseline: Timing) -> float:
-        """How many times faster the first peer is than another's timing, by the medians of warm repeats."""
+        """How many times faster the first peer is than another's timing, by the medians of warm repeats.
+
+        A command starts a process each time: its median is compared with a cold start."""
         what = (self.peers[0], baseline.direction, baseline.batch)
-        return baseline.p50 / next(t.p50 for t in self.timings if (t.peer, t.direction, t.batch) == what)
+        ours = next(t for t in self.timings if (t.peer, t.direction, t.batch) == what)
+        return baseline.p50 / (ours.cold if baseline.process_each else ours.p50)
 
     def megapixels_per_second(self, timing: Timing) -> float:
         """Throughput in pixels of the image, not of the padded area."""

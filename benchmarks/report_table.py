@@ -88,7 +88,7 @@ def _peers(title: str, speed: Speed, *columns: str) -> Table:
 
 
 def _gigabytes(timing: Timing) -> str:
-    return f"{timing.peak_bytes / 1e9:.2f}"
+    return "" if timing.peak_bytes is None else f"{timing.peak_bytes / 1e9:.2f}"
 
 
 def _ratio(speed: Speed, timing: Timing) -> list[str]:

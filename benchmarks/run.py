@@ -6,8 +6,10 @@ from pathlib import Path
 from subprocess import CalledProcessError
 
 import dlf
-from dlf.benchmarks import bdrate, machine, measure, pictures, progress_file, rivals, speed
+from dlf.benchmarks import bdrate, machine, measure, pictures, progress_file, speed
 from dlf.benchmarks.records import Failure, ModelResult
+from dlf.benchmarks.rivals import Rival
+from dlf.benchmarks.rivals.command import CommandRival
 from dlf.runtime.bundles.bundle import Bundle, file_sha256
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 
@@ -24,7 +26,7 @@ class Settings:
     backend: str | None = None
     threads: int | None = None
     device: str = "cpu"  # or "cuda", "cuda:N"
-    rivals: Sequence[str] = ()
+    rivals: Sequence[Rival] = ()
     baselines: Sequence[str] = ()  # "torch" or backends
     checkpoint: Path | None = None
     repeats: int = 0  # timed ones; with 0 speed is not measured
@@ -104,6 +106,7 @@ def _timed(settings: Settings, model: Path, progress: Progress, found: ModelResu
             image,
             model,
             [found.backend, *settings.baselines],
+            commands=[rival for rival in settings.rivals if isinstance(rival, CommandRival)],
             checkpoint=settings.checkpoint,
             threads=settings.threads,
             repeats=settings.repeats,
@@ -134,8 +137,8 @@ def _images(
         "backend": [found.backend, found.device, found.precision, found.versions],
         "threads": settings.threads,
         "metrics": list(settings.metrics),
-        "rivals": list(settings.rivals),
-        "curves": rivals.CURVE if with_curves else (),
+        "rivals": [repr(rival) for rival in settings.rivals],
+        "curves": with_curves,
     }
     shown = {}
     for i, path in enumerate(settings.images):

@@ -14,7 +14,12 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
+from PIL import Image
+
+from dlf.benchmarks import rivals
 from dlf.benchmarks.records import DIRECTIONS, Speed, Timing
+from dlf.benchmarks.rivals import Pixels
+from dlf.benchmarks.rivals.command import CommandRival
 from dlf.benchmarks.speed_worker import TORCH, Job
 from dlf.runtime.errors import BackendFailedError
 from dlf.runtime.images import load
@@ -25,6 +30,7 @@ def measure(
     model: Path,
     peers: Sequence[str],
     *,
+    commands: Sequence[CommandRival] = (),
     checkpoint: Path | None,
     threads: int | None,
     repeats: int,
@@ -34,7 +40,8 @@ def measure(
 ) -> Speed:
     """Time every peer ("torch", which needs the checkpoint, or a backend) in both directions: one image, then batches of it.
 
-    All peers run on `device`: "cpu", "cuda" or "cuda:N".
+    Commands run at the quality whose file is nearest in bytes to the first peer's, one image at a time. The other peers run on
+    `device`: "cpu", "cuda" or "cuda:N".
 
     Raises:
         BackendFailedError: a process ended with an error; its last line is in the message.
@@ -48,8 +55,25 @@ def measure(
                     tell(f"{peer}: {direction}{f' {batch} at once' if batch > 1 else ''}")
                     job = Job(peer, direction, batch, str(image), str(source), threads, repeats, folder, device)
                     timings.append(Timing(peer, direction, batch, **in_a_process(job)))
-    height, width, _ = load(image).shape
+        pixels = load(image)
+        size = Path(folder, f"{peers[0]}-0.dlf").stat().st_size
+        for command in commands:
+            tell(command.name)
+            timings += _of_command(command, pixels, size, repeats, Path(folder))
+    height, width, _ = pixels.shape
     return Speed(image.name, width, height, threads, timings)
+
+
+def _of_command(rival: CommandRival, pixels: Pixels, size: int, repeats: int, folder: Path) -> list[Timing]:
+    """Time a command in both directions; a process for each repeat."""
+    quality = rivals.encode(rival, pixels, size).quality
+    image, file, decoded = folder / "rival.png", folder / f"rival{rival.suffix}", folder / "decoded.png"
+    Image.fromarray(pixels).save(image)
+    timings = []
+    for direction, picture in zip(DIRECTIONS, (image, decoded), strict=True):
+        seconds = [rival.run(direction, picture, file, quality) for _ in range(1 + repeats)]
+        timings.append(Timing(rival.name, direction, 1, seconds[0], seconds[1:], {}, None, {}, process_each=True))
+    return timings
 
 
 def in_a_process(job: Job) -> dict[str, Any]:

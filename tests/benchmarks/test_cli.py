@@ -232,7 +232,8 @@ def test_four_models_have_bd_rates(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["--metrics", "psnr,ssim"], "'ssim' is unknown"),
-        (["--rivals", "gif"], "'gif' is unknown"),
+        (["--rivals", "gif"], "no rival 'gif'"),
+        (["--rivals", "none.toml"], "none.toml cannot be read"),
         (["--baseline", "tensorflow"], "'tensorflow' is unknown"),
         (["--baseline", "torch"], "torch needs the checkpoint"),
         (["--baseline", "torch", "--checkpoint", "none.ckpt"], "does not exist"),
