@@ -20,6 +20,7 @@ import numpy as np
 import typer
 from PIL import Image
 
+from dlf.runtime.cluster import connected
 from dlf.runtime.corpus import engine
 from dlf.runtime.corpus.job import Job
 from dlf.runtime.corpus.report import Report
@@ -94,7 +95,7 @@ def _worker_memory() -> int:
 def main(images: Annotated[int, typer.Option(min=1000, help="Images of the run that watches the memory.")] = 20_000) -> None:
     """Measure the engine of dlf corpus."""
     results: dict[str, Any] = {"ray": version("ray"), "python": sys.version.split()[0], "cpus": os.cpu_count()}
-    with tempfile.TemporaryDirectory() as name, engine.connected("local", 16):
+    with tempfile.TemporaryDirectory() as name, connected("local", 16):
         root = Path(name)
         _make(root / "few", 400)
         plain = _plain(root / "few", root / "plain")

@@ -33,6 +33,7 @@ from dlf.runtime.images import PNG_LEVEL, Pixels, encode_as, format_of, load
 from dlf.runtime.info import info as describe
 from dlf.runtime.libdlf import Limits
 from dlf.runtime.options import parse_bytes, takes
+from dlf.runtime.serve.cli import serve
 from dlf.runtime.streams import abandon_stdout, printing, read_stdin, write_stdout
 
 STDIO = "-"
@@ -274,6 +275,14 @@ def doctor(
         raise typer.Exit(1)
 
 
+app.command(
+    epilog="""Examples:
+
+    \b
+    dlf serve                                       http://127.0.0.1:8000/ shows the page
+    dlf serve --host 0.0.0.0 --workers 4 --threads 4
+    curl --data-binary @photo.jpg http://127.0.0.1:8000/encode -o photo.dlf"""
+)(serve)
 app.add_typer(corpus, name="corpus")
 
 

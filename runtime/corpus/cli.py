@@ -118,13 +118,14 @@ def _run(operation: "Operation", options: CorpusOptions) -> None:
     _log_to_stderr(options.verbose)
     try:
         with _packages():
+            from dlf.runtime import cluster
             from dlf.runtime.corpus import engine
             from dlf.runtime.corpus.progress import shown
         job = _job(operation, options)
         gpus = int(options.device.startswith("cuda"))
         cpus = max(os.cpu_count() or 1, (options.concurrency or 1) * options.threads)
         # Ray writes what its daemons tell to standard output, which is the report's.
-        with redirect_stdout(sys.stderr), engine.connected(options.address, cpus), shown(job) as show:
+        with redirect_stdout(sys.stderr), cluster.connected(options.address, cpus), shown(job) as show:
             report = engine.run(job, options.concurrency, options.threads, gpus, show)
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error

@@ -6,14 +6,12 @@ another, and a new worker is asked for, which starts where there is room.
 """
 
 import logging
-import os
-import socket
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from dlf.runtime.cluster import ray
 from dlf.runtime.corpus.job import Chunk, Job
 from dlf.runtime.corpus.plan import chunks
 from dlf.runtime.corpus.report import Report
@@ -21,55 +19,9 @@ from dlf.runtime.corpus.rows import Row
 from dlf.runtime.corpus.worker import Done, Worker
 from dlf.runtime.errors import BackendFailedError, DLFError
 
-# Before Ray is imported: it sends nothing of its use anywhere, and leaves GPUs to the workers that ask for one.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-import ray
-from ray.exceptions import RayError, RayTaskError
-
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 3  # of a chunk
-_STORE = 80 << 20  # bytes of Ray's memory for objects, on this machine: Ray's least, since next to nothing travels
 _PATIENCE = 60.0  # seconds without any worker, after which a warning says why
-
-
-@contextmanager
-def connected(address: str | None, cpus: int) -> Iterator[None]:
-    """Be connected to a cluster: at `address`, at RAY_ADDRESS, or on this machine alone with so many CPUs.
-
-    Raises:
-        BackendFailedError: there is no cluster at that address, or Ray does not start.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    address = address or os.environ.get("RAY_ADDRESS")
-    _require_listener(address)
-    local: dict[str, Any] = (
-        {"num_cpus": cpus, "object_store_memory": _STORE, "include_dashboard": False} if address in (None, "local") else {}
-    )
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except Exception as error:  # ConnectionError, ValueError and others
-        raise BackendFailedError(
-            f"Ray cannot be used at {address or 'this machine'} ({type(error).__name__}: {error})."
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _require_listener(address: str | None) -> None:
-    """Refuse HOST:PORT where nothing listens; Ray itself would try for minutes."""
-    host, _, port = (address or "").rpartition("/")[2].rpartition(":")
-    if not host or not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise BackendFailedError(f"There is no Ray cluster at {address} ({error}).") from error
 
 
 def run(
@@ -144,14 +96,14 @@ class _Loop:
         actor, chunk = self._calls.pop(call)
         try:
             found = ray.get(call)
-        except RayTaskError as error:  # what the worker raised
+        except ray.exceptions.RayTaskError as error:  # what the worker raised
             cause = error.cause if isinstance(error.cause, Exception) else error
             if chunk is None:
                 raise (
                     cause if isinstance(cause, (DLFError, OSError)) else BackendFailedError(f"No worker starts: {cause}.")
                 ) from error
             self._retry(chunk, cause, _ATTEMPTS)
-        except RayError as error:  # its process or its node ended
+        except ray.exceptions.RayError as error:  # its process or its node ended
             self._replace(error)
             if chunk is not None:
                 self._retry(chunk, error, _ATTEMPTS + len(chunk.sources))  # each of them may be one that ends a process

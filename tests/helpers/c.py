@@ -76,11 +76,11 @@ def sanitized_library(folder: Path, sanitizers: str) -> list[str]:
 def build_example(
     folder: Path, name: str, flags: Sequence[str], sources: Sequence[Path] = (), compiler: Sequence[str] = ("cc", "-std=c11")
 ) -> Path:
-    """Compile examples/c/NAME.c, with further sources and flags; returns the program."""
+    """Compile the example NAME.c, with further sources and flags; returns the program."""
     tool(compiler[0], "build-essential")
     program = folder / name
     libraries = pkg_config("libpng") if name == "dlf_transcode" else ["-pthread"]
-    files = [str(path) for path in (EXAMPLES / "c" / f"{name}.c", *sources)]
+    files = [str(path) for path in (next(EXAMPLES.glob(f"*/{name}.c")), *sources)]
     output(*compiler, *WARNINGS, *files, *libraries, *flags, "-o", str(program))
     return program
 

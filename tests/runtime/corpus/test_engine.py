@@ -21,6 +21,7 @@ TESTS = Path(__file__).parents[2]
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
 
 ray = pytest.importorskip("ray")
+from dlf.runtime.cluster import connected  # noqa: E402
 from dlf.runtime.corpus import engine  # noqa: E402
 
 pytestmark = pytest.mark.slow  # a cluster takes some 10 s to start
@@ -82,7 +83,7 @@ def check(report: Report, photos: Path, coded: Path, bundle: Path) -> None:
 def test_a_node_ends(cluster, photos, tmp_path, toy_bundle):
     nodes = list(cluster.worker_nodes)
     job = make_job("encode", photos, tmp_path / "coded", toy_bundle, delay=0.1, shard=4)
-    with engine.connected(cluster.address, 1):
+    with connected(cluster.address, 1):
         report = engine.run(job, tell=once(lambda: cluster.remove_node(nodes[0], allow_graceful=False)))
     assert report.workers == 4 and report.workers_lost == 2
     check(report, photos, tmp_path / "coded", toy_bundle)
@@ -90,7 +91,7 @@ def test_a_node_ends(cluster, photos, tmp_path, toy_bundle):
 
 def test_a_worker_ends(cluster, photos, tmp_path, toy_bundle):
     job = make_job("encode", photos, tmp_path / "coded", toy_bundle, delay=0.1, shard=4)
-    with engine.connected(cluster.address, 1):
+    with connected(cluster.address, 1):
         report = engine.run(job, tell=once(lambda: os.kill(workers()[0], signal.SIGKILL)))
     assert report.workers_lost == 1
     check(report, photos, tmp_path / "coded", toy_bundle)
@@ -100,7 +101,7 @@ def test_an_image_ends_its_worker(cluster, photos, tmp_path, toy_bundle):
     Image.new("RGB", (20, KILLER)).save(photos / "killer.png")
     Image.new("RGB", (30, KILLER)).save(photos / "killer2.png")
     job = make_job("encode", photos, tmp_path / "coded", toy_bundle, shard=8)
-    with engine.connected(cluster.address, 1):
+    with connected(cluster.address, 1):
         report = engine.run(job, 2)
     assert report.done == 60
     assert set(report.errors) == {"killer.png", "killer2.png"}
@@ -111,10 +112,11 @@ DRIVER = """
 import sys
 from pathlib import Path
 from helpers.corpus import make_job
+from dlf.runtime.cluster import connected
 from dlf.runtime.corpus import engine
 address, photos, coded, bundle = sys.argv[1:]
 job = make_job("encode", photos, coded, Path(bundle), delay=0.1, shard=4)
-with engine.connected(address, 1):
+with connected(address, 1):
     engine.run(job)
 """
 
@@ -134,7 +136,7 @@ def test_the_driver_ends_and_is_started_again(cluster, photos, tmp_path, toy_bun
         driver.wait()
     before = {path: path.read_bytes() for path in coded.rglob("*.parquet")}
     job = make_job("encode", photos, coded, toy_bundle, delay=0.1, shard=4)
-    with engine.connected(cluster.address, 1):
+    with connected(cluster.address, 1):
         report = engine.run(job)
     assert 16 <= report.skipped < 60
     assert {path: path.read_bytes() for path in before} == before
@@ -142,13 +144,13 @@ def test_the_driver_ends_and_is_started_again(cluster, photos, tmp_path, toy_bun
 
 
 def test_more_workers_than_there_is_room_for(cluster, photos, tmp_path, toy_bundle):
-    with engine.connected(cluster.address, 1):
+    with connected(cluster.address, 1):
         report = engine.run(make_job("encode", photos, tmp_path / "coded", toy_bundle, shard=4), 20)
     check(report, photos, tmp_path / "coded", toy_bundle)
 
 
 def test_a_model_that_cannot_be_opened_ends_the_job(cluster, photos, tmp_path):
-    with engine.connected(cluster.address, 1), pytest.raises(dlf.BundleForeignError, match="nothing"):
+    with connected(cluster.address, 1), pytest.raises(dlf.BundleForeignError, match="nothing"):
         engine.run(make_job("encode", photos, tmp_path / "coded", tmp_path / "nothing"))
 
 
@@ -156,11 +158,11 @@ def test_a_target_that_cannot_be_written_is_an_error_of_each_image(cluster, phot
     coded = tmp_path / "coded"
     for path in tree(photos):
         (coded / f"{path}.dlf").mkdir(parents=True)  # where a file is to be
-    with engine.connected(cluster.address, 1):
+    with connected(cluster.address, 1):
         report = engine.run(make_job("encode", photos, coded, toy_bundle))
     assert report.failed == 60 and "IsADirectoryError" in report.errors["0000.png"]
 
 
 def test_no_cluster_at_the_address():
-    with pytest.raises(dlf.BackendFailedError, match=r"127\.0\.0\.1:1"), engine.connected("127.0.0.1:1", 1):
+    with pytest.raises(dlf.BackendFailedError, match=r"127\.0\.0\.1:1"), connected("127.0.0.1:1", 1):
         pass
