@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -187,6 +187,28 @@ def test_an_engine_never_allocates_while_it_runs(small: Bundle, cache: EngineCac
     small.manifest["stages"]["generator"]["tf32"] = True
     build_engine(small, "generator", "sm_89")
     assert flags["TF32"]
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tensorrt_is_asked_for_memory_of_the_size_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tf32: bool) -> None:
+    """TensorRT itself builds on a GPU alone; this is what Polygraphy is told for it."""
+    import polygraphy.config
+
+    # Which Polygraphy reads when the next is first imported; other tests need it as it is here.
+    monkeypatch.setattr(polygraphy.config, "USE_TENSORRT_RTX", tensorrt_library.installed() == tensorrt_library.RTX)
+    from polygraphy.backend import trt as poly
+
+    asked: dict[str, Any] = {}
+    library = ModuleType("tensorrt")
+    library.PreviewFeature = SimpleNamespace(RUNTIME_ACTIVATION_RESIZE_10_10="resize")  # type: ignore[attr-defined]
+    monkeypatch.setattr(poly, "network_from_onnx_path", lambda path, strongly_typed: asked.update(strongly_typed=strongly_typed))
+    monkeypatch.setattr(poly, "CreateConfig", lambda **options: lambda builder, network: asked.update(options))
+    monkeypatch.setattr(poly, "engine_bytes_from_network", lambda network, configure, **options: configure(None, network) or b"")
+    image = [{"name": "image", "shape": ["n", 3, "256*h", "256*w"]}]
+    engine._build(library, tmp_path / "a.onnx", image, "sm_90 a GPU", DEFAULT_PROFILES, tmp_path / "a.timings", tf32)
+    assert asked["strongly_typed"]
+    assert (asked["preview_features"], asked["tf32"]) == (["resize"], tf32)
+    assert [profile["image"].max for profile in asked["profiles"]] == [(1, 3, 2048, 2048), (16, 3, 768, 768)]
 
 
 @needs_rtx

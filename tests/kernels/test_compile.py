@@ -102,16 +102,24 @@ def shipped() -> list[dict]:
     return json.loads((cubins.FOLDER / compiler.INDEX).read_text())["kernels"]
 
 
-def test_shipped_cubins_fuse_no_products_and_sums():
-    """In kernels of floats that are defined bit by bit, but those that divide: divisions are made of FFMA."""
+DIVIDING = ("pad_pixels", "quantise")  # divisions are made of FFMA
+IN_INTEGERS = (*launches.PRIOR, "first_params", "select")
+
+
+@pytest.mark.parametrize(
+    "kernel", ["crop_pixels", "update", "check_finite", *(pytest.param(name, marks=pytest.mark.slow) for name in IN_INTEGERS)]
+)
+def test_shipped_cubins_fuse_no_products_and_sums(kernel):
+    """In all kernels that are defined bit by bit but those that divide."""
+    assert {"crop_pixels", "update", "check_finite", *IN_INTEGERS, *DIVIDING, *compiler.FUSED} == launches.WARPS.keys()
     for cubin in shipped():
-        if cubin["kernel"] in ("crop_pixels", "update", "check_finite"):
+        if cubin["kernel"] == kernel:
             sass = cuobjdump("--dump-sass", str(cubins.FOLDER / cubin["file"]))
             assert "EXIT" in sass
             assert "FFMA" not in sass, cubin["file"]
 
 
-@pytest.mark.parametrize("kernel", ["pad_pixels", "quantise"])
+@pytest.mark.parametrize("kernel", DIVIDING)
 def test_kernels_with_divisions_are_compiled_without_fusion(monkeypatch, kernel):
     compiled = []
     compile_ = compiler.triton.compile
