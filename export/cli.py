@@ -20,6 +20,7 @@ from rich.console import Console
 import dlf
 from dlf.export.engine import build_engines, target_gpus
 from dlf.export.output_folder import workplace
+from dlf.export.shared_files import share
 from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import CheckpointError, DLFError, ExportError, InvalidArgumentError
@@ -131,7 +132,9 @@ def export(options: Options) -> None:
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     size = sum(file.stat().st_size for file in output.iterdir())
-    stderr.print(f"{source} -> {output}: {size / 1e6:.1f} MB")
+    shared = share(output)
+    of_others = f", {shared / 1e6:.1f} MB of them shared with bundles beside it" if shared else ""
+    stderr.print(f"{source} -> {output}: {size / 1e6:.1f} MB{of_others}")
     try:
         with stderr.status("memory") as status:
             _measure_memory(output, status.update)
@@ -175,15 +178,21 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
         name = os.fsencode(options.name or source.stem).decode(errors="replace")  # a file's name may be no text
         write_bundle(model, target, name, license=options.license, half_weights=options.half_weights, progress=progress)
 
-    from dlf.export import tf32
+    from dlf.export import rate, tf32
     from dlf.export.parity import load_photographs
+
+    def measure_rate(bundle: Path) -> None:
+        if not rate.is_known(bundle):
+            progress("rate")
+            rate.record(bundle, load_photographs(options.photographs), torch.get_num_threads())
 
     if options.precision == "fp32":
         export(output)
         try:
+            measure_rate(output)
             tf32.measure(output, load_photographs(options.photographs), progress=progress)
         except (ExportError, CheckpointError) as error:
-            stderr.print(f"dlf-export: not tested in TF32, so that a GPU computes this bundle more slowly: {error}")
+            stderr.print(f"dlf-export: rate and TF32 not measured, so that models have no order and a GPU is slower: {error}")
         return
     from dlf.export.convert import convert_bundle
     from dlf.export.int8 import sample_photographs
@@ -200,7 +209,8 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
     )
     if (source / "manifest.json").is_file():
         convert(source, output)
-        return
-    with workplace(output) as place:
-        export(place / "fp32")
-        convert(place / "fp32", output)
+    else:
+        with workplace(output) as place:
+            export(place / "fp32")
+            convert(place / "fp32", output)
+    measure_rate(output)

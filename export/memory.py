@@ -6,7 +6,6 @@ Each backend that is installed encodes and decodes four pictures, each in a proc
 be lowered again. It is straight in the pixels, but for a step where stages begin to be released (docs/format.md, section 4).
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -19,11 +18,11 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 import typer
 
+from dlf.export import manifest
 from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.backends.gpu_choice import GPU_ONLY
 from dlf.runtime.codec import Codec
 from dlf.runtime.errors import ExportError
-from dlf.runtime.files import write_atomically
 from dlf.runtime.formats import TILE
 
 # Heights and widths of the pictures; a peak at one tile is that of loading the model.
@@ -39,19 +38,14 @@ def record(bundle: Path, progress: Callable[[str], None] = lambda _: None) -> No
 
     Raises ExportError: a backend does not run the bundle.
     """
-    path = bundle / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest.pop("memory", None)
-    write_atomically(path, _text(manifest))  # so that no older measurement refuses the pictures
+    content = manifest.read(bundle)
+    content.pop("memory", None)
+    manifest.write(bundle, content)  # so that no older measurement refuses the pictures
     memory = {}
     for backend in (name for name in INSTALL if name not in GPU_ONLY and find_spec(name)):
         progress(f"memory on {backend}")
         memory[backend] = _measured(bundle, backend)
-    write_atomically(path, _text({**manifest, "memory": memory}))
-
-
-def _text(manifest: object) -> bytes:
-    return (json.dumps(manifest, indent=1) + "\n").encode()
+    manifest.write(bundle, {**content, "memory": memory})
 
 
 def _measured(bundle: Path, backend: str) -> dict[str, dict[str, Any]]:

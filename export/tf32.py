@@ -4,7 +4,6 @@ In TF32 a tensor core rounds both factors of a product to 11 significant bits an
 Veltkamp's splitting: with c = 2^13 x + x, c - (c - x) is x rounded to 24 - 13 bits. With it the bundle must pass fp16's bars.
 """
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -15,11 +14,11 @@ import onnx
 import torch
 from onnx import NodeProto, helper, numpy_helper
 
+from dlf.export import manifest
 from dlf.export.convert import numbers
 from dlf.export.fp16 import LAYERS
 from dlf.export.parity import Bars, Gate
 from dlf.runtime.bundles.bundle import Bundle
-from dlf.runtime.files import write_atomically
 from dlf.runtime.formats import STAGES
 from dlf.runtime.images import Pixels
 
@@ -53,12 +52,12 @@ def measure(
     failed = bars.failures(figures)
     if failed:
         log.warning("TF32 is not allowed: the bars %s are not reached", ", ".join(failed))
-    manifest = {
+    content = {
         **bundle.manifest,
         "tf32_against_fp32": {"bars": asdict(bars), "photographs": [numbers(each) for each in figures]},
     }
-    manifest["stages"] = {name: {**entry, "tf32": not failed} for name, entry in manifest["stages"].items()}
-    write_atomically(folder / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    content["stages"] = {name: {**entry, "tf32": not failed} for name, entry in content["stages"].items()}
+    manifest.write(folder, content)
     return not failed
 
 

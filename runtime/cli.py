@@ -34,6 +34,7 @@ from dlf.runtime.info import info as describe
 from dlf.runtime.libdlf import Limits
 from dlf.runtime.options import parse_bytes, takes
 from dlf.runtime.serve.cli import serve
+from dlf.runtime.rate import Rate
 from dlf.runtime.streams import abandon_stdout, printing, read_stdin, write_stdout
 
 STDIO = "-"
@@ -106,7 +107,7 @@ def _dlf(
 
 @dataclass(frozen=True)
 class CodingOptions:
-    """The options of `dlf encode`, which `dlf decode` has too."""
+    """The options that `dlf encode` and `dlf decode` share."""
 
     files: Files
     output: Output = None
@@ -125,6 +126,39 @@ class CodingOptions:
     def limits(self) -> Limits:
         """The largest image that is encoded or decoded."""
         return Limits(self.max_pixels, self.max_side)
+
+    def check(self, codec: Codec) -> None:
+        """Refuse what the codec cannot do. Raises DLFError."""
+
+
+@dataclass(frozen=True)
+class EncodingOptions(CodingOptions):
+    """The options of `dlf encode`."""
+
+    quality: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Of a folder of several models: 0 is the lowest rate. By default the highest."),
+    ] = None
+    target_bytes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BYTES",
+            parser=parse_bytes,
+            help="Of several models, take the one whose file is the largest that is not above.",
+        ),
+    ] = None
+    target_bpp: Annotated[
+        float | None, typer.Option(metavar="X", help="The same in bits of the file per pixel of the image.")
+    ] = None
+
+    @property
+    def rate(self) -> Rate:
+        """The rate that is asked for. Raises InvalidArgumentError."""
+        return Rate(self.quality, self.target_bytes, self.target_bpp)
+
+    def check(self, codec: Codec) -> None:
+        """See `CodingOptions.check`."""
+        self.rate.among(codec.qualities)
 
 
 @dataclass(frozen=True)
@@ -147,6 +181,7 @@ class Coded:
     data: bytes  # of the .dlf file
     seconds: float  # of the encoding or decoding, with the loading of stages
     preview: bool = False
+    quality: int | None = None  # of the model that encoded it, where there are several
 
 
 @app.command(
@@ -156,19 +191,27 @@ class Coded:
     dlf encode photo.jpg                            writes photo.dlf
     dlf encode *.png -o small                       writes small/NAME.dlf
     dlf encode - < a.png > a.dlf
-    dlf encode photo.jpg --model bundle             or DLF_MODEL=bundle"""
+    dlf encode photo.jpg --model bundle             or DLF_MODEL=bundle
+    dlf encode photo.jpg --model models --target-bytes 1000"""
 )
-@takes(CodingOptions)
-def encode(options: CodingOptions) -> None:
-    """Encode images to .dlf files."""
+@takes(EncodingOptions)
+def encode(options: EncodingOptions) -> None:
+    """Encode images to .dlf files.
+
+    A model may be a folder of several, such as the four checkpoints of DLF's authors, one for each rate. --quality,
+    --target-bytes or --target-bpp choose among them; if every file would be above the target, the smallest is written, with
+    a warning.
+    """
 
     def encode_one(codec: Codec, name: str, target: str) -> Coded:
         start = perf_counter()
         pixels = load(BytesIO(_read(name)) if name == STDIO else name, options.limits)
-        data = codec.encode(pixels)
+        data = codec.encode(pixels, **asdict(options.rate))
         seconds = perf_counter() - start
         _write(target, data)
-        return Coded(pixels, data, seconds)
+        qualities = codec.qualities
+        quality = qualities.index(describe(data, limits=options.limits).fingerprint) if len(qualities) > 1 else None
+        return Coded(pixels, data, seconds, quality=quality)
 
     _code_each(options, ".dlf", encode_one)
 
@@ -339,7 +382,7 @@ def _open(options: CodingOptions) -> Codec:
     _log_to_stderr(options.verbose)
     once = len(options.files) == 1  # then every stage runs once, and releasing it at once costs nothing
     try:
-        return Codec(
+        codec = Codec(
             options.model,
             options.backend,
             options.threads,
@@ -348,6 +391,8 @@ def _open(options: CodingOptions) -> Codec:
             low_memory=once,
             device=options.device,
         )
+        options.check(codec)
+        return codec
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     except DLFError as error:
@@ -432,13 +477,18 @@ def _report(codec: Codec, name: str, target: str, coded: Coded, as_json: bool) -
             "load_seconds": load_seconds,
             "backend": codec.backend.name,
             "preview": coded.preview,
+            "quality": coded.quality,
         }
         with printing():
             print(json.dumps(line))
     else:
         loading = f" and {load_seconds:.2f} s to load the model" if load_seconds >= 0.005 else ""
         result = f"{target} (a preview)" if coded.preview else target
-        tell(f"{name} -> {result}: {width}x{height}, {size} bytes, {bpp:.4f} bpp, {seconds:.2f} s{loading}, {codec.backend.name}")
+        quality = "" if coded.quality is None else f" at quality {coded.quality} of 0..{len(codec.qualities) - 1}"
+        tell(
+            f"{name} -> {result}: {width}x{height}, {size} bytes{quality}, {bpp:.4f} bpp, {seconds:.2f} s{loading}, "
+            f"{codec.backend.name}"
+        )
 
 
 def _log_to_stderr(verbose: bool) -> None:

@@ -1,6 +1,6 @@
 """The codec: encodes images to `.dlf` bytes and decodes them, singly or in batches.
 
-It runs the neural stages of one bundle on one backend, and the other steps (`dlf.runtime.steps`) before, between and after them.
+It has one model, or several of different rates, each of which is a `dlf.runtime.coder`.
 """
 
 import logging
@@ -11,24 +11,16 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Literal, NoReturn, TypeVar, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dlf.runtime import bundles, images, stages
-from dlf.runtime.backends import Arrays, CanClose, Stage
-from dlf.runtime.errors import (
-    BackendFailedError,
-    BundleBrokenError,
-    InvalidArgumentError,
-    WrongModelError,
-    indexed,
-    reindexed,
-)
-from dlf.runtime.formats import DECODER_STAGES, LARGE_BATCH, TILE, tiles
-from dlf.runtime.formats import TOKENS_PER_TILE as TOKENS
+from dlf.runtime import bundles, images
+from dlf.runtime.backends import CanClose
+from dlf.runtime.bundles.bundle import Bundle
+from dlf.runtime.bundles.folder import Model
+from dlf.runtime.coder import Coder
+from dlf.runtime.errors import InvalidArgumentError, WrongModelError, indexed, reindexed
+from dlf.runtime.formats import tiles
 from dlf.runtime.gpu.arrays import SupportsDLPack
-from dlf.runtime.libdlf import FileInfo, Limits, detail_stream, parse_file, unpack_tokens
-from dlf.runtime.steps import steps_of
+from dlf.runtime.libdlf import FileInfo, Limits, parse_file
+from dlf.runtime.rate import Rate
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,14 +29,15 @@ _log = logging.getLogger(__name__)
 
 
 class Codec:
-    """Encodes images to `.dlf` files and decodes them, with one bundle on one backend.
+    """Encodes images to `.dlf` files and decodes them, on one backend.
 
     Stages are loaded when they are first needed, so that a codec that only encodes never loads the decoder. Not for use
     by several threads at a time.
 
     Args:
-        bundle: the bundle's folder, or a folder of bundles of one model in several precisions, of which the one is used
-            that the backend runs fastest; by default the built-in model.
+        bundle: the bundle's folder; by default the built-in model. Or a folder of bundles, of one model or of several. Of the
+            precisions of a model the one is used that the backend runs fastest; of several models, a file is decoded by the one
+            that wrote it, and an image encoded by the one of the highest rate, unless `encode` is asked for another.
         backend: "openvino", "onnxruntime", "tensorrt" or "onnxruntime-tensorrt"; by default the one that runs one of the
             bundles fastest on this machine.
         threads: CPU threads; by default as many as the backend chooses.
@@ -59,12 +52,13 @@ class Codec:
             or if the backend runs only there; otherwise the CPU.
 
     Attributes:
-        bundle: the open bundle, with the model's name, fingerprint, precision and licence.
+        bundle: the open bundle, with the model's name, fingerprint, precision and licence; of several models, that of the
+            highest rate.
         backend: the backend in use, with its name, device, precision and library versions.
         timings: seconds that each step of the last call took; "load" is the loading of stages.
 
     Raises:
-        BundleForeignError, BundleBrokenError: the bundle cannot be used, see `bundles.select`.
+        BundleForeignError, BundleBrokenError: the bundle cannot be used, see `bundles.open_all`.
         BackendMissingError, BackendFailedError: the backend cannot be opened, see `bundles.select`.
     """
 
@@ -81,63 +75,85 @@ class Codec:
         stream: int | None = None,
         device: str | None = None,
     ) -> None:
-        selected = bundles.select(bundle, backend, threads, stream, device)
+        self._folder = bundles.models(bundle)
+        default = self._folder.models[-1]
+        selected = bundles.select(default.open(), backend, threads, stream, device)
         self.bundle, self.backend = selected.bundle, selected.backend
         self.timings: dict[str, float] = {}
-        self._entropy = self.bundle.entropy
         self._limits = limits or Limits()
         if memory_limit is not None and memory_limit < 1:
             raise InvalidArgumentError(f"memory_limit is {memory_limit}; it must be at least 1 byte.")
         self._memory_limit = memory_limit
         self._checksum = checksum
         self._low_memory = low_memory
-        self._stages: dict[str, Stage] = {}
-        self._steps = steps_of(self.backend, self.bundle, self._timed)
-        versions = ", ".join(f"{library} {version}" for library, version in self.backend.versions.items())
-        _log.info(
-            "Model %s (%s, licence: %s) in %s (%s) on %s (%s, %s, %s).",
-            self.bundle.name,
-            self.bundle.fingerprint,
-            self.bundle.license or "unknown",
-            self.bundle.precision,
-            selected.why_bundle,
-            self.backend.name,
-            selected.why_backend,
-            self.backend.device,
-            versions,
-        )
+        self._precisions = selected.precisions
+        self._why_backend = selected.why_backend
+        self._coders = {default.fingerprint: self._coder_with(selected.bundle, selected.why_bundle)}
+        self._steps = self._coders[default.fingerprint].steps
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A Codec holds an open model and cannot be pickled or copied; open one in each process.")
 
-    def encode(self, image: images.ImageLike | SupportsDLPack) -> bytes:
+    @property
+    def qualities(self) -> tuple[str, ...]:
+        """The fingerprint of the model of each quality that `encode` may be asked for, the lowest rate first.
+
+        Raises BundleForeignError: of several models, the rate of one is not known.
+        """
+        return tuple(model.fingerprint for model in self._folder.by_rate())
+
+    def encode(
+        self,
+        image: images.ImageLike | SupportsDLPack,
+        *,
+        quality: int | None = None,
+        target_bytes: int | None = None,
+        target_bpp: float | None = None,
+    ) -> bytes:
         """Return the image as the bytes of a `.dlf` file.
 
         `image` is an (H, W, 3) or (H, W) uint8 array, a Pillow image, a path or a binary file; see `images.load`. On a
         GPU it may also be an (H, W, 3) uint8 array there, of torch, CuPy or another library.
 
+        Where the codec has several models, at most one of the other arguments chooses: `quality` is the number of a model,
+        from 0, the lowest rate, to `len(qualities) - 1`, which is the default. With `target_bytes`, or `target_bpp` in bits per
+        pixel, all models encode the image, and the largest file is returned that is not above the target; if all are, the
+        smallest, with a warning in the log.
+
         Raises:
+            InvalidArgumentError: one of these is out of its range, or several are given.
+            BundleForeignError: of several models, the rate of one is not known.
             ImageError, SizeLimitError: the image cannot be used, see `images.load`.
             OutOfMemoryError: it would take more memory than `memory_limit`.
             BundleBrokenError, BackendFailedError: the analysis stage cannot be loaded or run.
         """
         self.timings = {}
-        return self._encode_batch([self._load(image)])[0]
+        rate = self._rate(quality, target_bytes, target_bpp)
+        return self._encode_batch([self._load(image)], rate)[0]
 
-    def encode_many(self, images: Iterable[images.ImageLike | SupportsDLPack], batch: int = 4) -> list[bytes]:
+    def encode_many(
+        self,
+        images: Iterable[images.ImageLike | SupportsDLPack],
+        batch: int = 4,
+        *,
+        quality: int | None = None,
+        target_bytes: int | None = None,
+        target_bpp: float | None = None,
+    ) -> list[bytes]:
         """Return the bytes of one `.dlf` file for each image, in the same order; see `encode`.
 
         Images of one padded size go through the analysis stage together, up to `batch` at a time, and share its `timings`.
         The images may be of any sizes, and are loaded as they are needed: at most `batch` of each padded size are in memory.
 
         Raises:
-            InvalidArgumentError: `batch` is below 1.
+            InvalidArgumentError: `batch` is below 1, or the rate is none, see `encode`.
             DLFError: `encode` raises it for one of the images. Nothing is returned; the error's `index` and its message say
                 which image it is, counted from 0.
         """
         self.timings = {}
+        rate = self._rate(quality, target_bytes, target_bpp)
         loaded = (indexed(index, self._load, image) for index, image in enumerate(images))
-        return _by_batches(self._encode_batch, loaded, lambda pixels: tiles(*pixels.shape[:2]), batch)
+        return _by_batches(partial(self._encode_batch, rate=rate), loaded, lambda pixels: tiles(*pixels.shape[:2]), batch)
 
     @overload
     def decode(
@@ -201,14 +217,15 @@ class Codec:
         parsed = [indexed(index, self._parse, data, detail) for index, data in enumerate(datas)]
         items = zip(parsed, datas, strict=True)
         work = partial(self._decode_batch, detail=detail, on_device=on_device)
-        return _by_batches(work, items, lambda item: tiles(item[0].height, item[0].width), batch)
+        return _by_batches(work, items, lambda item: (item[0].fingerprint, *tiles(item[0].height, item[0].width)), batch)
 
     def close(self) -> None:
         """Release the loaded stages; the codec loads them again when it is used again.
 
         On a GPU, its memory, stream and context are released too, and the codec is of no use afterwards.
         """
-        self._stages.clear()
+        for coder in self._coders.values():
+            coder.stages.clear()
         if isinstance(self.backend, CanClose):
             self.backend.close()
 
@@ -223,76 +240,61 @@ class Codec:
         with self._timed("image"):
             return self._steps.load(image, self._limits)
 
-    def _encode_batch(self, pixels: Sequence[images.Pixels]) -> list[bytes]:
+    def _rate(self, quality: int | None, target_bytes: int | None, target_bpp: float | None) -> Rate:
+        rate = Rate(quality, target_bytes, target_bpp)
+        rate.among(self._folder.by_rate())  # refuses before an image is loaded
+        return rate
+
+    def _encode_batch(self, pixels: Sequence[images.Pixels], rate: Rate) -> list[bytes]:
         """Encode images of one padded size."""
-        count, (height, width) = len(pixels), pixels[0].shape[:2]
-        self.bundle.check_memory(self.backend.name, "encode", height, width, count, self._memory_limit)
-        down, across = tiles(height, width)
-        latents = self._run("analysis", {"image": self._steps.pad(pixels)}, count * down * across)
-        z = self._checked("analysis", latents, "z", (count, down, across, self._entropy.codebook_dim, TOKENS))
-        y = self._checked("analysis", latents, "y", (count, self._entropy.channels, 8 * down, 8 * across))
-        coded = self._steps.encode(z, y)
-        return [
-            self._entropy.write_file(each.shape[1], each.shape[0], tokens, detail, checksum=self._checksum)
-            for each, (tokens, detail) in zip(pixels, coded, strict=True)
-        ]
+        models = rate.among(self._folder.by_rate())
+        files = [self._coder(model).encode(pixels, self._checksum) for model in models]
+        of_each = zip(*files, strict=True)
+        return [rate.best(files, *image.shape[:2]) for image, files in zip(pixels, of_each, strict=True)]
 
     def _parse(self, data: bytes, detail: bool) -> FileInfo:
-        """Return a file's header. Raises WrongModelError unless this bundle's model wrote the file."""
+        """Return a file's header. Raises WrongModelError unless a model here wrote the file."""
         file = parse_file(data, self._limits, preview=not detail)
-        if (file.fingerprint, file.token_bits) != (self._entropy.fingerprint, self._entropy.token_bits):
+        model = self._folder.of(f"{file.fingerprint:04x}")
+        if model is None or file.token_bits != self._coder(model).bundle.entropy.token_bits:
+            here = (
+                f"bundle {self.bundle.path} holds model {self.bundle.fingerprint} ({self.bundle.entropy.token_bits} bits a token)"
+            )
+            if len(self._folder.models) > 1:
+                here = f"folder {self._folder.path} holds models {', '.join(each.fingerprint for each in self._folder.models)}"
             raise WrongModelError(
-                f"it was written with model {file.fingerprint:04x} ({file.token_bits} bits a token), and the bundle "
-                f"{self.bundle.path} holds model {self.bundle.fingerprint} ({self._entropy.token_bits} bits a token); "
+                f"it was written with model {file.fingerprint:04x} ({file.token_bits} bits a token), and the {here}; "
                 "decode it with the bundle that wrote it"
             )
         return file
 
     def _decode_batch(self, items: Sequence[tuple[FileInfo, bytes]], detail: bool, on_device: bool) -> list[Any]:
-        """Decode files of images of one padded size."""
-        first = items[0][0]
-        down, across = tiles(first.height, first.width)
-        self.bundle.check_memory(self.backend.name, "decode", first.height, first.width, len(items), self._memory_limit)
-        tokens = [unpack_tokens(data, file) for file, data in items]
-        streams = [detail_stream(data, file) for file, data in items] if detail else None
-        arrays = self._steps.decode(tokens, streams, down, across)
-        for stage in DECODER_STAGES:
-            arrays = self._run(stage, arrays, len(items) * down * across)
-        shape = (len(items), 3, TILE * down, TILE * across)
-        image = self._checked("generator", arrays, "image", shape)
-        return self._steps.crop(image, [(file.height, file.width) for file, _ in items], on_device)
+        """Decode files of one model, of images of one padded size."""
+        model = self._folder.of(f"{items[0][0].fingerprint:04x}")
+        assert model is not None
+        return self._coder(model).decode(items, detail, on_device)
 
-    def _run(self, name: str, inputs: Arrays, tiles: int) -> Arrays:
-        """Run a stage for a batch of so many tiles."""
-        once = self._low_memory or (self.backend.on_cpu and tiles * TILE**2 >= LARGE_BATCH)
-        if once:
-            self._stages.pop(name, None)  # which would keep its parts
-        with self._timed("load"), self._failures(name, "load"):
-            stage = self._stages.get(name) or stages.load(self.backend, self.bundle, name, once=once)
-        if not once:
-            self._stages[name] = stage
-        with self._timed(name), self._failures(name, "run"):
-            return stage(inputs)
+    def _coder(self, model: Model) -> Coder:
+        """The coder of a model, opened when it is first needed."""
+        if model.fingerprint not in self._coders:
+            self._coders[model.fingerprint] = self._coder_with(*bundles.choose(model.open(), self._precisions))
+        return self._coders[model.fingerprint]
 
-    def _checked(self, stage: str, arrays: Arrays, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return an output of a stage. Raises BundleBrokenError if it is missing or has another shape."""
-        found = arrays[name].shape if name in arrays else "nothing"
-        if found != shape:
-            raise BundleBrokenError(
-                f"Bundle {self.bundle.path}: stage {stage} gives {found} as {name}, not {shape}; export the bundle again."
-            )
-        return arrays[name]
-
-    @contextmanager
-    def _failures(self, stage: str, action: str) -> Iterator[None]:
-        try:
-            yield
-        except (BundleBrokenError, MemoryError):
-            raise
-        except Exception as error:
-            raise BackendFailedError(
-                f"{self.backend.name} could not {action} stage {stage} of {self.bundle.path} ({type(error).__name__}: {error})."
-            ) from error
+    def _coder_with(self, bundle: Bundle, why: str) -> Coder:
+        versions = ", ".join(f"{library} {version}" for library, version in self.backend.versions.items())
+        _log.info(
+            "Model %s (%s, licence: %s) in %s (%s) on %s (%s, %s, %s).",
+            bundle.name,
+            bundle.fingerprint,
+            bundle.license or "unknown",
+            bundle.precision,
+            why,
+            self.backend.name,
+            self._why_backend,
+            self.backend.device,
+            versions,
+        )
+        return Coder(bundle, self.backend, self._timed, memory_limit=self._memory_limit, low_memory=self._low_memory)
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -304,13 +306,13 @@ class Codec:
 
 
 def _by_batches(
-    work: Callable[[Sequence[T]], list[R]], items: Iterable[T], size: Callable[[T], tuple[int, int]], batch: int
+    work: Callable[[Sequence[T]], list[R]], items: Iterable[T], size: Callable[[T], tuple[int, ...]], batch: int
 ) -> list[R]:
     """Return the results of `work` in the order of the items. It is given batches of items of one size, once they are full."""
     if batch < 1:
         raise InvalidArgumentError(f"batch is {batch}; it must be at least 1.")
     results: dict[int, R] = {}
-    waiting: dict[tuple[int, int], dict[int, T]] = {}
+    waiting: dict[tuple[int, ...], dict[int, T]] = {}
 
     def flush(group: dict[int, T]) -> None:
         with reindexed(list(group)):

@@ -51,6 +51,20 @@ class FileInfo:
     token_bytes: int
     detail_bytes: int
     checksum_bytes: int
+    metadata_bytes: int
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a .dlf file may keep beside the picture, at most 65536 bytes each; empty where there is none.
+
+    Attributes:
+        exif: EXIF, from TIFF's header on, without JPEG's "Exif\\0\\0".
+        xmp: an XMP packet, in UTF-8.
+    """
+
+    exif: bytes = b""
+    xmp: bytes = b""
 
 
 def library_path() -> Path:
@@ -184,6 +198,34 @@ def write_file(
     )
     out, size = ctypes.c_void_p(), ctypes.c_size_t()
     _check(library().dlf_file_write(info, values.ctypes.data, detail, len(detail), out, size))
+    return _take(out, size)
+
+
+def read_metadata(data: bytes) -> Metadata:
+    """Return the metadata of a .dlf file. Their checksums have been checked, and nothing of their content.
+
+    Raises as `parse_file`, without limits of the image.
+    """
+    raw, message = libdlf_abi.Metadata(), ctypes.create_string_buffer(MESSAGE_BYTES)
+    _check(library().dlf_metadata_read(data, len(data), raw, message, len(message)), message.value.decode())
+    exif, xmp = (ctypes.string_at(at, size) if size else b"" for at, size in ((raw.exif, raw.exif_size), (raw.xmp, raw.xmp_size)))
+    return Metadata(exif, xmp)
+
+
+def replace_metadata(data: bytes, metadata: Metadata) -> bytes:
+    """Return a .dlf file with other metadata in the place of all that it has, or with none; the picture stays as it is.
+
+    Raises as `parse_file`, without limits of the image, and SizeLimitError of the metadata.
+    """
+    kept = [ctypes.create_string_buffer(content, len(content)) for content in (metadata.exif, metadata.xmp)]
+    raw = libdlf_abi.Metadata(
+        **{name: ctypes.addressof(buffer) for name, buffer in zip(("exif", "xmp"), kept, strict=True)},
+        exif_size=len(metadata.exif),
+        xmp_size=len(metadata.xmp),
+    )
+    out, size, message = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.create_string_buffer(MESSAGE_BYTES)
+    result = library().dlf_metadata_replace(data, len(data), raw, out, size, message, len(message))
+    _check(result, message.value.decode())
     return _take(out, size)
 
 

@@ -25,7 +25,19 @@ class FileInfo(Sized):
     _fields_ = (
         ("struct_size", c_size_t),
         *((name, c_uint32) for name in ("width", "height", "version", "fingerprint", "token_bits", "has_checksum", "tiles")),
-        *((name, c_size_t) for name in ("header_bytes", "token_bytes", "detail_bytes", "checksum_bytes")),
+        *((name, c_size_t) for name in ("header_bytes", "token_bytes", "detail_bytes", "checksum_bytes", "metadata_bytes")),
+    )
+
+
+class Metadata(Sized):
+    """`dlf_metadata`."""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("exif", c_void_p),
+        ("exif_size", c_size_t),
+        ("xmp", c_void_p),
+        ("xmp_size", c_size_t),
     )
 
 
@@ -67,6 +79,8 @@ FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
         (c_char_p, c_size_t, ctypes.POINTER(Limits), ctypes.POINTER(FileInfo), c_char_p, c_size_t),
     ),
     "dlf_file_write": (c_int, (ctypes.POINTER(FileInfo), c_void_p, c_char_p, c_size_t, _out, _out_size)),
+    "dlf_metadata_read": (c_int, (c_char_p, c_size_t, ctypes.POINTER(Metadata), c_char_p, c_size_t)),
+    "dlf_metadata_replace": (c_int, (c_char_p, c_size_t, ctypes.POINTER(Metadata), _out, _out_size, c_char_p, c_size_t)),
     "dlf_tokens_unpack": (c_int, (c_char_p, c_size_t, c_uint32, c_void_p)),
     "dlf_entropy_open": (c_int, (c_char_p, c_size_t, _out)),
     "dlf_entropy_free": (None, (c_void_p,)),

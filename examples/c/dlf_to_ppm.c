@@ -40,12 +40,14 @@ int main(int argc, char **argv) {
     dlf_file_info info = {sizeof info};
     char message[256];
     const dlf_result parsed = dlf_file_parse(data, size, NULL, &info, message, sizeof message); /* without a model yet */
+    dlf_model_options options = {sizeof options};
+    options.file = &info; /* BUNDLE may be a folder of several models */
     dlf_model *model = NULL;
     dlf_context *context = NULL;
     int done = 0;
     if (parsed != DLF_OK)
         fprintf(stderr, "%s\n", message);
-    else if (dlf_model_open(argv[1], NULL, &model) != DLF_OK)
+    else if (dlf_model_open(argv[1], &options, &model) != DLF_OK)
         fprintf(stderr, "%s\n", dlf_model_message(model));
     else if (dlf_context_create(model, NULL, &context) != DLF_OK)
         fputs("not enough memory\n", stderr);

@@ -114,7 +114,7 @@ def _select(
     report: Report, path: Path, name: str | None, threads: int | None, device: str | None
 ) -> tuple[Bundle | None, Backend | None]:
     try:
-        selected = bundles.select(path, name, threads, device=device)
+        selected = bundles.select(bundles.open_all(path), name, threads, device=device)
     except ValueError:
         raise  # InvalidArgumentError
     except (BackendMissingError, BackendFailedError) as error:

@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 NATIVE = HERE.parent / "native"
 UNITS = (
     "codec/container.cpp",
+    "codec/metadata.cpp",
     "codec/pixels.cpp",
     "entropy/detail_coder.cpp",
     "entropy/entropy_model.cpp",
@@ -24,6 +25,7 @@ UNITS = (
     "entropy/tokens.cpp",
     "entropy/vq.cpp",
     "support/crc16.cpp",
+    "support/crc32.cpp",
     "support/sha256.cpp",
 )
 FLAGS = (

@@ -3,6 +3,7 @@
     Image.open("photo.dlf").size                     reads the header alone, without a model
     Image.open("photo.dlf").convert("L")             decodes when the pixels are needed
     image.save("photo.dlf", model="bundle", backend="openvino")
+    image.save("photo.dlf", model="models", target_bytes=1000)      or quality= or target_bpp=: those of dlf.Codec.encode
 
 Files are opened with the model that `configure` names, by default the built-in one. A model stays loaded from one call to the
 next. Pillow's functions raise OSError for what `dlf` refuses, with its message; the cause is dlf's own error.
@@ -10,7 +11,7 @@ next. Pillow's functions raise OSError for what `dlf` refuses, with its message;
 
 import os
 import threading
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from typing import IO, Any
 
@@ -25,6 +26,7 @@ __all__ = ["FORMAT", "MIME_TYPE", "DLFImageFile", "configure"]
 FORMAT = "DLF"
 MIME_TYPE = "image/x-dlf"
 _KEPT = 2  # codecs that stay loaded
+_RATE = ("quality", "target_bytes", "target_bpp")  # options of saving that are those of `Codec.encode`
 
 # A codec serves one thread at a time.
 _lock = threading.RLock()
@@ -93,7 +95,8 @@ def _accept(prefix: bytes) -> bool:
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     with _lock:
         wanted = {name: image.encoderinfo.get(name, default) for name, default in _defaults.items()}
-        data = _call(_codec(**wanted).encode, image)
+        rate: dict[str, Any] = {name: image.encoderinfo.get(name) for name in _RATE}
+        data = _call(partial(_codec(**wanted).encode, **rate), image)
     file.write(data)
 
 

@@ -1,4 +1,4 @@
-"""Every prefix and every flipped bit of 12 files, four of them the conformance vectors: all are refused."""
+"""Every prefix and every flipped bit of 14 files, four of them the conformance vectors, two with metadata: all are refused."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from battery.entropy_decode import decode
 from battery.pictures import picture
 from battery.result import Result
 from dlf.runtime.errors import DLFError
-from dlf.runtime.libdlf import EntropyModel, Limits
+from dlf.runtime.libdlf import EntropyModel, Limits, Metadata, replace_metadata
 
 SIZES = (20, 100, 200, 256, 300, 400, 500, 700)  # the most pixels a side of the pictures that the toy bundle encodes
 
@@ -23,6 +23,8 @@ def run(scale: float, bundle: Path, folder: Path) -> Result:
     with dlf.Codec(bundle, "onnxruntime", threads=1) as codec:
         toy = codec.bundle.entropy
         files += [(toy, codec.encode(picture(seed, most))) for seed, most in enumerate(SIZES)]
+    some = Metadata(b"II*\0" + bytes(range(256)), b"<x:xmpmeta>" + bytes(1000))
+    files += [(model, replace_metadata(data, some)) for model, data in (files[0], files[-1])]
     prefixes = flips = 0
     for model, data in files:
         decode(model, data, Limits())  # whole, it is accepted

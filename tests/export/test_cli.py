@@ -58,7 +58,7 @@ def test_exports_and_replaces_only_when_told(checkpoint: Path, tmp_path: Path, m
     monkeypatch.setattr(dlf.export.tf32, "measure", offline)
     replaced = runner.invoke(app, [str(checkpoint), "-o", str(output), "--name", "caf\udce9", "--license", "MIT", "--overwrite"])
     assert replaced.exit_code == 0, replaced.output
-    assert "not tested in TF32" in replaced.output
+    assert "TF32 not measured" in replaced.output
     # A file's name, and so a model's, may be no text; a manifest is.
     assert (Bundle(output).name, Bundle(output).license) == ("caf\N{REPLACEMENT CHARACTER}", "MIT")
     assert [entry.name for entry in output.parent.iterdir()] == ["bundle"]

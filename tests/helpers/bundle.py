@@ -151,6 +151,13 @@ def labelled(bundle: Path, target: Path, precision: str) -> None:
     (target / "manifest.json").write_text(json.dumps({**manifest, "precision": precision}))
 
 
+def rated(bundle: Path, bits_per_pixel: object) -> None:
+    """Tell a model's rate in a bundle's manifest."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["model"]["bits_per_pixel"] = bits_per_pixel
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
 def _described(path: Path) -> dict[str, object]:
     """What a manifest says of a stage; a file that is no ONNX has no inputs."""
     try:

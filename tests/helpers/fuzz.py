@@ -14,6 +14,7 @@ from helpers.levels import Weights, listed, steps
 from numpy.typing import NDArray
 
 from dlf.runtime.bundles import builtin
+from dlf.runtime.libdlf import Metadata, replace_metadata
 
 SHORT = 200  # symbols of a rANS seed: a fuzzer learns more from many short inputs than from a few long ones
 
@@ -59,11 +60,12 @@ def bundle_manifest() -> Iterator[bytes]:
 
 
 def container() -> Iterator[bytes]:
-    """The conformance vectors' files, with and without a checksum."""
+    """The conformance vectors' files, with and without a checksum, and with metadata."""
     for name in ("1x1", "255x257", "768x512"):
         file = (conformance.FOLDER / f"{name}.dlf").read_bytes()
         yield file
         yield bytes([file[0], file[1] | 0x10]) + file[2:-2]
+        yield replace_metadata(file, Metadata(b"II*\0 some EXIF", b"<x:xmpmeta/>"))
 
 
 def entropy_model() -> Iterator[bytes]:

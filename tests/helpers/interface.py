@@ -18,6 +18,7 @@ SOURCES = ROOT / "runtime" / "native" / "src"
 STRUCTS = {
     "dlf_limits": libdlf_abi.Limits,
     "dlf_file_info": libdlf_abi.FileInfo,
+    "dlf_metadata": libdlf_abi.Metadata,
     "dlf_entropy_info": libdlf_abi.EntropyInfo,
     "dlf_bundle_info": libdlf_abi.BundleInfo,
     "dlf_tensor": native.Tensor,

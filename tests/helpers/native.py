@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlf.runtime import errors, libdlf
-from dlf.runtime.libdlf_abi import Limits, Sized
+from dlf.runtime.libdlf_abi import FileInfo, Limits, Sized
 
 MAX_RANK, MAX_OUTPUTS = 8, 8
 
@@ -67,6 +67,7 @@ class ModelOptions(Sized):
         ("backend", POINTER(BackendTable)),
         ("openvino", c_char_p),
         ("tensorrt", c_char_p),
+        ("file", POINTER(FileInfo)),
     )
 
 

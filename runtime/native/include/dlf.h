@@ -126,22 +126,22 @@ typedef struct dlf_file_info {
     uint32_t has_checksum;  /* 0 or 1 */
     uint32_t tiles;         /* 256x256 tiles */
     /* The parts follow each other in this order; their sizes add up to the file's. */
-    size_t header_bytes, token_bytes, detail_bytes, checksum_bytes;
+    size_t header_bytes, token_bytes, detail_bytes, checksum_bytes, metadata_bytes;
     /* Version 0.1 ends here. */
 } dlf_file_info;
 
-/* Read and check what can be checked without a model: magic, version, size limits, that the tokens fit, checksum.
+/* Read and check what can be checked without a model: magic, version, size limits, that the tokens fit, checksum, metadata.
  *  data      hostile; size bytes
  *  limits    NULL for the defaults
  *  info      filled as far as parsing went, also when a refusal is returned; the rest is 0
  *  message   NULL, or receives the reason of a refusal (the fact and the remedy; it does not name the file) or "", cut to
  *            message_size bytes with the 0 at the end
- * Returns DLF_OK, NOT_DLF, UNSUPPORTED_VERSION, TRUNCATED, SIZE_LIMIT, TOKENS_MISSING, CHECKSUM. */
+ * Returns DLF_OK, NOT_DLF, UNSUPPORTED_VERSION, TRUNCATED, SIZE_LIMIT, TOKENS_MISSING, CHECKSUM, STREAM_CORRUPT (metadata). */
 DLF_NODISCARD DLF_API dlf_result dlf_file_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info,
                                                 char *message, size_t message_size) DLF_NOEXCEPT;
 
 /* The same of the start of a .dlf file, which is enough for a preview: header and tokens. What is behind the tokens is counted as
- * detail, and neither checked nor needed; checksum_bytes is 0.
+ * detail, and neither checked nor needed; checksum_bytes and metadata_bytes are 0.
  * Returns DLF_OK, NOT_DLF, UNSUPPORTED_VERSION, TRUNCATED, SIZE_LIMIT, TOKENS_MISSING. */
 DLF_NODISCARD DLF_API dlf_result dlf_preview_parse(const void *data, size_t size, const dlf_limits *limits, dlf_file_info *info,
                                                    char *message, size_t message_size) DLF_NOEXCEPT;
@@ -154,6 +154,33 @@ DLF_NODISCARD DLF_API dlf_result dlf_preview_parse(const void *data, size_t size
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY. */
 DLF_NODISCARD DLF_API dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, const void *detail,
                                                 size_t detail_size, uint8_t **out, size_t *size) DLF_NOEXCEPT;
+
+/* What a file may keep beside the picture: at most 65536 bytes each; NULL and 0 where there is none. */
+typedef struct dlf_metadata {
+    size_t struct_size;
+    const void *exif; /* begins with TIFF's "II*\0" or "MM\0*", without JPEG's "Exif\0\0" */
+    size_t exif_size;
+    const void *xmp; /* a packet in UTF-8 */
+    size_t xmp_size;
+    /* Version 0.1 ends here. */
+} dlf_metadata;
+
+/* Find the metadata of a file. Their checksums have been checked, their content has not: it is as hostile as the file.
+ *  data      hostile; size bytes
+ *  metadata  receives pointers into `data`; unchanged on failure
+ *  message   as that of dlf_file_parse
+ * Returns as dlf_file_parse, without limits of the image. */
+DLF_NODISCARD DLF_API dlf_result dlf_metadata_read(const void *data, size_t size, dlf_metadata *metadata, char *message,
+                                                   size_t message_size) DLF_NOEXCEPT;
+
+/* Copy a file with other metadata in the place of all that it has; the picture stays as it is. Without any metadata the file is one
+ * of version 1, which every version of dlf reads.
+ *  data      hostile; size bytes
+ *  out       *out receives a buffer of *out_size bytes, to be released with dlf_free; unchanged on failure
+ *  message   as that of dlf_file_parse
+ * Returns as dlf_metadata_read, INVALID_ARGUMENT, OUT_OF_MEMORY, SIZE_LIMIT (metadata). */
+DLF_NODISCARD DLF_API dlf_result dlf_metadata_replace(const void *data, size_t size, const dlf_metadata *metadata, uint8_t **out,
+                                                      size_t *out_size, char *message, size_t message_size) DLF_NOEXCEPT;
 
 /* Unpack the tokens of a file that dlf_file_parse accepted.
  *  packed    hostile; at least ceil(count * token_bits / 8) bytes
@@ -431,6 +458,9 @@ typedef struct dlf_model_options {
      * `backend` is set. Engines are never built here, which takes minutes: they are those that
      * `python -m dlf.export.engine` keeps in the user's cache folder. */
     const char *tensorrt;
+    /* Not NULL: of a folder of several models, the one is opened that wrote the file of this header, which dlf_file_parse gave;
+     * NULL: the one of the highest rate, as the bundles tell it. Read during the call. */
+    const dlf_file_info *file;
     /* Version 0.1 ends here. */
 } dlf_model_options;
 
@@ -447,7 +477,8 @@ typedef struct dlf_model_info {
 } dlf_model_info;
 
 /* Open a bundle as dlf_bundle_open does, and start the backend.
- *  folder    of the bundle, or one whose sub-folders are bundles of one model, in different precisions: then the one is opened
+ *  folder    of the bundle, or one whose sub-folders are bundles: of one model or of several (`file` of the options tells which is
+ *            opened), each in one precision or in several: then the one is opened
  *            that the backend runs fastest on this processor (with an application's own backend of a name that dlf does not know,
  *            the most exact: fp32, fp16, int8). Each of them decodes the files of the others. A trusted name. What is in a bundle
  *            may be hostile as far as the library itself reads it: manifest and entropy.bin. The stages are read by the
@@ -455,7 +486,8 @@ typedef struct dlf_model_info {
  *  options   NULL for the defaults
  *  out       *out receives the model, to be released with dlf_model_free, also where this fails: then it can only tell
  *            dlf_model_message. NULL where there was no memory for that
- * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_FOREIGN, BUNDLE_BROKEN, BACKEND_MISSING, BACKEND_FAILED. */
+ * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY, BUNDLE_FOREIGN, BUNDLE_BROKEN, BACKEND_MISSING, BACKEND_FAILED, and WRONG_MODEL:
+ * of several models, none wrote the file. */
 DLF_NODISCARD DLF_API dlf_result dlf_model_open(const char *folder, const dlf_model_options *options,
                                                 dlf_model **out) DLF_NOEXCEPT;
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.bundle import labelled, make_toy_bundle
+from helpers.bundle import labelled, make_toy_bundle, rated
 
 import dlf
 from dlf.runtime import bundles, libdlf
@@ -50,15 +50,29 @@ def test_folder_without_bundles_is_foreign(tmp_path):
         bundles.open_all(tmp_path)
 
 
-def test_different_models_are_refused(both):
+def test_several_models_without_rates_are_refused(both):
     make_toy_bundle(both / "other", seed=1)
-    with pytest.raises(dlf.BundleForeignError, match=r"different models, other .* and toy-fp32 .*; name one"):
+    with pytest.raises(dlf.BundleForeignError, match=r"several models, and the rate of other \(.*; name one"):
+        bundles.open_all(both)
+
+
+def test_model_of_the_highest_rate_is_taken(both, toy_bundle):
+    rated(make_toy_bundle(both / "other", seed=1), 0.02)
+    rated(both / "toy-int8", 0.01)
+    assert list(bundles.open_all(both)) == ["fp32"]
+    rated(both / "toy-int8", 0.03)
+    assert sorted(bundles.open_all(both)) == ["fp32", "int8"]
+
+
+def test_rate_that_is_no_number_is_refused(both):
+    rated(both / "toy-fp32", "much")
+    with pytest.raises(dlf.BundleBrokenError, match="toy-fp32"):
         bundles.open_all(both)
 
 
 def test_two_bundles_of_one_precision_are_refused(both, toy_bundle):
     labelled(toy_bundle, both / "more", "int8")
-    with pytest.raises(dlf.BundleForeignError, match=r"two bundles in int8, more and toy-int8; name one"):
+    with pytest.raises(dlf.BundleForeignError, match=r"two bundles of one model in int8, more and toy-int8; name one"):
         bundles.open_all(both)
 
 

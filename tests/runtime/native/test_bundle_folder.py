@@ -1,15 +1,18 @@
 """A folder of bundles as a model in C: the one is opened that Python would open, and refused is what Python refuses."""
 
+from ctypes import pointer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers.bundle import labelled, make_toy_bundle
+from helpers.bundle import labelled, make_toy_bundle, rated
 from helpers.native import Backend, Context, Model, openvino_library
 
 import dlf
 from dlf.runtime import bundles, errors, libdlf
 from dlf.runtime.backends.choice import INSTALL, precisions
+from dlf.runtime.libdlf_abi import FileInfo
 
 GRAY = np.full((4, 4, 3), 128, np.uint8)
 
@@ -56,6 +59,35 @@ def test_single_bundle_is_taken_whatever_its_precision(toy_bundle, tmp_path):
     assert opened(tmp_path / "folder", "openvino") == opened(tmp_path / "folder" / "odd", "openvino") == "fp8"
 
 
+@pytest.fixture
+def two_models(all_three: Path) -> Path:
+    rated(make_toy_bundle(all_three / "another", seed=1), 0.02)
+    for precision, rate in (("fp32", 0.01), ("fp16", 0.01), ("int8", 0.01)):
+        rated(all_three / precision, rate)
+    return all_three
+
+
+def fingerprint(folder: Path, **options: Any) -> str:
+    return f"{Model(folder, backend=Backend(lambda stage, file: dict).pointer(), **options).info()['fingerprint']:04x}"
+
+
+def test_of_several_models_the_one_of_the_highest_rate_is_opened(two_models):
+    assert fingerprint(two_models) == bundles.models(two_models).by_rate()[-1].fingerprint
+    assert fingerprint(two_models) == dlf.Codec(two_models / "another").bundle.fingerprint
+    rated(two_models / "another", 0.005)
+    assert fingerprint(two_models) == dlf.Codec(two_models / "fp32").bundle.fingerprint
+
+
+def test_of_several_models_the_one_is_opened_that_wrote_a_file(two_models, tmp_path):
+    for name in ("another", "fp32"):
+        codec = dlf.Codec(two_models / name, threads=1)
+        header = FileInfo(fingerprint=int(codec.bundle.fingerprint, 16))
+        assert fingerprint(two_models, file=pointer(header)) == codec.bundle.fingerprint
+    foreign = FileInfo(fingerprint=0x1234)
+    with pytest.raises(errors.WrongModelError, match=r"written with model 1234, and the folder .* holds models "):
+        fingerprint(two_models, file=pointer(foreign))
+
+
 def other_model(folder: Path, bundle: Path) -> None:
     make_toy_bundle(folder / "other", seed=1)
 
@@ -80,7 +112,11 @@ def empty(folder: Path, bundle: Path) -> None:
         (folder / precision / "manifest.json").unlink()
 
 
-@pytest.mark.parametrize("spoil", [other_model, same_precision, unknown_precisions, broken, empty])
+def no_rate(folder: Path, bundle: Path) -> None:
+    rated(make_toy_bundle(folder / "other", seed=1), "much")
+
+
+@pytest.mark.parametrize("spoil", [other_model, no_rate, same_precision, unknown_precisions, broken, empty])
 def test_what_python_refuses_is_refused(all_three, toy_bundle, spoil):
     spoil(all_three, toy_bundle)
     with pytest.raises(errors.DLFError) as python:

@@ -116,6 +116,39 @@ dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, con
     });
 }
 
+dlf_result dlf_metadata_read(const void *data, size_t size, dlf_metadata *metadata, char *message, size_t message_size) noexcept {
+    std::string reason;
+    const dlf_result result = guarded(
+        [&] {
+            check((data != nullptr || size == 0) && metadata != nullptr);
+            dlf_file_info info = {};
+            dlf_metadata found = {};
+            dlf::parse_file(static_cast<const uint8_t *>(data), size, dlf::kNoLimits, dlf::Extent::whole, info, found);
+            dlf::fill(metadata, found);
+        },
+        &reason);
+    hand_over(std::move(reason), message, message_size);
+    return result;
+}
+
+dlf_result dlf_metadata_replace(const void *data, size_t size, const dlf_metadata *metadata, uint8_t **out, size_t *out_size,
+                                char *message, size_t message_size) noexcept {
+    std::string reason;
+    const dlf_result result = guarded(
+        [&] {
+            check((data != nullptr || size == 0) && metadata != nullptr && out != nullptr && out_size != nullptr);
+            check_struct(metadata);
+            check((metadata->exif != nullptr || metadata->exif_size == 0) &&
+                  (metadata->xmp != nullptr || metadata->xmp_size == 0));
+            std::pmr::vector<uint8_t> file{std::pmr::new_delete_resource()};
+            dlf::replace_metadata(static_cast<const uint8_t *>(data), size, *metadata, file);
+            hand_over(file.data(), file.size(), out, out_size);
+        },
+        &reason);
+    hand_over(std::move(reason), message, message_size);
+    return result;
+}
+
 dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t token_bits, uint16_t *tokens) noexcept {
     return guarded([&] {
         check(count == 0 || (packed != nullptr && tokens != nullptr));

@@ -71,6 +71,7 @@ dlf_result dlf_model_open(const char *folder, const dlf_model_options *options, 
         check_struct(options);
         const dlf_model_options chosen = options == nullptr ? dlf_model_options{} : *options;
         check_backend(chosen.backend);
+        check_struct(chosen.file);
         model.model = std::make_shared<dlf::Model>(folder, chosen);
     });
 }

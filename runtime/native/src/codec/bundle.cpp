@@ -55,8 +55,7 @@ std::set<std::string> external_data(File &onnx) {
     return names;
 }
 
-std::string read_manifest(const std::filesystem::path &folder) {
-    std::string text;
+void read_text(const std::filesystem::path &folder, std::string &text) {
     try {
         File file(folder / kManifestName);
         while (text.size() <= kMaxManifestBytes && file.append_to(text, kPiece))
@@ -68,19 +67,21 @@ std::string read_manifest(const std::filesystem::path &folder) {
         fail(DLF_ERROR_BUNDLE_BROKEN,
              "Bundle " + folder.string() + ": manifest.json cannot be read (" + error.code().message() + ")" + kRemedy);
     }
-    return text;
 }
 
 } // namespace
 
-Bundle::Bundle(std::filesystem::path folder) : folder_(std::move(folder)) {
-    text_ = read_manifest(folder_);
+Manifest read_manifest(const std::filesystem::path &folder, std::string &text) {
+    read_text(folder, text);
     try {
-        manifest_ = parse_manifest(text_);
+        return parse_manifest(text);
     } catch (const Failure &failure) {
-        fail(failure.result, "Bundle " + folder_.string() + ": manifest.json " + failure.message +
+        fail(failure.result, "Bundle " + folder.string() + ": manifest.json " + failure.message +
                                  (failure.result == DLF_ERROR_BUNDLE_BROKEN ? kRemedy : "."));
     }
+}
+
+Bundle::Bundle(std::filesystem::path folder) : folder_(std::move(folder)), manifest_(read_manifest(folder_, text_)) {
     read_entropy();
 }
 

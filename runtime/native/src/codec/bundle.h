@@ -15,6 +15,9 @@ namespace dlf {
 
 constexpr const char *kManifestName = "manifest.json";
 
+// Reads and checks a bundle's manifest; `text` receives it. Throws a Failure.
+Manifest read_manifest(const std::filesystem::path &folder, std::string &text);
+
 class Bundle {
 public:
     // Reads and checks the manifest and the entropy model. Throws a Failure.

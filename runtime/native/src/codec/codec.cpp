@@ -11,7 +11,6 @@
 #include "entropy/vq.h"
 #include "support/failure.h"
 #include "support/log.h"
-#include "support/sha256.h"
 
 namespace dlf {
 namespace {
@@ -37,11 +36,6 @@ template <class Sizes> std::string to_text(const Sizes &shape) {
 }
 
 std::string to_text(uint32_t width, uint32_t height) { return std::to_string(width) + "x" + std::to_string(height); }
-
-std::string fingerprint_text(uint32_t fingerprint) {
-    const uint8_t bytes[] = {static_cast<uint8_t>(fingerprint >> 8), static_cast<uint8_t>(fingerprint)};
-    return hexadecimal(bytes, 2);
-}
 
 std::string stream_refusal(dlf_result result) {
     switch (result) {

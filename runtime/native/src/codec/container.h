@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory_resource>
+#include <string>
 #include <vector>
 
 #include "dlf.h"
@@ -11,6 +12,10 @@
 namespace dlf {
 
 constexpr uint32_t kMaxSide = 1u << 21; // which a varint of three bytes can hold
+constexpr dlf_limits kNoLimits = {sizeof(dlf_limits), UINT64_MAX, UINT32_MAX};
+
+// Four hexadecimal digits.
+std::string fingerprint_text(uint32_t fingerprint);
 
 // Refuses an image over the limits. Throws a Failure.
 void check_size(uint32_t width, uint32_t height, const dlf_limits &limits);
@@ -22,10 +27,17 @@ enum class Extent { whole, preview };
 // throws a Failure, whose message tells the fact and the remedy.
 void parse_file(const uint8_t *data, size_t size, const dlf_limits &limits, Extent extent, dlf_file_info &info);
 
+// The same; `metadata` receives where those of a whole file are.
+void parse_file(const uint8_t *data, size_t size, const dlf_limits &limits, Extent extent, dlf_file_info &info,
+                dlf_metadata &metadata);
+
 // `out` receives the file of a header (its width, height, fingerprint, token_bits and has_checksum), its tokens and its detail
 // stream, which is not in `out`.
 void write_file(const dlf_file_info &info, const uint16_t *tokens, const uint8_t *detail, size_t detail_size,
                 std::pmr::vector<uint8_t> &out);
+
+// `out` receives a file with other metadata, or with none. Throws a Failure.
+void replace_metadata(const uint8_t *data, size_t size, const dlf_metadata &metadata, std::pmr::vector<uint8_t> &out);
 
 // The most bytes that a file can have; `detail_size` is the most that its detail stream can have.
 size_t file_bound(size_t tiles, uint32_t token_bits, size_t detail_size);

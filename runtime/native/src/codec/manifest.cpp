@@ -100,6 +100,8 @@ Manifest parse_manifest(std::string_view text) {
         Manifest manifest;
         manifest.name = json.at("model").at("name").get<std::string>();
         manifest.license = json.at("model").value("license", "");
+        if (json.at("model").contains("bits_per_pixel"))
+            manifest.bits_per_pixel = json.at("model").at("bits_per_pixel").get<double>();
         manifest.fingerprint = json.at("fingerprint").get<std::string>();
         manifest.precision = json.at("precision").get<std::string>();
         for (const auto &[name, entry] : json.at("files").get_ref<const Json::object_t &>())

@@ -28,10 +28,11 @@ struct Manifest {
         std::vector<Port> inputs;
     };
 
-    std::string name;        // of the model
-    std::string license;     // of the model, in words; "" where it is not told
-    std::string fingerprint; // four hexadecimal digits
-    std::string precision;   // what the stages compute in, such as "fp32"
+    std::string name;                     // of the model
+    std::string license;                  // of the model, in words; "" where it is not told
+    std::string fingerprint;              // four hexadecimal digits
+    std::string precision;                // what the stages compute in, such as "fp32"
+    std::optional<double> bits_per_pixel; // the model's rate; none where it was not measured
     std::map<std::string, File> files;
     std::map<std::string, Stage> stages;
     std::optional<LevelList> levels; // of the generator; none in bundles that do not list them

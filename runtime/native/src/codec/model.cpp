@@ -4,6 +4,7 @@
 #include "backends/order.h"
 #include "backends/tensorrt_backend.h"
 #include "codec/bundle_folder.h"
+#include "codec/container.h"
 #include "support/formats.h"
 #include "support/log.h"
 
@@ -14,6 +15,12 @@ const char *backend_name(const dlf_model_options &options) {
     if (options.backend != nullptr)
         return options.backend->name;
     return options.tensorrt != nullptr ? kTensorRT : kOpenVINO;
+}
+
+std::optional<std::string> fingerprint_of(const dlf_file_info *file) {
+    if (file == nullptr)
+        return {};
+    return fingerprint_text(file->fingerprint);
 }
 
 std::shared_ptr<const Backend> open_backend(const dlf_model_options &options) {
@@ -27,8 +34,8 @@ std::shared_ptr<const Backend> open_backend(const dlf_model_options &options) {
 } // namespace
 
 Model::Model(const char *folder, const dlf_model_options &options)
-    : bundle_{open_best(folder, precisions_of(backend_name(options)))}, backend_(open_backend(options)),
-      low_memory_(options.low_memory != 0), threads_(options.threads) {
+    : bundle_{open_best(folder, precisions_of(backend_name(options)), fingerprint_of(options.file))},
+      backend_(open_backend(options)), low_memory_(options.low_memory != 0), threads_(options.threads) {
     const std::string license = bundle().license().empty() ? "unknown" : bundle().license();
     log(DLF_LOG_INFO,
         ("Model " + bundle().name() + " (" + bundle().fingerprint_text() + ", licence: " + license + ") on " + backend_->name() +

@@ -8,6 +8,7 @@
 namespace dlf {
 
 constexpr uint32_t kFileVersion = 1; // of the .dlf format
+constexpr uint32_t kVersionWithMetadata = 2;
 constexpr const char *kBundleFormat = "dlf-bundle";
 constexpr int kBundleVersion = 1;
 

@@ -1,0 +1,106 @@
+"""One model on one backend: its stages, loaded when they are needed, and the steps of the codec around them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlf.runtime import images, stages
+from dlf.runtime.backends import Arrays, Backend, Stage
+from dlf.runtime.bundles.bundle import Bundle
+from dlf.runtime.errors import BackendFailedError, BundleBrokenError
+from dlf.runtime.formats import DECODER_STAGES, LARGE_BATCH, TILE, tiles
+from dlf.runtime.formats import TOKENS_PER_TILE as TOKENS
+from dlf.runtime.libdlf import FileInfo, detail_stream, unpack_tokens
+from dlf.runtime.steps import Timed, steps_of
+
+
+class Coder:
+    """Encodes and decodes batches of images of one padded size, with one bundle on one backend.
+
+    Args:
+        bundle: the open bundle.
+        backend: the open backend, which several coders may share.
+        timed: measures each step.
+        memory_limit: bytes of the whole process at its peak, see `Bundle.check_memory`.
+        low_memory: release each stage after it has run.
+
+    Attributes:
+        bundle: the bundle.
+        steps: what is computed between the stages.
+        stages: those that are loaded, by name.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, timed: Timed, *, memory_limit: int | None, low_memory: bool) -> None:
+        self.bundle = bundle
+        self.steps = steps_of(backend, bundle, timed)
+        self.stages: dict[str, Stage] = {}
+        self._backend = backend
+        self._timed = timed
+        self._memory_limit = memory_limit
+        self._low_memory = low_memory
+
+    def encode(self, pixels: Sequence[images.Pixels], checksum: bool) -> list[bytes]:
+        """The `.dlf` files of images, (H, W, 3) uint8 each, of NumPy or on the backend's device.
+
+        Raises OutOfMemoryError, BundleBrokenError, BackendFailedError.
+        """
+        count, (height, width) = len(pixels), pixels[0].shape[:2]
+        self.bundle.check_memory(self._backend.name, "encode", height, width, count, self._memory_limit)
+        down, across = tiles(height, width)
+        latents = self._run("analysis", {"image": self.steps.pad(pixels)}, count * down * across)
+        z = self._checked("analysis", latents, "z", (count, down, across, self.bundle.entropy.codebook_dim, TOKENS))
+        y = self._checked("analysis", latents, "y", (count, self.bundle.entropy.channels, 8 * down, 8 * across))
+        coded = self.steps.encode(z, y)
+        return [
+            self.bundle.entropy.write_file(each.shape[1], each.shape[0], tokens, detail, checksum=checksum)
+            for each, (tokens, detail) in zip(pixels, coded, strict=True)
+        ]
+
+    def decode(self, items: Sequence[tuple[FileInfo, bytes]], detail: bool, on_device: bool) -> list[Any]:
+        """The images of files of this model, of each its header and its bytes; see `Codec.decode`."""
+        first = items[0][0]
+        down, across = tiles(first.height, first.width)
+        self.bundle.check_memory(self._backend.name, "decode", first.height, first.width, len(items), self._memory_limit)
+        tokens = [unpack_tokens(data, file) for file, data in items]
+        streams = [detail_stream(data, file) for file, data in items] if detail else None
+        arrays = self.steps.decode(tokens, streams, down, across)
+        for stage in DECODER_STAGES:
+            arrays = self._run(stage, arrays, len(items) * down * across)
+        shape = (len(items), 3, TILE * down, TILE * across)
+        image = self._checked("generator", arrays, "image", shape)
+        return self.steps.crop(image, [(file.height, file.width) for file, _ in items], on_device)
+
+    def _run(self, name: str, inputs: Arrays, tiles: int) -> Arrays:
+        """Run a stage for a batch of so many tiles."""
+        once = self._low_memory or (self._backend.on_cpu and tiles * TILE**2 >= LARGE_BATCH)
+        if once:
+            self.stages.pop(name, None)  # which would keep its parts
+        with self._timed("load"), self._failures(name, "load"):
+            stage = self.stages.get(name) or stages.load(self._backend, self.bundle, name, once=once)
+        if not once:
+            self.stages[name] = stage
+        with self._timed(name), self._failures(name, "run"):
+            return stage(inputs)
+
+    def _checked(self, stage: str, arrays: Arrays, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return an output of a stage. Raises BundleBrokenError if it is missing or has another shape."""
+        found = arrays[name].shape if name in arrays else "nothing"
+        if found != shape:
+            raise BundleBrokenError(
+                f"Bundle {self.bundle.path}: stage {stage} gives {found} as {name}, not {shape}; export the bundle again."
+            )
+        return arrays[name]
+
+    @contextmanager
+    def _failures(self, stage: str, action: str) -> Iterator[None]:
+        try:
+            yield
+        except (BundleBrokenError, MemoryError):
+            raise
+        except Exception as error:
+            raise BackendFailedError(
+                f"{self._backend.name} could not {action} stage {stage} of {self.bundle.path} ({type(error).__name__}: {error})."
+            ) from error
