@@ -29,9 +29,9 @@ from dlf.runtime.corpus.cli import app as corpus
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 from dlf.runtime.files import is_replaced, write_atomically
 from dlf.runtime.formats import SIGNATURE
-from dlf.runtime.images import PNG_LEVEL, Pixels, encode_as, format_of, load
+from dlf.runtime.images import PNG_LEVEL, ImageLike, Pixels, encode_as, format_of, load, metadata_of
 from dlf.runtime.info import info as describe
-from dlf.runtime.libdlf import Limits
+from dlf.runtime.libdlf import Limits, Metadata, read_metadata
 from dlf.runtime.options import parse_bytes, takes
 from dlf.runtime.serve.cli import serve
 from dlf.runtime.rate import Rate
@@ -151,10 +151,20 @@ class EncodingOptions(CodingOptions):
         float | None, typer.Option(metavar="X", help="The same in bits of the file per pixel of the image.")
     ] = None
 
+    exif: Annotated[bool, typer.Option("--exif", help="Keep the EXIF of the image, which may tell where it was taken.")] = False
+    xmp: Annotated[bool, typer.Option("--xmp", help="Keep the XMP of the image.")] = False
+
     @property
     def rate(self) -> Rate:
         """The rate that is asked for. Raises InvalidArgumentError."""
         return Rate(self.quality, self.target_bytes, self.target_bpp)
+
+    def kept(self, image: ImageLike) -> Metadata | None:
+        """What is to be kept of an image's metadata."""
+        if not (self.exif or self.xmp):
+            return None
+        found = metadata_of(image)
+        return Metadata(found.exif if self.exif else b"", found.xmp if self.xmp else b"")
 
     def check(self, codec: Codec) -> None:
         """See `CodingOptions.check`."""
@@ -196,7 +206,7 @@ class Coded:
 )
 @takes(EncodingOptions)
 def encode(options: EncodingOptions) -> None:
-    """Encode images to .dlf files.
+    """Encode images to .dlf files. Of the images' metadata none is kept, unless --exif or --xmp is given.
 
     A model may be a folder of several, such as the four checkpoints of DLF's authors, one for each rate. --quality,
     --target-bytes or --target-bpp choose among them; if every file would be above the target, the smallest is written, with
@@ -205,8 +215,9 @@ def encode(options: EncodingOptions) -> None:
 
     def encode_one(codec: Codec, name: str, target: str) -> Coded:
         start = perf_counter()
-        pixels = load(BytesIO(_read(name)) if name == STDIO else name, options.limits)
-        data = codec.encode(pixels, **asdict(options.rate))
+        image = BytesIO(_read(name)) if name == STDIO else name
+        pixels = load(image, options.limits)
+        data = codec.encode(pixels, **asdict(options.rate), metadata=options.kept(image))
         seconds = perf_counter() - start
         _write(target, data)
         qualities = codec.qualities
@@ -228,7 +239,10 @@ def encode(options: EncodingOptions) -> None:
 )
 @takes(DecodingOptions)
 def decode(options: DecodingOptions) -> None:
-    """Decode .dlf files to images: PNG, or the format of the output's suffix."""
+    """Decode .dlf files to images: PNG, or the format of the output's suffix.
+
+    Metadata that a file keeps are written into PNG, JPEG, WebP and AVIF.
+    """
 
     def decode_one(codec: Codec, name: str, target: str) -> Coded:
         path = Path(target)
@@ -238,7 +252,8 @@ def decode(options: DecodingOptions) -> None:
         start = perf_counter()
         pixels = codec.decode(data, detail=not options.preview)
         seconds = perf_counter() - start
-        _write(target, encode_as(pixels, suffix, options.png_level))
+        kept = None if options.preview else read_metadata(data)
+        _write(target, encode_as(pixels, suffix, options.png_level, kept))
         return Coded(pixels, data, seconds, options.preview)
 
     _code_each(options, ".png", decode_one)
@@ -268,10 +283,11 @@ def info(
             return
         size = found.bytes
         ours = f" (built-in, licence: {builtin.license()})" if found.fingerprint == builtin.fingerprint() else ""
+        kept = f", {size.metadata} metadata: EXIF {found.exif}, XMP {found.xmp}" if size.metadata else ""
         with printing():
             print(
                 f"{name}: {found.width}x{found.height}, {size.total} bytes ({size.header} header, {size.tokens} tokens, "
-                f"{size.detail} detail, {size.checksum} checksum), {found.bpp:.4f} bpp, {found.tiles} tiles "
+                f"{size.detail} detail, {size.checksum} checksum{kept}), {found.bpp:.4f} bpp, {found.tiles} tiles "
                 f"({found.padding_waste:.0%} padding), model {found.fingerprint}{ours}, format version {found.version}"
             )
 

@@ -19,7 +19,7 @@ from dlf.runtime.coder import Coder
 from dlf.runtime.errors import InvalidArgumentError, WrongModelError, indexed, reindexed
 from dlf.runtime.formats import tiles
 from dlf.runtime.gpu.arrays import SupportsDLPack
-from dlf.runtime.libdlf import FileInfo, Limits, parse_file
+from dlf.runtime.libdlf import FileInfo, Limits, Metadata, parse_file, replace_metadata
 from dlf.runtime.rate import Rate
 
 T = TypeVar("T")
@@ -109,6 +109,7 @@ class Codec:
         quality: int | None = None,
         target_bytes: int | None = None,
         target_bpp: float | None = None,
+        metadata: Metadata | None = None,
     ) -> bytes:
         """Return the image as the bytes of a `.dlf` file.
 
@@ -120,16 +121,19 @@ class Codec:
         pixel, all models encode the image, and the largest file is returned that is not above the target; if all are, the
         smallest, with a warning in the log.
 
+        `metadata` are kept in the file, as they are: EXIF and XMP of an image, if they are wanted, are those that
+        `dlf.metadata_of(image)` gives. They count for a target.
+
         Raises:
             InvalidArgumentError: one of these is out of its range, or several are given.
             BundleForeignError: of several models, the rate of one is not known.
-            ImageError, SizeLimitError: the image cannot be used, see `images.load`.
+            ImageError, SizeLimitError: the image cannot be used, see `images.load`; SizeLimitError also of metadata.
             OutOfMemoryError: it would take more memory than `memory_limit`.
             BundleBrokenError, BackendFailedError: the analysis stage cannot be loaded or run.
         """
         self.timings = {}
         rate = self._rate(quality, target_bytes, target_bpp)
-        return self._encode_batch([self._load(image)], rate)[0]
+        return self._encode_batch([self._load(image)], rate, metadata)[0]
 
     def encode_many(
         self,
@@ -245,10 +249,12 @@ class Codec:
         rate.among(self._folder.by_rate())  # refuses before an image is loaded
         return rate
 
-    def _encode_batch(self, pixels: Sequence[images.Pixels], rate: Rate) -> list[bytes]:
+    def _encode_batch(self, pixels: Sequence[images.Pixels], rate: Rate, metadata: Metadata | None = None) -> list[bytes]:
         """Encode images of one padded size."""
         models = rate.among(self._folder.by_rate())
         files = [self._coder(model).encode(pixels, self._checksum) for model in models]
+        if metadata is not None:
+            files = [[replace_metadata(file, metadata) for file in of_one] for of_one in files]
         of_each = zip(*files, strict=True)
         return [rate.best(files, *image.shape[:2]) for image, files in zip(pixels, of_each, strict=True)]
 

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from dlf.runtime import color, jpeg, png
+from dlf.runtime import color, jpeg, metadata, png
 from dlf.runtime.errors import DLFError, ImageError, SizeLimitError
 from dlf.runtime.files import write_atomically
 from dlf.runtime.formats import TILE
-from dlf.runtime.libdlf import Limits
+from dlf.runtime.libdlf import Limits, Metadata
 from dlf.runtime.pillow import open_unlimited
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -76,6 +76,45 @@ def load(image: ImageLike, limits: Limits | None = None) -> Pixels:
     )
 
 
+def metadata_of(image: ImageLike) -> Metadata:
+    """Return the EXIF and XMP of an image, as `load` turns it: the orientation in them is that of an upright picture.
+
+    `image` is what `load` takes; an array has none. Empty is what the file lacks, and, with a warning in the log, EXIF
+    that cannot be read. JPEG, PNG, WebP, AVIF and HEIF files have them where dlf looks.
+
+    Raises:
+        ImageError: the image cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return Metadata()
+    if isinstance(image, Image.Image):
+        return _upright(*metadata.from_pillow(image.info), "image")
+    if isinstance(image, (str, os.PathLike)):
+        name = os.fspath(image)
+        with _failures(name), open(name, "rb") as file:
+            return _metadata_in(file, name)
+    with _failures("image"):
+        return _metadata_in(image, "image")
+
+
+def _metadata_in(file: BinaryIO, name: str) -> Metadata:
+    file = _seekable(file)
+    is_png = file.read(len(png.SIGNATURE)) == png.SIGNATURE
+    file.seek(0)
+    with open_unlimited(BytesIO(png.simplify(file.read()).data) if is_png else file) as picture:
+        if is_png:
+            picture.load()  # of its chunks, some may follow the pixels
+        return _upright(*metadata.from_pillow(picture.info), name)
+
+
+def _upright(exif: bytes, xmp: bytes, name: str) -> Metadata:
+    try:
+        return metadata.upright(exif, xmp)
+    except ValueError as error:
+        _log.warning("%s: its EXIF cannot be read (%s), and is not kept.", name, error)
+        return metadata.upright(b"", xmp)
+
+
 def pad_to_tiles(pixels: Pixels) -> Batch:
     """(H, W, 3) uint8 -> (1, 3, H', W') float32 in -1..1, its last column and row repeated up to multiples of 256."""
     height, width, _ = pixels.shape
@@ -107,20 +146,33 @@ def format_of(suffix: str) -> str:
     return name
 
 
-def encode_as(pixels: Pixels, suffix: str, png_level: int = PNG_LEVEL) -> bytes:
+def encode_as(pixels: Pixels, suffix: str, png_level: int = PNG_LEVEL, kept: Metadata | None = None) -> bytes:
     """Return an image file of the format of a suffix: lossy formats at quality 95, PNG at a compression level of 0..9.
+
+    The metadata `kept` are written into PNG, JPEG, WebP and AVIF; with a warning in the log, they are left out of other formats,
+    and where they are too large for the format.
 
     Raises:
         ImageError: Pillow writes no such format, or not at this size, or the format cannot hold the picture.
     """
-    return _encode(pixels, format_of(suffix), png_level)
+    name = format_of(suffix)
+    if kept is None or kept == Metadata():
+        return _encode(pixels, name, png_level)
+    if name not in metadata.FORMATS:
+        _log.warning("The metadata are left out: %s files get none, but PNG, JPEG, WebP and AVIF do.", name)
+        return _encode(pixels, name, png_level)
+    try:
+        return _encode(pixels, name, png_level, **metadata.save_options(name, kept))
+    except ImageError as error:
+        _log.warning("The metadata are left out: %s", error)
+        return _encode(pixels, name, png_level)
 
 
-def _encode(pixels: Pixels, name: str, png_level: int = PNG_LEVEL) -> bytes:
+def _encode(pixels: Pixels, name: str, png_level: int = PNG_LEVEL, **options: Any) -> bytes:
     height, width, _ = pixels.shape
     buffer = BytesIO()
     try:
-        Image.fromarray(pixels).save(buffer, name, quality=95, compress_level=png_level)
+        Image.fromarray(pixels).save(buffer, name, quality=95, compress_level=png_level, **options)
         with open_unlimited(buffer) as written:
             held = written.size == (width, height) and written.mode in ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
     except (OSError, ValueError, KeyError, struct.error) as error:  # Pillow's writers raise all of these

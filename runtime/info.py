@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dlf.runtime.formats import TILE
-from dlf.runtime.libdlf import Limits, parse_file
+from dlf.runtime.libdlf import Limits, parse_file, read_metadata
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class PartSizes:
     tokens: int
     detail: int
     checksum: int
+    metadata: int
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Info:
     fingerprint: str  # of the model that wrote it: four hexadecimal digits
     tiles: int  # 256x256 tiles that were coded
     bytes: PartSizes
+    exif: int  # bytes of the EXIF and the XMP that are kept
+    xmp: int
 
     @property
     def bpp(self) -> float:
@@ -52,11 +55,16 @@ def info(data: bytes, *, limits: Limits | None = None) -> Info:
         SizeLimitError: the image is larger than `limits` allows.
     """
     file = parse_file(data, limits)
+    kept = read_metadata(data)
     return Info(
         width=file.width,
         height=file.height,
         version=file.version,
         fingerprint=f"{file.fingerprint:04x}",
         tiles=file.tiles,
-        bytes=PartSizes(len(data), file.header_bytes, file.token_bytes, file.detail_bytes, file.checksum_bytes),
+        bytes=PartSizes(
+            len(data), file.header_bytes, file.token_bytes, file.detail_bytes, file.checksum_bytes, file.metadata_bytes
+        ),
+        exif=len(kept.exif),
+        xmp=len(kept.xmp),
     )

@@ -32,8 +32,9 @@ from dlf.runtime.errors import (
     UnsupportedVersionError,
     WrongModelError,
 )
+from dlf.runtime.images import metadata_of
 from dlf.runtime.info import Info, info
-from dlf.runtime.libdlf import Limits
+from dlf.runtime.libdlf import Limits, Metadata, read_metadata, replace_metadata
 
 __all__ = [
     "BackendFailedError",
@@ -49,6 +50,7 @@ __all__ = [
     "Info",
     "InvalidArgumentError",
     "Limits",
+    "Metadata",
     "NotDLFError",
     "OutOfMemoryError",
     "SizeLimitError",
@@ -59,6 +61,9 @@ __all__ = [
     "UnsupportedVersionError",
     "WrongModelError",
     "info",
+    "metadata_of",
+    "read_metadata",
+    "replace_metadata",
 ]
 
 if TYPE_CHECKING:

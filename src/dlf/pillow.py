@@ -4,6 +4,7 @@
     Image.open("photo.dlf").convert("L")             decodes when the pixels are needed
     image.save("photo.dlf", model="bundle", backend="openvino")
     image.save("photo.dlf", model="models", target_bytes=1000)      or quality= or target_bpp=: those of dlf.Codec.encode
+    image.save("photo.dlf", exif=image.info["exif"])                none is kept by default; xmp= likewise
 
 Files are opened with the model that `configure` names, by default the built-in one. A model stays loaded from one call to the
 next. Pillow's functions raise OSError for what `dlf` refuses, with its message; the cause is dlf's own error.
@@ -20,6 +21,7 @@ from PIL import Image, ImageFile
 import dlf
 from dlf.runtime.formats import SIGNATURE
 from dlf.runtime.info import Info
+from dlf.runtime.metadata import in_pillow, upright
 
 __all__ = ["FORMAT", "MIME_TYPE", "DLFImageFile", "configure"]
 
@@ -43,7 +45,10 @@ def configure(model: str | os.PathLike[str] | None = None, backend: str | None =
 
 
 class DLFImageFile(ImageFile.ImageFile):
-    """An open `.dlf` file. `info["dlf"]` is its `dlf.Info`: the model's fingerprint, the bits per pixel and more."""
+    """An open `.dlf` file. `info["dlf"]` is its `dlf.Info`: the model's fingerprint, the bits per pixel and more.
+
+    `info["exif"]` and `info["xmp"]` are the metadata that it keeps, if any.
+    """
 
     format = FORMAT
     format_description = "DLF (Dual-generative Latent Fusion)"
@@ -60,6 +65,7 @@ class DLFImageFile(ImageFile.ImageFile):
         self._size = (found.width, found.height)
         self._mode = "RGB"
         self.info["dlf"] = found
+        self.info.update(in_pillow(dlf.read_metadata(self._file)))
 
     def load(self) -> Any:
         """Decode the file, unless that has been done."""
@@ -84,19 +90,21 @@ def _codec(model: str | os.PathLike[str] | None, backend: str | None, threads: i
 def _call(function: Any, *arguments: Any) -> Any:
     try:
         return function(*arguments)
-    except dlf.DLFError as error:
+    except (dlf.DLFError, ValueError) as error:
         raise OSError(str(error)) from error
 
 
 def _accept(prefix: bytes) -> bool:
-    return prefix.startswith(SIGNATURE) and len(prefix) >= 2 and prefix[1] >> 5 == 1  # version 1
+    return prefix.startswith(SIGNATURE) and len(prefix) >= 2 and prefix[1] >> 5 in (1, 2)  # the version
 
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     with _lock:
         wanted = {name: image.encoderinfo.get(name, default) for name, default in _defaults.items()}
         rate: dict[str, Any] = {name: image.encoderinfo.get(name) for name in _RATE}
-        data = _call(partial(_codec(**wanted).encode, **rate), image)
+        exif, xmp = (image.encoderinfo.get(name) or b"" for name in ("exif", "xmp"))
+        kept = _call(upright, exif.tobytes() if isinstance(exif, Image.Exif) else exif, xmp)
+        data = _call(partial(_codec(**wanted).encode, **rate, metadata=kept), image)
     file.write(data)
 
 

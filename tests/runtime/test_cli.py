@@ -15,7 +15,7 @@ import dlf
 from dlf.runtime.bundles import builtin
 from dlf.runtime.cli import app
 
-FIELDS = {"width", "height", "version", "fingerprint", "tiles", "bytes", "bpp", "padding_waste"}
+FIELDS = {"width", "height", "version", "fingerprint", "tiles", "bytes", "bpp", "padding_waste", "exif", "xmp"}
 
 
 @pytest.fixture

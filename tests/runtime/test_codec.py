@@ -86,7 +86,9 @@ def test_info_describes_the_file(codec):
         "version": 1,
         "fingerprint": codec.bundle.fingerprint,
         "tiles": 6,
-        "bytes": {"total": len(data), "header": 8, "tokens": 6 * 24, "detail": len(data) - 154, "checksum": 2},
+        "bytes": {"total": len(data), "header": 8, "tokens": 6 * 24, "detail": len(data) - 154, "checksum": 2, "metadata": 0},
+        "exif": 0,
+        "xmp": 0,
         "bpp": pytest.approx(len(data) * 8 / 520 / 300),
         "padding_waste": pytest.approx(1 - 520 * 300 / (512 * 768)),
     }
