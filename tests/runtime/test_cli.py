@@ -233,7 +233,7 @@ def test_traceback_is_shown_on_request(work):
 
 
 def test_bug_is_reported_without_a_traceback(work, monkeypatch):
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(dlf.Codec, "encode", fail)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import dlf
 from dlf.runtime import libdlf
 from dlf.runtime.cli import app
+from dlf.runtime.coder import Coder
 
 MIB = 1 << 20
 FIXED, PER_PIXEL = 100 * MIB, 200.0  # of decoding; encoding takes half
@@ -40,7 +41,7 @@ def test_decoding_what_does_not_fit_is_refused_before_a_stage_runs(measured: Pat
     with dlf.Codec(measured, backend, memory_limit=NEEDED) as enough:
         assert enough.decode(data).shape == IMAGE.shape
     short = dlf.Codec(measured, backend, memory_limit=NEEDED - MIB)
-    monkeypatch.setattr(short, "_run", fail_if_run)
+    monkeypatch.setattr(Coder, "_run", fail_if_run)
     with pytest.raises(dlf.OutOfMemoryError, match=rf"500x300 pixels take about 158 MB to decode on {backend}.*256x256 fit"):
         short.decode(data)
 
@@ -48,7 +49,7 @@ def test_decoding_what_does_not_fit_is_refused_before_a_stage_runs(measured: Pat
 def test_encoding_has_measurements_of_its_own_and_counts_the_batch(measured: Path, backend: str, monkeypatch: Any) -> None:
     with dlf.Codec(measured, backend, memory_limit=NEEDED // 2) as codec:
         codec.encode_many([IMAGE] * 3, batch=1)
-        monkeypatch.setattr(codec, "_run", fail_if_run)
+        monkeypatch.setattr(Coder, "_run", fail_if_run)
         with pytest.raises(dlf.OutOfMemoryError, match="2 images at a time of 500x300"):
             codec.encode_many([IMAGE] * 2)
 
