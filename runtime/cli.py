@@ -33,8 +33,8 @@ from dlf.runtime.images import PNG_LEVEL, ImageLike, Pixels, encode_as, format_o
 from dlf.runtime.info import info as describe
 from dlf.runtime.libdlf import Limits, Metadata, read_metadata
 from dlf.runtime.options import parse_bytes, takes
-from dlf.runtime.serve.cli import serve
 from dlf.runtime.rate import Rate
+from dlf.runtime.serve.cli import serve
 from dlf.runtime.streams import abandon_stdout, printing, read_stdin, write_stdout
 
 STDIO = "-"
