@@ -8,7 +8,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ import dlf
 from dlf.export.engine import build_engines, target_gpus
 from dlf.export.output_folder import workplace
 from dlf.export.shared_files import share
+from dlf.export.source import find
 from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import CheckpointError, DLFError, ExportError, InvalidArgumentError
@@ -57,7 +58,10 @@ class Options:
 
     source: Annotated[
         Path,
-        typer.Argument(help="The authors' .ckpt, a state dict, or a .safetensors file; or an fp32 bundle, to be converted."),
+        typer.Argument(
+            help="The authors' .ckpt, a state dict, or a .safetensors file; a folder of a model hub that holds one; or an fp32 "
+            "bundle, to be converted."
+        ),
     ]
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The folder to write.")]
     name: Annotated[str | None, typer.Option(help="The model's name. By default the checkpoint's.")] = None
@@ -107,6 +111,11 @@ def export(options: Options) -> None:
     """
     if find_spec("onnxruntime") is None:
         raise typer.BadParameter(f"onnxruntime is not installed; run: {INSTALL['onnxruntime']}.")
+    try:
+        options = replace(options, source=find(options.source))
+    except (CheckpointError, OSError) as error:
+        stderr.print(f"dlf-export: {error}")
+        raise typer.Exit(1) from None
     source, output = options.source, options.output
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("dlf").setLevel(logging.INFO if options.verbose else logging.WARNING)

@@ -23,6 +23,7 @@ import typer
 import dlf
 from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.bundles import builtin
+from dlf.runtime.bundles.listing import listed
 from dlf.runtime.codec import Codec
 from dlf.runtime.console import tell, tracked
 from dlf.runtime.corpus.cli import app as corpus
@@ -120,6 +121,7 @@ class CodingOptions:
     memory_limit: MemoryLimit = None
     overwrite: Overwrite = False
     as_json: Json = False
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Tell nothing but failures.")] = False
     verbose: Verbose = False
 
     @property
@@ -342,6 +344,37 @@ app.command(
     dlf serve --host 0.0.0.0 --workers 4 --threads 4
     curl --data-binary @photo.jpg http://127.0.0.1:8000/encode -o photo.dlf"""
 )(serve)
+
+
+@app.command(
+    epilog="""Examples:
+
+    \b
+    dlf models                                      the built-in model
+    dlf models --model models --json"""
+)
+def models(
+    model: Model = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a bundle, each on a line.")] = False,
+) -> None:
+    """List the models in a folder, the lowest rate first: quality, name, fingerprint, precision, rate, licence, size."""
+    try:
+        found = listed(model)
+    except DLFError as error:
+        tell(f"dlf: {error}")
+        raise typer.Exit(1) from error
+    with printing():
+        for each in found:
+            rate = "rate not measured" if each.bits_per_pixel is None else f"{each.bits_per_pixel:.4f} bpp"
+            quality = "no quality" if each.quality is None else f"quality {each.quality}"
+            print(
+                json.dumps(asdict(each))
+                if as_json
+                else f"{quality}: {each.name} ({each.fingerprint}) in {each.precision}, {rate}, "
+                f"licence: {each.license or 'unknown'}, {each.bytes / 1e6:.1f} MB, {each.path}"
+            )
+
+
 app.add_typer(corpus, name="corpus")
 
 
@@ -389,13 +422,15 @@ def _code_each(options: CodingOptions, suffix: str, work: Callable[[Codec, str, 
 
     def work_on(name: str) -> None:
         _refuse_existing(targets[name], options.overwrite)
-        _report(codec, name, targets[name], work(codec, name, targets[name]), options.as_json)
+        coded = work(codec, name, targets[name])
+        if options.as_json or not options.quiet:
+            _report(codec, name, targets[name], coded, options.as_json)
 
-    _for_each(options.files, work_on, options.verbose)
+    _for_each(options.files, work_on, options.verbose, options.quiet)
 
 
 def _open(options: CodingOptions) -> Codec:
-    _log_to_stderr(options.verbose)
+    _log_to_stderr(options.verbose, options.quiet)
     once = len(options.files) == 1  # then every stage runs once, and releasing it at once costs nothing
     try:
         codec = Codec(
@@ -416,10 +451,10 @@ def _open(options: CodingOptions) -> Codec:
         raise typer.Exit(1) from error
 
 
-def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool) -> None:
+def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool, quiet: bool = False) -> None:
     """Call `work` for each input, with a progress bar on a terminal; report those that fail, and exit with 1 if any did."""
     failed = 0
-    for name in tracked(inputs):
+    for name in inputs if quiet else tracked(inputs):
         try:
             work(name)
         except Exception as error:
@@ -507,9 +542,9 @@ def _report(codec: Codec, name: str, target: str, coded: Coded, as_json: bool) -
         )
 
 
-def _log_to_stderr(verbose: bool) -> None:
+def _log_to_stderr(verbose: bool, quiet: bool = False) -> None:
     handler = logging.Handler()
     handler.emit = lambda record: tell(f"dlf: {record.getMessage()}")  # type: ignore[method-assign]
     logger = logging.getLogger("dlf")
     logger.handlers = [handler]
-    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    logger.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)

@@ -1,5 +1,6 @@
 """A folder of models of several rates: which of them encodes, which file is taken, and which model decodes."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,42 @@ def test_command_refuses_rates_that_are_none(picture, options):
 def test_pillow_saves_with_a_rate(folder, alone, tmp_path):
     Image.fromarray(noise(0)).save(tmp_path / "a.dlf", model=folder, quality=2, threads=1)
     assert (tmp_path / "a.dlf").read_bytes() == alone[2].encode(noise(0))
+
+
+def test_models_are_listed(folder, alone):
+    found = [json.loads(line) for line in run("models", "--model", str(folder), "--json").stdout.splitlines()]
+    assert [(each["quality"], Path(each["path"]).name, each["precision"]) for each in found] == [
+        (0, "c", "fp32"),
+        (1, "a", "fp32"),
+        (1, "a-int8", "int8"),
+        (2, "d", "fp32"),
+        (3, "b", "fp32"),
+    ]
+    assert [each["bits_per_pixel"] for each in found] == [0.01, 0.02, 0.02, 0.03, 0.04]
+    assert found[0]["fingerprint"] == alone[0].bundle.fingerprint
+    assert found[0]["bytes"] == sum(file.stat().st_size for file in (folder / "c").glob("[!m]*"))
+    told = run("models", "--model", str(folder)).stdout
+    assert f"quality 0: toy ({alone[0].bundle.fingerprint}) in fp32, 0.0100 bpp, licence: unknown, " in told
+    assert "quality 0: built-in (d181) in fp32" in run("models").stdout
+
+
+def test_models_without_an_order_have_no_quality(folder, tmp_path):
+    (tmp_path / "b").symlink_to(folder / "b")
+    make_toy_bundle(tmp_path / "a", seed=0)
+    told = run("models", "--model", str(tmp_path)).stdout.splitlines()
+    assert [line.partition(":")[0] for line in told] == ["no quality"] * 2
+    assert "rate not measured" in told[1]
+
+
+def test_folder_without_models_is_refused(tmp_path):
+    result = run("models", "--model", str(tmp_path))
+    assert result.exit_code == 1
+    assert "is not a bundle" in result.stderr
+
+
+def test_quiet_tells_nothing_but_failures(picture):
+    result = run("encode", str(picture), "-q", "--target-bytes", "1")
+    assert (result.exit_code, result.output) == (0, "")
+    result = run("encode", str(picture), "--quiet")
+    assert result.exit_code == 1
+    assert "exists; use --overwrite" in result.stderr
