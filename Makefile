@@ -14,7 +14,7 @@ EXTRAS ?= test,onnxruntime
 .PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery abi docs man wheel web clean
 
 demo: $(VENV)/installed
-	$(BIN)/python examples/demo.py $(IMAGE)
+	$(BIN)/dlf demo $(IMAGE)
 
 test: $(VENV)/installed lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"

@@ -350,6 +350,45 @@ app.command(
     epilog="""Examples:
 
     \b
+    dlf demo                                        a photograph that dlf brings, with the built-in model
+    dlf demo photo.jpg --model bundle"""
+)
+def demo(
+    image: Annotated[Path | None, typer.Argument(metavar="[IMAGE]", help="By default a photograph that dlf brings.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to write.")] = Path("demo"),
+    model: Model = None,
+    backend: BackendName = None,
+    device: Device = None,
+    threads: Threads = None,
+    verbose: Verbose = False,
+) -> None:
+    """Encode and decode a photograph, and write both side by side; the picture is opened if there is a display."""
+    from dlf.runtime.demo import PHOTOGRAPH, run
+
+    _log_to_stderr(verbose)
+    try:
+        with Codec(model, backend, threads, device=device, low_memory=True) as codec:
+            file, picture = run(codec, image or PHOTOGRAPH, output)
+            seconds, name = sum(codec.timings.values()), codec.backend.name
+    except InvalidArgumentError as error:
+        raise typer.BadParameter(str(error)) from error
+    except (DLFError, OSError) as error:
+        tell(f"dlf: {error}")
+        raise typer.Exit(1) from error
+    found = describe(file.read_bytes())
+    tell(
+        f"{found.width}x{found.height} pixels in {found.bytes.total} bytes, {found.bpp:.4f} bits per pixel; "
+        f"decoded in {seconds:.2f} s, loading included, on {name}"
+    )
+    tell(f"wrote {file} and {picture}, with the original on the left")
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        typer.launch(str(picture))
+
+
+@app.command(
+    epilog="""Examples:
+
+    \b
     dlf models                                      the built-in model
     dlf models --model models --json"""
 )
