@@ -96,7 +96,8 @@ def codecs(folder: Path) -> Iterator[tuple[str, dlf.Codec | Context, list[str]]]
         for backend in BACKENDS:
             hashes: list[str] = []
             with dlf.Codec(folder / precision, backend, threads=1) as codec:
-                codec.backend = Recording(codec.backend, hashes)
+                (coder,) = codec._coders.values()
+                coder._backend = Recording(codec.backend, hashes)
                 yield f"Python, {backend}, {precision}", codec, hashes
             hashes = []
             library = Recording(open_backend(backend, 1), hashes)
