@@ -19,7 +19,7 @@ UNITS = (
     "entropy/detail_coder.cpp",
     "entropy/entropy_model.cpp",
     "entropy/prior.cpp",
-    "entropy/prior_scalar.cpp",
+    "entropy/prior_simd128.cpp",
     "entropy/prior_tables.cpp",
     "entropy/rans.cpp",
     "entropy/tokens.cpp",

@@ -33,7 +33,7 @@ void *__cxa_allocate_exception(size_t size) noexcept { return std::malloc(size);
 namespace {
 
 struct Core {
-    Core(const void *data, size_t size) : model(data, size, dlf::kScalarKernels) {}
+    Core(const void *data, size_t size) : model(data, size, dlf::kSimd128Kernels) {}
 
     dlf::EntropyModel model;
     dlf::DetailScratch scratch{};

@@ -9,6 +9,7 @@ struct Avx2 {
     using Int32 = __m256i;
     using Int16 = __m256i;
     static constexpr size_t kLanes = 8, kGroup = 2, kTile = 4;
+    static constexpr bool kInterleavedBias = true;
 
     static DLF_INLINE __m256i load(const void *x) { return _mm256_loadu_si256(static_cast<const __m256i *>(x)); }
     static DLF_INLINE Int32 zero() { return _mm256_setzero_si256(); }

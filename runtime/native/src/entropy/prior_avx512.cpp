@@ -9,6 +9,7 @@ struct Avx512 {
     using Int32 = __m512i;
     using Int16 = __m512i;
     static constexpr size_t kLanes = 16, kGroup = 2, kTile = 8;
+    static constexpr bool kInterleavedBias = true;
 
     static DLF_INLINE Int32 zero() { return _mm512_setzero_si512(); }
     static DLF_INLINE Int32 load32(const int32_t *x) { return _mm512_loadu_si512(x); }

@@ -20,6 +20,8 @@ struct Available {
             *next++ = &kAvx2Kernels;
 #elif defined(__aarch64__)
         *next++ = &kNeonKernels; // part of the architecture
+#elif defined(__wasm__)
+        *next++ = &kSimd128Kernels; // a page that lacks it cannot load the module
 #endif
         *next = &kScalarKernels;
     }

@@ -66,6 +66,8 @@ extern const PriorKernels kAvx2Kernels;
 extern const PriorKernels kAvx512Kernels; // AVX-512 with BW and VNNI
 #elif defined(__aarch64__)
 extern const PriorKernels kNeonKernels;
+#elif defined(__wasm__)
+extern const PriorKernels kSimd128Kernels;
 #endif
 
 // Returns the tables that this processor can run, the fastest first, with NULL at the end.

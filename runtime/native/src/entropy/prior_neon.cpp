@@ -9,6 +9,7 @@ struct Neon {
     using Int32 = int32x4_t;
     using Int16 = int16x8_t;
     static constexpr size_t kLanes = 4, kGroup = 1, kTile = 8;
+    static constexpr bool kInterleavedBias = false;
 
     static DLF_INLINE Int32 zero() { return vdupq_n_s32(0); }
     static DLF_INLINE Int32 load32(const int32_t *x) { return vld1q_s32(x); }

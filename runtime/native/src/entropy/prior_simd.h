@@ -3,6 +3,7 @@
 //
 // Vectors has the types Int32 and Int16 (as many bytes), and
 //   kLanes, kGroup           int32 lanes; inputs that `dot` multiplies and adds (1 or 2)
+//   kInterleavedBias         how Requant reads b, see Layout
 //   kTile                    positions whose accumulators, two vectors each, fit the registers beside the rest
 //   zero(), load32(int32_t *), load16(int16_t *), store16(int16_t *, Int16)
 //   broadcast(int16_t *)     one group of inputs, in every lane
@@ -29,7 +30,7 @@ template <class Vectors> struct Simd {
     using Requant = typename Vectors::Requant;
     static constexpr size_t kLanes = Vectors::kLanes, kGroup = Vectors::kGroup, kTile = Vectors::kTile;
     static constexpr size_t kPanel = 2 * kLanes;
-    static constexpr Layout kLayout = {kPanel, kGroup, kGroup == 2};
+    static constexpr Layout kLayout = {kPanel, kGroup, Vectors::kInterleavedBias};
 
     // A tile's positions. A short tile repeats its last position, whose results are then stored several times over.
     struct Tile {
