@@ -39,22 +39,20 @@ def writing(output: Path, size: int) -> Iterator[Path]:
     output = Path(os.path.realpath(output))
     if os.path.ismount(output):
         raise ExportError(f"{output}: is where a file system is mounted, so it cannot be replaced; choose a folder in it")
-    with workplace(output) as place:
-        free = shutil.disk_usage(place).free
+    with workplace(output) as folder:
+        free = shutil.disk_usage(folder).free
         if free < size:
             raise ExportError(
                 f"{output}: its disk has {free / 1e6:.0f} MB free, and writing it takes {size / 1e6:.0f} MB; "
                 "make room, or choose another place"
             )
-        folder = place / "new"
-        folder.mkdir()
         yield folder
-        _put(folder, output, place)
+        _put(folder, output, folder.parent)
 
 
 @contextmanager
 def workplace(output: Path) -> Iterator[Path]:
-    """Give an empty folder beside `output` to the block, deleted when the block ends; delete those of dead processes.
+    """Give an empty folder in a workplace beside `output` to the block, deleted when the block ends; delete those of dead processes.
 
     Raises:
         ExportError: for any OSError, also of the block.
@@ -71,7 +69,9 @@ def workplace(output: Path) -> Iterator[Path]:
                             _clear(other)
                     place.mkdir()
                     stack.enter_context(_locked(place))
-                yield place
+                folder = place / "new"  # not the locked one, where a workplace inside this one would wait for us
+                folder.mkdir()
+                yield folder
         finally:
             _delete(place)
     except OSError as error:

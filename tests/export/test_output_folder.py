@@ -87,6 +87,13 @@ def test_workplace_of_a_living_process_is_left_alone(tmp_path):
     assert version(tmp_path / "out") == 1
 
 
+def test_workplaces_may_be_in_each_other(tmp_path):
+    with workplace(tmp_path / "out") as outer, workplace(tmp_path / "out"):
+        write(outer / "first", 1)
+        assert version(outer / "first") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_error_leaves_the_old_folder(tmp_path):
     write(tmp_path / "out", 1)
     with pytest.raises(ZeroDivisionError), writing(tmp_path / "out", 0):
