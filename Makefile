@@ -59,14 +59,15 @@ wheel: $(VENV)/installed
 	du --human-readable --apparent-size --summarize build/wheel/*.whl build/wheel/environment
 
 # What web pages need, with the demonstration page; see docs/web.md. Needs npm and PyPI's ziglang.
-web: $(VENV)/installed build/builtin-int8
+web: $(VENV)/installed build/web-model
 	$(BIN)/python -c "import ziglang" 2> /dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt ziglang
-	$(BIN)/python runtime/web/build.py build/web build/builtin-int8
+	$(BIN)/python runtime/web/build.py build/web
+	cp -r build/web-model build/web/model
 	@echo "python build/web/serve.py shows it"
 
-build/builtin-int8: $(shell find runtime/models/builtin -type f)
+build/web-model: $(shell find runtime/models/builtin -type f)
 	rm -rf $@
-	$(BIN)/dlf-export runtime/models/builtin -o $@ --precision int8
+	$(BIN)/dlf-export runtime/models/builtin -o $@ --web
 
 # What breaks programs that were built with the library of another commit; needs abidiff (Debian: abigail-tools).
 abi: $(VENV)/installed

@@ -78,6 +78,9 @@ class Options:
         typer.Option(metavar="FOLDER", help="Photographs that int8 is calibrated with. By default scikit-image's and -learn's."),
     ] = None
     half_weights: Annotated[bool, typer.Option("--half-weights", help="Store weights in 16 bits; computing stays in 32.")] = False
+    web: Annotated[
+        bool, typer.Option("--web", help="Write what a web page loads: weights in 8 bits, computing in 32; see docs/web.md.")
+    ] = False
     engine: Annotated[
         bool, typer.Option("--engine", help="Build TensorRT engines too, in your cache; see python -m dlf.export.engine --help.")
     ] = False
@@ -99,6 +102,7 @@ class Options:
     dlf-export model.safetensors -o bundle --name "my model" -v
     dlf-export qp0.ckpt -o bundles/qp0-fp16 --precision fp16
     dlf-export bundles/qp0 -o bundles/qp0-fp16 --precision fp16 --photographs kodak/
+    dlf-export bundles/qp0 -o page/model --web
     dlf-export bundles/qp0 -o bundles/qp0-int8 --precision int8 --photographs kodak/ --calibration photographs/
     dlf-export qp0.ckpt -o bundles/qp0-fp16 --precision fp16 --engine --gpu sm_89 --gpu sm_120"""
 )
@@ -120,9 +124,15 @@ def export(options: Options) -> None:
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("dlf").setLevel(logging.INFO if options.verbose else logging.WARNING)
     from_bundle = (source / "manifest.json").is_file()
-    if from_bundle and (options.precision == "fp32" or options.half_weights or options.name or options.license):
+    if options.web and (options.precision != "fp32" or options.half_weights or options.engine):
         raise typer.BadParameter(
-            "a bundle can only be converted to another --precision, without --half-weights, --name or --license"
+            "it keeps a bundle's precision; give the bundle in that precision, without --precision, --half-weights or --engine",
+            param_hint="--web",
+        )
+    converted = options.web or options.precision != "fp32"
+    if from_bundle and (not converted or options.half_weights or options.name or options.license):
+        raise typer.BadParameter(
+            "a bundle can only be converted to another --precision, or for --web, without --half-weights, --name or --license"
         )
     if options.calibration and options.precision != "int8":
         raise typer.BadParameter("it is for --precision int8 alone", param_hint="--calibration")
@@ -144,6 +154,8 @@ def export(options: Options) -> None:
     shared = share(output)
     of_others = f", {shared / 1e6:.1f} MB of them shared with bundles beside it" if shared else ""
     stderr.print(f"{source} -> {output}: {size / 1e6:.1f} MB{of_others}")
+    if options.web:
+        return
     try:
         with stderr.status("memory") as status:
             _measure_memory(output, status.update)
@@ -195,6 +207,15 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
             progress("rate")
             rate.record(bundle, load_photographs(options.photographs), torch.get_num_threads())
 
+    if options.web:
+        from dlf.export import web
+
+        with workplace(output) as place:
+            if not (source / "manifest.json").is_file():
+                export(place / "fp32")
+                source = place / "fp32"
+            web.convert_bundle(source, output, options.photographs, progress)
+        return
     if options.precision == "fp32":
         export(output)
         try:

@@ -30,10 +30,13 @@ from dlf.runtime.images import Pixels
 
 log = logging.getLogger(__name__)
 
-# The module that prepares a precision's converter, and the bars that its bundles must keep to.
-PRECISIONS: dict[str, tuple[str, Bars]] = {
+# A target beside the precisions: only the weights are stored in int8, and stages compute in fp32.
+INT8_WEIGHTS = "int8-weights"
+# The module that prepares a target's converter, and the bars that its bundles must keep to.
+TARGETS: dict[str, tuple[str, Bars]] = {
     "fp16": ("dlf.export.fp16", Bars()),
     "int8": ("dlf.export.int8", Bars(headroom=0, psnr=0, tokens=1, bytes=0.02, lpips=0.005)),  # tokens are counted only
+    INT8_WEIGHTS: ("dlf.export.int8_weights", Bars(headroom=0)),
 }
 # Those that processors compute in: only their bundles list the generator's levels, which others compute with the whole graph.
 LISTING_LEVELS = {"int8"}
@@ -53,10 +56,11 @@ def convert_bundle(
     bars: Bars | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Convert the fp32 bundle `source` to the precision `target`, and write it to `output`, whole or not at all.
+    """Convert the fp32 bundle `source` to `target` and write it to `output`, whole or not at all.
 
-    The gate measures on `photographs`. The scales of int8 are computed from `calibration`, by default the same photographs.
-    `bars` are by default those of the precision. `progress` is called with the name of each step.
+    `target` is a precision, or `INT8_WEIGHTS`. The gate measures on `photographs`. The scales of int8 are computed from
+    `calibration`, by default the same photographs. `bars` are by default those of the target.
+    `progress` is called with the name of each step.
 
     Raises:
         ExportError: `source` is not an fp32 bundle, or a bar fails even with all layers that affect it in fp32; nothing
@@ -66,7 +70,7 @@ def convert_bundle(
     bundle = Bundle(source)
     if bundle.precision != "fp32":
         raise ExportError(f"{source} is in {bundle.precision}; convert the fp32 bundle that it was made from")
-    module, usual = PRECISIONS[target]
+    module, usual = TARGETS[target]
     bars = bars or usual
     size = sum(file.stat().st_size for file in source.iterdir()) // 2  # int8 takes less, unless stages return to fp32
     with writing(output, size) as folder:
@@ -195,14 +199,15 @@ def _reach_bars(stages: dict[str, _Stage], gate: Gate, bars: Bars, progress: Cal
 def _manifest(
     bundle: Bundle, folder: Path, target: str, stages: dict[str, _Stage], bars: Bars, figures: list[dict[str, float]]
 ) -> dict[str, Any]:
-    manifest = {**bundle.manifest, "precision": target, "weights": target}
+    precision, weights = ("fp32", "int8") if target == INT8_WEIGHTS else (target, target)
+    manifest = {**bundle.manifest, "precision": precision, "weights": weights}
     manifest.pop("memory", None)  # which was measured in fp32
     manifest.pop("tf32_against_fp32", None)  # TF32 was not measured together with this precision
     manifest["stages"] = {
         name: {
             **{key: value for key, value in bundle.manifest["stages"][name].items() if key != "tf32"},
             "file": f"{name}.onnx",
-            "precision": target if stage.layers else "fp32",
+            "precision": precision if stage.layers else "fp32",
             "fp32_nodes": stage.fp32_nodes,
             "against_fp32": _describe(stage.figures),
         }

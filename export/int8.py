@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 
-from dlf.export.fp16 import Converter, save
+from dlf.export.fp16 import Converter
+from dlf.export.stage_graph import StageGraph
 from dlf.runtime.backends import Arrays
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
@@ -152,11 +152,11 @@ class _Activation:
         return np.asarray(np.maximum(self.largest, 1e-5) ** share / np.maximum(weight, 1e-5) ** (1 - share), np.float32)
 
 
-def quantise(weight: Matrix, axis: int) -> tuple[NDArray[np.int8], Matrix]:
-    """Return a weight as integers in -64..64, and the scale of each of its channels along `axis`, (channels,)."""
+def quantise(weight: Matrix, axis: int, levels: int = WEIGHT_LEVELS) -> tuple[NDArray[np.int8], Matrix]:
+    """Return a weight as integers in -levels..levels, and the scale of each of its channels along `axis`, (channels,)."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others, keepdims=True)
-    scale = np.maximum(largest / WEIGHT_LEVELS, SMALLEST).astype(np.float32)
+    scale = np.maximum(largest / levels, SMALLEST).astype(np.float32)
     return np.rint(weight / scale).astype(np.int8), scale.ravel()
 
 
@@ -167,25 +167,8 @@ def dequantise(values: NDArray[np.int8], scale: Matrix, axis: int) -> Matrix:
     return values * scale.reshape(shape)
 
 
-class _Graph:
-    """A stage's graph with its weights."""
-
-    def __init__(self, file: Path) -> None:
-        self.model: ModelProto = onnx.load(file, load_external_data=False)
-        self.proto = self.model.graph
-        self._folder = str(file.parent)
-        self._tensors = {tensor.name: tensor for tensor in self.proto.initializer}
-        for node in self.proto.node:  # a weight stored in fp16 goes by the name that its Cast gives it
-            if node.op_type == "Cast" and node.input[0] in self._tensors:
-                self._tensors[node.output[0]] = self._tensors[node.input[0]]
-
-    def weight(self, name: str) -> Matrix:
-        """A weight, as float32."""
-        return numpy_helper.to_array(self._tensors[name], self._folder).astype(np.float32)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a weight; of anything else, ()."""
-        return tuple(self._tensors[name].dims) if name in self._tensors else ()
+class _Graph(StageGraph):
+    """A stage's graph, with what of it is quantised."""
 
     def activations(self) -> dict[str, _Activation]:
         """The tensors that products read, except those of the products that always stay in float."""
@@ -351,19 +334,4 @@ def _convert(source: Path, target: Path, keep: Collection[str], activations: Map
                     "DequantizeLinear", [stored, name_of_scale], [restored], f"{restored}.node", axis=product.output_axis
                 )
             )
-    _write(graph.model, [new for node in graph.proto.node for new in (*before[node.name], node)], tensors, source, target)
-
-
-def _write(model: ModelProto, nodes: Sequence[NodeProto], tensors: Sequence[TensorProto], source: Path, target: Path) -> None:
-    """Save a graph with new nodes and tensors, without the weights that are no longer read."""
-    read = {name for node in nodes for name in node.input if node.op_type != "Cast"}
-    nodes = [NodeProto.FromString(node.SerializeToString()) for node in nodes if node.op_type != "Cast" or node.output[0] in read]
-    read = {name for node in nodes for name in node.input}
-    weights = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    weights = [TensorProto.FromString(tensor.SerializeToString()) for tensor in weights]
-    del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.extend(weights)
-    onnx.load_external_data_for_model(model, str(source.parent))
-    model.graph.initializer.extend(tensors)
-    save(model, target)
+    graph.save([new for node in graph.proto.node for new in (*before[node.name], node)], tensors, target)

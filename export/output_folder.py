@@ -52,7 +52,7 @@ def writing(output: Path, size: int) -> Iterator[Path]:
 
 @contextmanager
 def workplace(output: Path) -> Iterator[Path]:
-    """Give an empty folder in a workplace beside `output` to the block, deleted when the block ends; delete those of dead processes.
+    """Give an empty folder in a workplace beside `output` to the block; delete that after it, and those of dead processes.
 
     Raises:
         ExportError: for any OSError, also of the block.

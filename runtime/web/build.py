@@ -1,10 +1,9 @@
-"""Builds the folder that a web page needs: `make web`, or python runtime/web/build.py FOLDER BUNDLE.
+"""Builds what web pages need besides a model: `make web`, or python runtime/web/build.py FOLDER.
 
-FOLDER gets the demonstration page, `dlf/` (the JavaScript, core.wasm and onnxruntime-web's files) and, from BUNDLE, `model/`.
-It needs PyPI's ziglang, which holds the C++ compiler, and npm, which fetches onnxruntime-web into FOLDER/../web-npm.
+FOLDER gets the demonstration page and `dlf/` (the JavaScript, core.wasm and onnxruntime-web's files). It needs PyPI's ziglang,
+which holds the C++ compiler, and npm, which fetches onnxruntime-web into FOLDER/../web-npm. Models are `dlf-export --web`'s.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -29,12 +28,14 @@ UNITS = (
     "support/sha256.cpp",
 )
 FLAGS = (
-    *("-target", "wasm32-wasi", "-mexec-model=reactor", "-msimd128"),  # the compiler vectorises the scalar code
+    *("-target", "wasm32-wasi", "-mexec-model=reactor", "-msimd128"),  # which all browsers have
     *("-std=c++17", "-O3", "-DNDEBUG", "-ffp-contract=off"),
     *("-fexceptions", "-fignore-exceptions", "-Wl,--strip-all"),  # see core.cpp
 )
-ORT = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-STAGES = ("analysis", "synthesis", "adaptor", "generator")
+ORT = (  # on the CPU, and with WebGPU
+    *("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
+    *("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
+)
 
 
 def compile_core(output: Path) -> None:
@@ -52,24 +53,11 @@ def fetch_packages(folder: Path) -> Path:
     return folder / "node_modules" / "onnxruntime-web" / "dist"
 
 
-def copy_model(bundle: Path, output: Path) -> None:
-    """Write the bundle without what only libdlf and `dlf doctor` use; every reader opens the rest too."""
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["stages"] = {stage: manifest["stages"][stage] for stage in STAGES}
-    manifest["stages"]["generator"].pop("levels", None)
-    names = ["entropy.bin", *(f"{manifest['stages'][stage]['file']}{data}" for stage in STAGES for data in ("", ".data"))]
-    manifest["files"] = {name: manifest["files"][name] for name in names if name in manifest["files"]}
-    output.mkdir()
-    for name in manifest["files"]:
-        shutil.copy(bundle / name, output)
-    (output / "manifest.json").write_text(json.dumps(manifest, indent=1))
-
-
 def main() -> None:
     """Build into the folder that the command line names."""
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 2:
         sys.exit(__doc__)
-    output, bundle = map(Path, sys.argv[1:])
+    output = Path(sys.argv[1])
     dist = fetch_packages(output.parent / "web-npm")
     shutil.rmtree(output, ignore_errors=True)
     shutil.copytree(HERE.parent.parent / "examples" / "web", output)
@@ -79,7 +67,6 @@ def main() -> None:
     for name in ORT:
         shutil.copy(dist / name, output / "dlf" / "ort")
     compile_core(output / "dlf" / "core.wasm")
-    copy_model(bundle, output / "model")
 
 
 if __name__ == "__main__":

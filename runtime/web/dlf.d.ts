@@ -1,5 +1,7 @@
 // Types of dlf.js.
 
+/** "gpu" is WebGPU, and the CPU where the browser has none or no adapter; `Model.device` says which it became. */
+export type Device = "cpu" | "gpu";
 export interface Limits { maxPixels?: number; maxSide?: number }
 export interface FileInfo {
   version: number; width: number; height: number; fingerprint: number; tokenBits: number; hasChecksum: number;
@@ -7,15 +9,16 @@ export interface FileInfo {
   headerBytes: number; tokenBytes: number; detailBytes: number; checksumBytes: number;
   tiles: number;
 }
-export interface Model { name?: string; license?: string; precision: string; fingerprint: number; threads: number }
+export interface Model { name?: string; license?: string; precision: string; fingerprint: number; device: Device; threads: number }
 export interface Progress { file: string; loaded: number; bytes: number }
 
 /** Throws the errors that a file's header and checksum give. */
 export function info(bytes: ArrayBuffer | Uint8Array, options?: { preview?: boolean; limits?: Limits }): Promise<FileInfo>;
 
 export class Dlf {
-  /** Loads the manifest and the entropy model; stages are loaded when they are first needed. Throws BundleForeignError, BundleBrokenError, BackendMissingError. */
-  static open(bundleURL: string | URL, options?: { progress?: (step: Progress) => void; threads?: number; limits?: Limits }): Promise<Dlf>;
+  /** Loads the manifest and the entropy model; stages are loaded when they are first needed. `threads`: the most, by
+   *  default 8; pages that are not isolated have one. Throws InvalidArgumentError, BundleForeignError, BundleBrokenError, BackendMissingError. */
+  static open(bundleURL: string | URL, options?: { progress?: (step: Progress) => void; device?: Device; threads?: number; limits?: Limits }): Promise<Dlf>;
   readonly model: Model;
   /** The image, or with `preview` what the tokens alone tell, of a file that may be cut off behind them. */
   decode(bytes: ArrayBuffer | Uint8Array, options?: { preview?: boolean }): Promise<ImageData>;

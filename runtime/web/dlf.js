@@ -43,12 +43,13 @@ export class Dlf {
     this.#worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
   }
 
-  static async open(bundleURL, { progress = () => {}, threads, limits = {} } = {}) {
+  static async open(bundleURL, { progress = () => {}, device = "cpu", threads, limits = {} } = {}) {
+    if (device !== "cpu" && device !== "gpu") throw new InvalidArgumentError(`there is no device ${device}; choose "cpu" or "gpu"`);
     const codec = new Dlf(progress);
     try {
       await codec.#started();
       const url = new URL(bundleURL, document.baseURI).href;
-      codec.model = await codec.#call("open", [url, await wasm(), { threads, limits }]);
+      codec.model = await codec.#call("open", [url, await wasm(), { device, threads, limits }]);
       return codec;
     } catch (error) {
       codec.close();

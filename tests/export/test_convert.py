@@ -146,7 +146,7 @@ def test_command(source: Path, tmp_path: Path, photographs: list[images.Pixels])
 def test_command_that_fails_the_gate_exits_with_1(
     source: Path, tmp_path: Path, photographs: list[images.Pixels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(dlf.export.convert.PRECISIONS, "fp16", ("dlf.export.fp16", Bars(tokens=-1)))
+    monkeypatch.setitem(dlf.export.convert.TARGETS, "fp16", ("dlf.export.fp16", Bars(tokens=-1)))
     monkeypatch.setattr(parity, "load_photographs", lambda folder: photographs)
     result = runner.invoke(app, [str(source), "-o", str(tmp_path / "out" / "fp16"), "--precision", "fp16"])
     assert result.exit_code == 1

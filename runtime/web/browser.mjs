@@ -1,17 +1,25 @@
 // Runs a script in headless Chromium: node browser.mjs PLAYWRIGHT CHROMIUM URL < {"files": {name: base64}, "script": "..."}
 //
-// The script is the body of an async function of (dlf, files, b64); dlf is dlf.js, files are Uint8Arrays. Prints what it returns, in JSON.
+// The script is the body of an async function of (dlf, files, b64); dlf is dlf.js, files are Uint8Arrays. Prints what it returns, in
+// JSON. `residentMemory()`, which it may call, is the memory in bytes of the processes that run pages, as Linux counts it.
 
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const [playwright, executablePath, url] = process.argv.slice(2);
 const { chromium } = (await import(pathToFileURL(`${playwright}/index.js`))).default;
-const { files, script, view = {}, shot } = JSON.parse(readFileSync(0, "utf8"));
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+const { files, script, flags = [], view = {}, shot } = JSON.parse(readFileSync(0, "utf8"));
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", ...flags] });
 try {
+  const session = await browser.newBrowserCDPSession();
+  const residentMemory = async () => {
+    const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+    const kilobytes = ({ id }) => Number(/VmRSS:\s*(\d+)/.exec(readFileSync(`/proc/${id}/status`, "utf8"))[1]);
+    return processInfo.filter(({ type }) => type === "renderer").reduce((sum, each) => sum + 1024 * kilobytes(each), 0);
+  };
   const page = await (await browser.newContext(view)).newPage();
   page.on("pageerror", (error) => console.error(`page: ${error}`));
+  await page.exposeFunction("residentMemory", residentMemory);
   page.setDefaultTimeout(60_000);
   await page.goto(url);
   const result = await page.evaluate(async ([files, script]) => {
