@@ -8,8 +8,8 @@ import { pathToFileURL } from "node:url";
 
 const [playwright, executablePath, url] = process.argv.slice(2);
 const { chromium } = (await import(pathToFileURL(`${playwright}/index.js`))).default;
-const { files, script, flags = [], view = {}, shot } = JSON.parse(readFileSync(0, "utf8"));
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", ...flags] });
+const { files, script, view = {}, shot } = JSON.parse(readFileSync(0, "utf8"));
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
 try {
   const session = await browser.newBrowserCDPSession();
   const residentMemory = async () => {

@@ -1,7 +1,7 @@
-"""Measures the codec in headless Chromium against the native one, in one run, after `make web`: python -m dlf.runtime.web.measure.
+"""Measures the codec in headless Chromium against the native one, in one run: `make web`, then python -m dlf.runtime.web.measure.
 
-The photograph is scikit-learn's china.jpg, scaled to 768x512. Rounds in Chromium and native ones take turns, so that other work on the
-machine falls on both; the figures are the medians of all, and the fastest.
+The photograph is scikit-learn's china.jpg, scaled to 768x512. Rounds in Chromium and native ones take turns, so that other work
+on the machine falls on both; the figures are the medians of all, and the fastest.
 """
 
 import argparse
