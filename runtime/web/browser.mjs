@@ -1,7 +1,8 @@
 // Runs a script in headless Chromium: node browser.mjs PLAYWRIGHT CHROMIUM URL < {"files": {name: base64}, "script": "..."}
 //
 // The script is the body of an async function of (dlf, files, b64); dlf is dlf.js, files are Uint8Arrays. Prints what it returns, in
-// JSON. `residentMemory()`, which it may call, is the memory in bytes of the processes that run pages, as Linux counts it.
+// JSON. `residentMemory()`, which it may call, is the memory in bytes of the processes that run pages, as Linux counts it, without
+// what the page itself has dropped.
 
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
@@ -11,14 +12,15 @@ const { chromium } = (await import(pathToFileURL(`${playwright}/index.js`))).def
 const { files, script, view = {}, shot } = JSON.parse(readFileSync(0, "utf8"));
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
 try {
+  const page = await (await browser.newContext(view)).newPage();
+  page.on("pageerror", (error) => console.error(`page: ${error}`));
   const session = await browser.newBrowserCDPSession();
   const residentMemory = async () => {
+    await (await page.context().newCDPSession(page)).send("HeapProfiler.collectGarbage");
     const { processInfo } = await session.send("SystemInfo.getProcessInfo");
     const kilobytes = ({ id }) => Number(/VmRSS:\s*(\d+)/.exec(readFileSync(`/proc/${id}/status`, "utf8"))[1]);
     return processInfo.filter(({ type }) => type === "renderer").reduce((sum, each) => sum + 1024 * kilobytes(each), 0);
   };
-  const page = await (await browser.newContext(view)).newPage();
-  page.on("pageerror", (error) => console.error(`page: ${error}`));
   await page.exposeFunction("residentMemory", residentMemory);
   page.setDefaultTimeout(60_000);
   await page.goto(url);

@@ -92,8 +92,8 @@ def test_a_bundle_of_lower_precision_stays_in_it(tiny_bundle: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("option", [["--precision", "int8"], ["--half-weights"], ["--engine"]])
-def test_what_contradicts_web_is_refused(tiny_bundle: Path, tmp_path: Path, option: list[str]) -> None:
-    result = CliRunner().invoke(app, [str(tiny_bundle), "-o", str(tmp_path / "out"), "--web", *option])
+def test_what_contradicts_web_is_refused(tmp_path: Path, option: list[str]) -> None:
+    result = CliRunner().invoke(app, ["model.ckpt", "-o", str(tmp_path / "out"), "--web", *option])
     assert result.exit_code == 2
     assert "--web" in result.output
     assert list(tmp_path.iterdir()) == []
