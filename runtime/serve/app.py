@@ -12,13 +12,13 @@ is too large; 503, with Retry-After: too much waits; 500: the service is to blam
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,13 +28,15 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from dlf.runtime.errors import DLFError, InvalidArgumentError
-from dlf.runtime.formats import tiles
+from dlf.runtime.formats import LARGE_BATCH, tiles
 from dlf.runtime.info import info
 from dlf.runtime.libdlf import Limits
 from dlf.runtime.pillow import open_unlimited
-from dlf.runtime.serve.batches import Batches, FullError, Run
+from dlf.runtime.serve.batches import Batches, FullError, Run, Size
 from dlf.runtime.serve.metrics import Metrics
 from dlf.runtime.serve.worker import Failed, Order
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _PAGE = Path(__file__).parent / "page"
@@ -52,6 +54,7 @@ class Settings:
     Attributes:
         workers: batches that are coded at a time.
         batch: images that go through the model together.
+        batch_pixels: their pixels, padded; a larger image goes alone.
         queue: images that may wait or be worked on.
         max_body: bytes of a body. All bodies together may have `queue` times as many.
         body_seconds: in which a body must have come, and an answer must have been taken.
@@ -60,6 +63,7 @@ class Settings:
 
     workers: int = 1
     batch: int = 8
+    batch_pixels: float = LARGE_BATCH - 1  # from there on, stages on the CPU are loaded for each batch
     queue: int = 64
     max_body: int = 32 << 20
     body_seconds: float = 30
@@ -87,7 +91,7 @@ class Service:
     def __init__(self, run: Run, about: dict[str, Any], ready: Callable[[], Awaitable[bool]], settings: Settings) -> None:
         self._about, self._ready, self._settings = about, ready, settings
         self._metrics = Metrics()
-        self._batches = Batches(run, settings.workers, settings.batch, settings.queue, self._metrics)
+        self._batches = Batches(run, settings.workers, settings.batch, settings.batch_pixels, settings.queue, self._metrics)
         self._held = 0  # bytes of bodies
         self._app = Starlette(
             routes=[
@@ -133,7 +137,7 @@ class Service:
     async def _encode(self, request: Request) -> Response:
         async with self._body(request) as body:
             size = await asyncio.to_thread(_padded_size, body)
-            return await self._coded(Order("encode"), size, body, "image/x-dlf")
+            return await self._coded(request, Order("encode"), size, body, "image/x-dlf")
 
     async def _decode(self, request: Request) -> Response:
         suffix = request.query_params.get("format", "png")
@@ -146,8 +150,8 @@ class Service:
         async with self._body(request) as body:
             # Of a whole file everything is checked here that needs no model; then no other waits for what will be refused.
             found = None if order.preview else info(body, limits=self._settings.limits)
-            size = found and tiles(found.height, found.width)
-            return await self._coded(order, size, body, _FORMATS[suffix])
+            size = tiles(found.height, found.width) if found else None
+            return await self._coded(request, order, size, body, _FORMATS[suffix])
 
     async def _info(self, request: Request) -> Response:
         async with self._body(request) as body:
@@ -174,8 +178,8 @@ class Service:
 
         return page
 
-    async def _coded(self, order: Order, size: Hashable, body: bytes, media_type: str) -> Response:
-        result = await self._batches.code(order, size, body)
+    async def _coded(self, request: Request, order: Order, size: Size, body: bytes, media_type: str) -> Response:
+        result = await _unless_left(request, self._batches.code(order, size, body))
         if isinstance(result, Failed):
             return _error(400 if result.by_request else 500, result.name, result.message)
         return Response(result, media_type=media_type)
@@ -227,6 +231,19 @@ async def _refusals(answer: Answer, request: Request) -> Response:
         return _error(500, "InternalError", "The service has an error; its log tells which.")
 
 
+async def _unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What comes of the work, which is cancelled if the client leaves. Raises ClientDisconnect then."""
+    done, left = asyncio.create_task(work), asyncio.ensure_future(request.receive())  # after the body only its leaving comes
+    try:
+        await asyncio.wait({done, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
+            raise ClientDisconnect
+        return done.result()
+    finally:
+        done.cancel()
+        left.cancel()
+
+
 def _error(status: int, name: str, message: str, headers: dict[str, str] | None = None) -> Response:
     return JSONResponse({"error": name, "message": message}, status, headers)
 
@@ -238,7 +255,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return _error(error.status_code, name, error.detail, dict(error.headers or {}))
 
 
-def _padded_size(body: bytes) -> tuple[int, int] | None:
+def _padded_size(body: bytes) -> Size:
     """The tiles of a picture, by its header, or None: what goes into one batch with it. A guess costs time and nothing else."""
     try:
         with open_unlimited(BytesIO(body), _SIMPLE) as picture:

@@ -6,12 +6,15 @@ There is no timer: a batch is what has come while the workers were busy. An idle
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import TypeAlias
 
+from dlf.runtime.formats import TILE
 from dlf.runtime.serve.metrics import Metrics
 from dlf.runtime.serve.worker import Failed, Order, Result
+
+Size: TypeAlias = tuple[int, int] | None  # of a picture, in tiles, down and across; None if it is not known
 
 # Codes bodies: gives a result for each, and the seconds of each step. Raises if the worker ended.
 Run: TypeAlias = Callable[[Order, Sequence[bytes]], Awaitable[tuple[list[Result], dict[str, float]]]]
@@ -46,20 +49,21 @@ class Batches:
         run: codes a batch, on a worker that is free.
         workers: how many batches run at a time.
         batch: bodies that a batch has at most.
+        pixels: that it has at most, padded, unless it has one body.
         queue: bodies that may wait or be worked on.
         metrics: told of each batch.
     """
 
-    def __init__(self, run: Run, workers: int, batch: int, queue: int, metrics: Metrics) -> None:
-        self._run, self._free, self._workers, self._batch, self._queue = run, workers, workers, batch, queue
+    def __init__(self, run: Run, workers: int, batch: int, pixels: float, queue: int, metrics: Metrics) -> None:
+        self._run, self._free, self._workers, self._batch, self._pixels, self._queue = run, workers, workers, batch, pixels, queue
         self._metrics = metrics
-        self._waiting: dict[tuple[Order, Hashable], list[_Item]] = {}  # whose turn it is first
+        self._waiting: dict[tuple[Order, Size], list[_Item]] = {}  # whose turn it is first
         self._tasks: set[asyncio.Task[None]] = set()
         self._inside = 0
         self._seconds = 0.0  # that a body takes of a worker, of late
 
-    async def code(self, order: Order, size: Hashable, body: bytes) -> Result:
-        """Have a body coded, together with others of the same order and size. Raises FullError."""
+    async def code(self, order: Order, size: Size, body: bytes) -> Result:
+        """Have a body coded, together with others of the same order and size in tiles. Raises FullError."""
         if self._inside >= self._queue:
             seconds = math.ceil(self._inside * self._seconds / self._workers)
             raise FullError(min(max(1, seconds), _LONGEST))
@@ -80,13 +84,20 @@ class Batches:
         """Give the free workers the batches whose turn it is. What is left of a group takes its turn again behind the others."""
         while self._free and self._waiting:
             key = next(iter(self._waiting))
-            group = self._waiting.pop(key)
-            if left := group[self._batch :]:
+            group = [item for item in self._waiting.pop(key) if not item.result.done()]  # whose clients are still there
+            if not group:
+                continue
+            most = self._most(key[1])
+            if left := group[most:]:
                 self._waiting[key] = left
             self._free -= 1
-            task = asyncio.create_task(self._work(key[0], group[: self._batch]))
+            task = asyncio.create_task(self._work(key[0], group[:most]))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _most(self, size: Size) -> int:
+        """Of bodies of a size, how many make a batch. Those of unknown size go alone, for they may be of any."""
+        return min(self._batch, max(1, int(self._pixels / (math.prod(size) * TILE**2)))) if size else 1
 
     async def _work(self, order: Order, items: list[_Item]) -> None:
         start = perf_counter()

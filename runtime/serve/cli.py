@@ -79,7 +79,15 @@ def serve(options: ServeOptions) -> None:
         bundles.open_all(model or builtin.path())  # refuses before Ray starts, which takes long
         open_codec = partial(Codec, model, options.backend, threads, limits=limits, device=options.device)
         gpus = int(options.device.startswith("cuda"))
-        settings = Settings(options.workers, options.batch, options.queue, options.max_body, options.body_seconds, limits)
+        settings = Settings(
+            options.workers,
+            options.batch,
+            float("inf") if gpus else Settings.batch_pixels,
+            options.queue,
+            options.max_body,
+            options.body_seconds,
+            limits,
+        )
         listener = server.listen(options.host, options.port)
         host, port = listener.getsockname()[:2]
         with (

@@ -145,6 +145,25 @@ def test_a_full_queue_is_told_with_the_time_to_come_again(site):
         assert all(answer.result().status == 200 for answer in taken)
 
 
+def test_what_waits_for_a_client_that_left_is_not_done(site):
+    site.batches.clear()
+    site.gate.clear()
+    with ThreadPoolExecutor(1) as clients:
+        first = clients.submit(site.post, "/encode", png(20, 20))
+        while site.metric("dlf_images_inside") < 1:
+            pass
+        with socket.create_connection(("127.0.0.1", site.port), 60) as client:
+            body = png(20, 20)
+            client.sendall(b"POST /encode HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            while site.metric("dlf_images_inside") < 2:
+                pass
+        while site.metric("dlf_images_inside") > 1:
+            pass
+        site.gate.set()
+        assert first.result().status == 200 and site.post("/encode", png(20, 20)).status == 200
+    assert [count for _, count in site.batches] == [1, 1]
+
+
 def test_metrics_count(site):
     def counted():
         return [

@@ -30,7 +30,7 @@ def asked(batches, *wanted):
 
 
 def make(of, **options):
-    return Batches(of.run, **{"workers": 1, "batch": 2, "queue": 9, "metrics": Metrics()} | options)
+    return Batches(of.run, **{"workers": 1, "batch": 2, "pixels": 1e9, "queue": 9, "metrics": Metrics()} | options)
 
 
 def test_groups_take_turns():
@@ -53,11 +53,26 @@ def test_groups_take_turns():
     ]
 
 
+def test_a_batch_has_no_more_pixels_than_may_be():
+    async def scenario():
+        workers = Workers()
+        batches = make(workers, batch=9, pixels=4 * 256**2)
+        large = [(ENCODE, (3, 1), b"a"), (ENCODE, (3, 1), b"b"), (ENCODE, (3, 2), b"c")]
+        calls = asked(
+            batches, (DECODE, (1, 1), b"0"), *[(ENCODE, (1, 2), bytes([n])) for n in range(3)], *large, (ENCODE, None, b"d")
+        )
+        workers.let.set()
+        await asyncio.gather(*calls)
+        return sorted(len(bodies) for _, bodies in workers.seen)
+
+    assert asyncio.run(scenario()) == [1, 1, 1, 1, 1, 1, 2]
+
+
 def test_all_workers_are_used():
     async def scenario():
         workers = Workers()
         batches = make(workers, workers=3)
-        calls = asked(batches, *[(ENCODE, 1, bytes([n])) for n in range(3)])
+        calls = asked(batches, *[(ENCODE, (1, 1), bytes([n])) for n in range(3)])
         while len(workers.seen) < 3:
             await asyncio.sleep(0)
         workers.let.set()
@@ -70,14 +85,14 @@ def test_a_full_queue_refuses_and_has_room_again():
     async def scenario():
         workers = Workers()
         batches = make(workers, queue=2)
-        calls = asked(batches, (ENCODE, 1, b"a"), (ENCODE, 1, b"b"))
+        calls = asked(batches, (ENCODE, (1, 1), b"a"), (ENCODE, (1, 1), b"b"))
         await asyncio.sleep(0)
         with pytest.raises(FullError) as refused:
-            await batches.code(ENCODE, 1, b"c")
+            await batches.code(ENCODE, (1, 1), b"c")
         assert refused.value.retry_after == 1
         workers.let.set()
         await asyncio.gather(*calls)
-        assert await batches.code(ENCODE, 1, b"c") == b"c"
+        assert await batches.code(ENCODE, (1, 1), b"c") == b"c"
 
     asyncio.run(scenario())
 
@@ -86,7 +101,7 @@ def test_a_lost_worker_costs_the_body_that_ends_it_alone():
     async def scenario():
         workers = Workers()
         batches = make(workers, batch=3)
-        calls = asked(batches, (DECODE, 1, b"0"), (ENCODE, 1, b"a"), (ENCODE, 1, b"end"), (ENCODE, 1, b"b"))
+        calls = asked(batches, (DECODE, (1, 1), b"0"), (ENCODE, (1, 1), b"a"), (ENCODE, (1, 1), b"end"), (ENCODE, (1, 1), b"b"))
         workers.let.set()
         found = await asyncio.gather(*calls)
         assert found[:2] == [b"0", b"a"] and found[3] == b"b"
@@ -100,10 +115,14 @@ def test_a_client_that_leaves_costs_no_other():
     async def scenario():
         workers = Workers()
         batches = make(workers, batch=3)
-        first, gone, last = asked(batches, (ENCODE, 1, b"a"), (ENCODE, 1, b"b"), (ENCODE, 1, b"c"))
+        first, gone, last = asked(batches, (ENCODE, (1, 1), b"a"), (ENCODE, (1, 1), b"b"), (ENCODE, (1, 1), b"c"))
         await asyncio.sleep(0)
         gone.cancel()
+        also_gone = asked(batches, (ENCODE, (2, 2), b"d"))[0]
+        await asyncio.sleep(0)
+        also_gone.cancel()
         workers.let.set()
         assert [await first, await last] == [b"a", b"c"]
+        assert workers.seen == [("encode", [b"a"]), ("encode", [b"c"])]
 
     asyncio.run(scenario())
