@@ -189,6 +189,7 @@ class Service:
         """The request's body, counted while it is in memory."""
         chunks: list[bytes] = []
         size = 0
+        self._check(int(request.headers.get("content-length", 0)))
         try:
             async with asyncio.timeout(self._settings.body_seconds):
                 async for chunk in request.stream():

@@ -98,10 +98,12 @@ def test_other_paths_and_methods(site):
     assert (answer.status, answer.error, answer.headers["allow"]) == (405, "MethodNotAllowed", "POST")
 
 
-def test_a_large_body_is_refused(site):
-    assert site.post("/encode", bytes((1 << 20) + 1)).status == 413
-    answer = site.post("/encode", iter([bytes(1 << 19)] * 3))  # in chunks, without a length
-    assert (answer.status, answer.error) == (413, "BodyTooLarge")
+def test_a_large_body_is_refused(toy_bundle):
+    with serving(toy_bundle, max_body=100) as site:
+        assert site.post("/info", bytes(100)).error == "NotDLFError"
+        answer = site.post("/info", bytes(101))
+        assert (answer.status, answer.error) == (413, "BodyTooLarge")
+        assert site.post("/info", iter([bytes(50)] * 3)).status == 413  # in chunks, without a length
 
 
 def test_what_is_no_http_is_refused(site):
