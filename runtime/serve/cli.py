@@ -16,7 +16,6 @@ import typer
 
 from dlf.runtime import bundles
 from dlf.runtime.backends.choice import INSTALL
-from dlf.runtime.bundles import builtin
 from dlf.runtime.codec import Codec
 from dlf.runtime.console import tell
 from dlf.runtime.errors import BackendMissingError, DLFError, InvalidArgumentError
@@ -76,7 +75,7 @@ def serve(options: ServeOptions) -> None:
         threads = options.threads or max(1, (os.cpu_count() or 1) // options.workers)
         limits = Limits(options.max_pixels, options.max_side)
         model = os.path.abspath(options.model) if options.model else None
-        bundles.open_all(model or builtin.path())  # refuses before Ray starts, which takes long
+        bundles.models(model)  # refuses before Ray starts, which takes long
         open_codec = partial(Codec, model, options.backend, threads, limits=limits, device=options.device)
         gpus = int(options.device.startswith("cuda"))
         settings = Settings(
