@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from dlf.runtime import bundles, images
 from dlf.runtime.backends import CanClose
@@ -21,6 +21,9 @@ from dlf.runtime.formats import tiles
 from dlf.runtime.gpu.arrays import SupportsDLPack
 from dlf.runtime.libdlf import FileInfo, Limits, Metadata, parse_file, replace_metadata
 from dlf.runtime.rate import Rate
+
+if TYPE_CHECKING:
+    from dlf.runtime.processes import Processes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -75,6 +78,8 @@ class Codec:
         stream: int | None = None,
         device: str | None = None,
     ) -> None:
+        self._given = bundle
+        self._processes: Processes | None = None
         self._folder = bundles.models(bundle)
         default = self._folder.models[-1]
         selected = bundles.select(default.open(), backend, threads, stream, device)
@@ -140,6 +145,7 @@ class Codec:
         images: Iterable[images.ImageLike | SupportsDLPack],
         batch: int = 4,
         *,
+        workers: int = 1,
         quality: int | None = None,
         target_bytes: int | None = None,
         target_bpp: float | None = None,
@@ -149,15 +155,23 @@ class Codec:
         Images of one padded size go through the analysis stage together, up to `batch` at a time, and share its `timings`.
         The images may be of any sizes, and are loaded as they are needed: at most `batch` of each padded size are in memory.
 
+        With several `workers` so many processes encode the batches, each with its own copy of the model and its share of the
+        threads; this one reads the images. The processes stay for the next call, until `close`. `timings` tells of the reading
+        alone. A script that calls this must have `if __name__ == "__main__":`, since the processes import it.
+
         Raises:
-            InvalidArgumentError: `batch` is below 1, or the rate is none, see `encode`.
+            InvalidArgumentError: `batch` or `workers` is below 1, there are several for a GPU, or the rate is none, see `encode`.
+            BackendFailedError: a process has ended.
             DLFError: `encode` raises it for one of the images. Nothing is returned; the error's `index` and its message say
                 which image it is, counted from 0.
         """
         self.timings = {}
         rate = self._rate(quality, target_bytes, target_bpp)
         loaded = (indexed(index, self._load, image) for index, image in enumerate(images))
-        return _by_batches(partial(self._encode_batch, rate=rate), loaded, lambda pixels: tiles(*pixels.shape[:2]), batch)
+        if workers == 1:
+            return _by_batches(partial(self._encode_batch, rate=rate), loaded, _padded_size, batch)
+        asked = {"quality": quality, "target_bytes": target_bytes, "target_bpp": target_bpp}
+        return _in_order(dict(self._processes_of(workers).encode(_batches(loaded, _padded_size, batch), asked)))
 
     @overload
     def decode(
@@ -224,12 +238,15 @@ class Codec:
         return _by_batches(work, items, lambda item: (item[0].fingerprint, *tiles(item[0].height, item[0].width)), batch)
 
     def close(self) -> None:
-        """Release the loaded stages; the codec loads them again when it is used again.
+        """Release the loaded stages, and end the processes of `encode_many`; they come back when the codec is used again.
 
         On a GPU, its memory, stream and context are released too, and the codec is of no use afterwards.
         """
         for coder in self._coders.values():
             coder.stages.clear()
+        if self._processes:
+            self._processes.close()
+            self._processes = None
         if isinstance(self.backend, CanClose):
             self.backend.close()
 
@@ -238,6 +255,29 @@ class Codec:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _processes_of(self, count: int) -> "Processes":
+        """So many processes, each with its share of this codec's threads and memory."""
+        if count < 1 or not self.backend.on_cpu:
+            raise InvalidArgumentError(f"workers is {count}; it must be at least 1, and 1 on a GPU.")
+        from dlf.runtime.processes import Processes  # and with it multiprocessing
+
+        if self._processes and (self._processes.count != count or self._processes.ended):
+            self._processes.close()
+            self._processes = None
+        open_codec = partial(
+            Codec,
+            self._given,
+            self.backend.name,
+            max(1, (self.backend.threads or os.cpu_count() or 1) // count),
+            limits=self._limits,
+            memory_limit=self._memory_limit and max(1, self._memory_limit // count),
+            checksum=self._checksum,
+            low_memory=self._low_memory,
+            device="cpu",
+        )
+        self._processes = self._processes or Processes(open_codec, count)
+        return self._processes
 
     def _load(self, image: Any) -> Any:
         """Return an image's pixels, (H, W, 3) uint8: a NumPy array, or one on the backend's device."""
@@ -314,21 +354,32 @@ class Codec:
 def _by_batches(
     work: Callable[[Sequence[T]], list[R]], items: Iterable[T], size: Callable[[T], tuple[int, ...]], batch: int
 ) -> list[R]:
-    """Return the results of `work` in the order of the items. It is given batches of items of one size, once they are full."""
+    """Return the results of `work`, which is given batches of items of one size, in the order of the items."""
+    results: dict[int, R] = {}
+    for numbers, group in _batches(items, size, batch):
+        with reindexed(numbers):
+            results.update(zip(numbers, work(group), strict=True))
+    return _in_order(results)
+
+
+def _batches(items: Iterable[T], size: Callable[[T], tuple[int, ...]], batch: int) -> Iterator[tuple[list[int], list[T]]]:
+    """Yield batches of items of one size, once they are full, with the items' numbers."""
     if batch < 1:
         raise InvalidArgumentError(f"batch is {batch}; it must be at least 1.")
-    results: dict[int, R] = {}
     waiting: dict[tuple[int, ...], dict[int, T]] = {}
-
-    def flush(group: dict[int, T]) -> None:
-        with reindexed(list(group)):
-            results.update(zip(group, work(list(group.values())), strict=True))
-
     for index, item in enumerate(items):
         group = waiting.setdefault(size(item), {})
         group[index] = item
         if len(group) == batch:
-            flush(waiting.pop(size(item)))
+            del waiting[size(item)]
+            yield list(group), list(group.values())
     for group in waiting.values():
-        flush(group)
+        yield list(group), list(group.values())
+
+
+def _padded_size(pixels: Any) -> tuple[int, int]:
+    return tiles(*pixels.shape[:2])
+
+
+def _in_order(results: dict[int, R]) -> list[R]:
     return [results[index] for index in range(len(results))]
