@@ -77,6 +77,13 @@ class Options:
         Path | None,
         typer.Option(metavar="FOLDER", help="Photographs that int8 is calibrated with. By default scikit-image's and -learn's."),
     ] = None
+    token_statistics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Photographs to count tokens on, so that files code them by frequency. By default packed.",
+        ),
+    ] = None
     half_weights: Annotated[bool, typer.Option("--half-weights", help="Store weights in 16 bits; computing stays in 32.")] = False
     web: Annotated[
         bool, typer.Option("--web", help="Write what a web page loads: weights in 8 bits, computing in 32; see docs/web.md.")
@@ -104,6 +111,7 @@ class Options:
     dlf-export bundles/qp0 -o bundles/qp0-fp16 --precision fp16 --photographs kodak/
     dlf-export bundles/qp0 -o page/model --web
     dlf-export bundles/qp0 -o bundles/qp0-int8 --precision int8 --photographs kodak/ --calibration photographs/
+    dlf-export bundles/qp0 -o bundles/qp0-coded --token-statistics photographs/
     dlf-export qp0.ckpt -o bundles/qp0-fp16 --precision fp16 --engine --gpu sm_89 --gpu sm_120"""
 )
 @takes(Options)
@@ -124,15 +132,21 @@ def export(options: Options) -> None:
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("dlf").setLevel(logging.INFO if options.verbose else logging.WARNING)
     from_bundle = (source / "manifest.json").is_file()
-    if options.web and (options.precision != "fp32" or options.half_weights or options.engine):
+    if options.web and (options.precision != "fp32" or options.half_weights or options.engine or options.token_statistics):
         raise typer.BadParameter(
-            "it keeps a bundle's precision; give the bundle in that precision, without --precision, --half-weights or --engine",
+            "it keeps a bundle's precision and files; give such a bundle, without --precision, --half-weights, --engine or "
+            "--token-statistics",
             param_hint="--web",
         )
-    converted = options.web or options.precision != "fp32"
+    converted = options.web or options.token_statistics or options.precision != "fp32"
     if from_bundle and (not converted or options.half_weights or options.name or options.license):
         raise typer.BadParameter(
-            "a bundle can only be converted to another --precision, or for --web, without --half-weights, --name or --license"
+            "a bundle can only be converted to another --precision or for --web, or given --token-statistics, "
+            "without --half-weights, --name or --license"
+        )
+    if from_bundle and options.token_statistics and options.precision != "fp32":
+        raise typer.BadParameter(
+            "bundles of one model share their entropy model; give the fp32 bundle --token-statistics first, and convert that"
         )
     if options.calibration and options.precision != "int8":
         raise typer.BadParameter("it is for --precision int8 alone", param_hint="--calibration")
@@ -194,13 +208,28 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
 
+    from dlf.export import rate, tf32, token_statistics
+    from dlf.export.parity import load_photographs, photograph_files
+    from dlf.runtime import images
+
+    from_bundle = (source / "manifest.json").is_file()
+
     def export(target: Path) -> None:
+        if options.token_statistics is None:
+            export_without_statistics(target)
+            return
+        photographs = (images.load(file) for file in photograph_files(options.token_statistics))
+        if from_bundle:
+            token_statistics.add(source, target, photographs, progress)
+            return
+        with workplace(target) as place:
+            export_without_statistics(place / "fp32")
+            token_statistics.add(place / "fp32", target, photographs, progress)
+
+    def export_without_statistics(target: Path) -> None:
         model = load_checkpoint(source)
         name = os.fsencode(options.name or source.stem).decode(errors="replace")  # a file's name may be no text
         write_bundle(model, target, name, license=options.license, half_weights=options.half_weights, progress=progress)
-
-    from dlf.export import rate, tf32
-    from dlf.export.parity import load_photographs
 
     def measure_rate(bundle: Path) -> None:
         if not rate.is_known(bundle):
@@ -211,7 +240,7 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
         from dlf.export import web
 
         with workplace(output) as place:
-            if not (source / "manifest.json").is_file():
+            if not from_bundle:
                 export(place / "fp32")
                 source = place / "fp32"
             web.convert_bundle(source, output, options.photographs, progress)
@@ -220,7 +249,8 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
         export(output)
         try:
             measure_rate(output)
-            tf32.measure(output, load_photographs(options.photographs), progress=progress)
+            if not from_bundle:  # whose stages are as they were
+                tf32.measure(output, load_photographs(options.photographs), progress=progress)
         except (ExportError, CheckpointError) as error:
             stderr.print(f"dlf-export: rate and TF32 not measured, so that models have no order and a GPU is slower: {error}")
         return
@@ -237,7 +267,7 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
         calibration=calibration,
         progress=progress,
     )
-    if (source / "manifest.json").is_file():
+    if from_bundle:
         convert(source, output)
     else:
         with workplace(output) as place:

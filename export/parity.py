@@ -229,10 +229,15 @@ def load_photographs(folder: Path | None) -> list[Pixels]:
         if found is None or found.origin is None:
             raise ExportError("the parity gate needs photographs: name a folder with --photographs, or pip install scikit-learn")
         folder = Path(found.origin).parent / "datasets" / "images"
+    return [images.load(path) for path in photograph_files(folder)]
+
+
+def photograph_files(folder: Path) -> list[Path]:
+    """The photographs of a folder. Raises ExportError: there are none."""
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise ExportError(f"{folder} holds no photographs ({', '.join(sorted(SUFFIXES))}); name another folder")
-    return [images.load(path) for path in paths]
+    return paths
 
 
 def _worst(a: float, b: float | np.floating) -> float:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 MAGIC = b"DLFE"
-VERSION = 1
+VERSION, VERSION_WITH_TOKENS = 1, 2
+TOKENS_PER_TILE = 32
 BLOCKS = ("adaptor_1", "adaptor_2", "adaptor_3", "shared_0", "shared_1", "shared_2")
 
 
@@ -51,13 +52,15 @@ class EntropyTables:
     means: NDArray[np.int16]  # (C, 5, 5) mean at step 0, in 1/256
     common: NDArray[np.int16]  # (C, 5, 5) context of the later steps, in 1/256
     blocks: tuple[DepthBlock, ...]  # in the order of BLOCKS
+    token_frequencies: NDArray[np.uint16] | None = None  # (32, entries), of each place in a tile; each row's sum is 65536
 
     def to_bytes(self) -> bytes:
         """Return the tables as `entropy.bin`. Raises ValueError if shapes do not fit each other or values their types."""
         entries, dimension = self.codebook.shape
         channels, cdfs = len(self.q), len(self.frequencies)
+        version = VERSION if self.token_frequencies is None else VERSION_WITH_TOKENS
         parts = [
-            MAGIC + struct.pack("<5I", VERSION, channels, entries, dimension, cdfs),
+            MAGIC + struct.pack("<5I", version, channels, entries, dimension, cdfs),
             _pack(self.codebook, np.float32, (entries, dimension)),
             _pack(np.array([len(f) // 2 - 1 for f in self.frequencies]), np.uint16, (cdfs,)),
             *(_pack(f, np.uint16, (len(f) // 2 * 2,)) for f in self.frequencies),
@@ -73,6 +76,8 @@ class EntropyTables:
                 parts.append(_pack(layer.w, np.int8, (outputs, inputs)))
                 parts.append(_pack(layer.m, np.int32, (outputs,)))
                 parts.append(_pack(layer.b, np.int64, (outputs,)))
+        if self.token_frequencies is not None:
+            parts.append(_pack(self.token_frequencies, np.uint16, (TOKENS_PER_TILE, entries)))
         return b"".join(parts)
 
     @staticmethod
@@ -82,8 +87,8 @@ class EntropyTables:
         if reader.bytes(4) != MAGIC:
             raise ValueError("not an entropy.bin: its magic is missing")
         version, channels, entries, dimension, cdfs = struct.unpack("<5I", reader.bytes(20))
-        if version != VERSION:
-            raise ValueError(f"entropy.bin of version {version}, not {VERSION}")
+        if version not in (VERSION, VERSION_WITH_TOKENS):
+            raise ValueError(f"entropy.bin of version {version}, not {VERSION} or {VERSION_WITH_TOKENS}")
         table = (channels, 5, 5)
         codebook = reader.array(np.float32, (entries, dimension))
         bounds = reader.array(np.uint16, (cdfs,))
@@ -108,6 +113,7 @@ class EntropyTables:
                 )
                 for _ in BLOCKS
             ),
+            token_frequencies=reader.array(np.uint16, (TOKENS_PER_TILE, entries)) if version == VERSION_WITH_TOKENS else None,
         )
         if reader.left:
             raise ValueError(f"{reader.left} bytes after the end of entropy.bin")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dlf.kernels.entropy_bin import BLOCKS, DepthBlock, EntropyTables, Layer
+from dlf.kernels.entropy_bin import BLOCKS, TOKENS_PER_TILE, DepthBlock, EntropyTables, Layer
 
 # Positions that one program takes through a depth block: the fewest rows of a tensor-core product, for a map of 768x512
 # pixels has only 384 positions, far fewer than a GPU has multiprocessors for.
@@ -20,7 +20,6 @@ POSITIONS = 16
 # Tokens that one program looks up, and codebook entries that it compares them with at a time.
 TOKENS = 8
 ENTRIES = 128
-TOKENS_PER_TILE = 32
 # Values that a program of an element-wise kernel works on.
 VALUES = 512
 # The prior's kernels, which are compiled for each padded width.

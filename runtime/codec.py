@@ -302,7 +302,7 @@ class Codec:
         """Return a file's header. Raises WrongModelError unless a model here wrote the file."""
         file = parse_file(data, self._limits, preview=not detail)
         model = self._folder.of(f"{file.fingerprint:04x}")
-        if model is None or file.token_bits != self._coder(model).bundle.entropy.token_bits:
+        if model is None or not self._coder(model).reads(file):
             here = (
                 f"bundle {self.bundle.path} holds model {self.bundle.fingerprint} ({self.bundle.entropy.token_bits} bits a token)"
             )

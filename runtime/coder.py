@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from dlf.runtime import images, stages
 from dlf.runtime.backends import Arrays, Backend, Stage
 from dlf.runtime.bundles.bundle import Bundle
-from dlf.runtime.errors import BackendFailedError, BundleBrokenError
+from dlf.runtime.errors import BackendFailedError, BundleBrokenError, indexed
 from dlf.runtime.formats import DECODER_STAGES, LARGE_BATCH, TILE, tiles
 from dlf.runtime.formats import TOKENS_PER_TILE as TOKENS
-from dlf.runtime.libdlf import FileInfo, detail_stream, unpack_tokens
+from dlf.runtime.libdlf import FileInfo
 from dlf.runtime.steps import Timed, steps_of
 
 
@@ -42,6 +42,11 @@ class Coder:
         self._memory_limit = memory_limit
         self._low_memory = low_memory
 
+    def reads(self, file: FileInfo) -> bool:
+        """Whether a file with this model's fingerprint has the form of the model's files."""
+        entropy = self.bundle.entropy
+        return (file.token_bits, file.coded_tokens) == (entropy.token_bits, entropy.coded_tokens)
+
     def encode(self, pixels: Sequence[images.Pixels], checksum: bool) -> list[bytes]:
         """The `.dlf` files of images, (H, W, 3) uint8 each, of NumPy or on the backend's device.
 
@@ -64,9 +69,9 @@ class Coder:
         first = items[0][0]
         down, across = tiles(first.height, first.width)
         self.bundle.check_memory(self._backend.name, "decode", first.height, first.width, len(items), self._memory_limit)
-        tokens = [unpack_tokens(data, file) for file, data in items]
-        streams = [detail_stream(data, file) for file, data in items] if detail else None
-        arrays = self.steps.decode(tokens, streams, down, across)
+        read = [indexed(index, self.bundle.entropy.read_file, data, file) for index, (file, data) in enumerate(items)]
+        streams = [stream for _, stream in read] if detail else None
+        arrays = self.steps.decode([tokens for tokens, _ in read], streams, down, across)
         for stage in DECODER_STAGES:
             arrays = self._run(stage, arrays, len(items) * down * across)
         shape = (len(items), 3, TILE * down, TILE * across)

@@ -49,9 +49,10 @@ class FileInfo:
     tiles: int
     header_bytes: int
     token_bytes: int
-    detail_bytes: int
+    detail_bytes: int  # with coded tokens that of both, which are one stream
     checksum_bytes: int
     metadata_bytes: int
+    coded_tokens: bool
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def parse_file(data: bytes | bytearray | memoryview, limits: Limits | None = Non
     parse = library().dlf_preview_parse if preview else library().dlf_file_parse
     _check(parse(data, len(data), native, raw, message, len(message)), message.value.decode())
     values = {name: getattr(raw, name) for name in FileInfo.__dataclass_fields__}
-    return FileInfo(**{**values, "has_checksum": bool(raw.has_checksum)})
+    return FileInfo(**{**values, "has_checksum": bool(raw.has_checksum), "coded_tokens": bool(raw.coded_tokens)})
 
 
 def write_file(
@@ -171,13 +172,14 @@ def write_file(
     height: int,
     fingerprint: int,
     token_bits: int,
-    tokens: NDArray[np.uint16],
+    tokens: NDArray[np.uint16] | None,
     detail: bytes,
     checksum: bool = True,
 ) -> bytes:
     """Assemble a .dlf file of an image of `width` x `height` pixels.
 
-    `tokens` is (tiles, 32) in tile order, each below 2^token_bits. Raises InvalidArgumentError.
+    `tokens` is (tiles, 32) in tile order, each below 2^token_bits. It is None where tokens are coded, and `detail` is the
+    stream of both. Raises InvalidArgumentError.
     """
     for name, value, low, high in (
         ("width", width, 1, 1 << 21),
@@ -186,26 +188,28 @@ def write_file(
         ("token_bits", token_bits, 1, 16),
     ):
         _require(low <= value <= high, f"{name} is {value}, not in {low}..{high}")
-    shape = (math.prod(tiles(height, width)), TOKENS_PER_TILE)
-    values = _array(tokens, np.uint16, "tokens", shape)
-    _require(int(values.max()) >> token_bits == 0, f"a token is {values.max()}, too large for {token_bits} bits")
+    if tokens is not None:
+        tokens = _array(tokens, np.uint16, "tokens", (math.prod(tiles(height, width)), TOKENS_PER_TILE))
+        _require(int(tokens.max()) >> token_bits == 0, f"a token is {tokens.max()}, too large for {token_bits} bits")
     info = libdlf_abi.FileInfo(
         width=width,
         height=height,
         fingerprint=fingerprint,
         token_bits=token_bits,
         has_checksum=checksum,
+        coded_tokens=tokens is None,
     )
     out, size = ctypes.c_void_p(), ctypes.c_size_t()
-    _check(library().dlf_file_write(info, values.ctypes.data, detail, len(detail), out, size))
+    _check(library().dlf_file_write(info, None if tokens is None else tokens.ctypes.data, detail, len(detail), out, size))
     return _take(out, size)
 
 
-def read_metadata(data: bytes) -> Metadata:
+def read_metadata(data: bytes | bytearray | memoryview) -> Metadata:
     """Return the metadata of a .dlf file. Their checksums have been checked, and nothing of their content.
 
     Raises as `parse_file`, without limits of the image.
     """
+    data = bytes(data)
     raw, message = libdlf_abi.Metadata(), ctypes.create_string_buffer(MESSAGE_BYTES)
     _check(library().dlf_metadata_read(data, len(data), raw, message, len(message)), message.value.decode())
     exif, xmp = (ctypes.string_at(at, size) if size else b"" for at, size in ((raw.exif, raw.exif_size), (raw.xmp, raw.xmp_size)))
@@ -230,7 +234,7 @@ def replace_metadata(data: bytes, metadata: Metadata) -> bytes:
 
 
 def unpack_tokens(data: bytes, info: FileInfo) -> NDArray[np.uint16]:
-    """Return the tokens (tiles, 32), in tile order, of a file; `info` is what `parse_file` returned for it."""
+    """Return the tokens (tiles, 32), in tile order, of a file that packs them; `info` is what `parse_file` returned for it."""
     packed = data[info.header_bytes : info.header_bytes + info.token_bytes]
     _require(
         len(packed) == info.token_bytes, f"{len(packed)} bytes of tokens, not {info.token_bytes}: not the file that was parsed"
@@ -241,7 +245,7 @@ def unpack_tokens(data: bytes, info: FileInfo) -> NDArray[np.uint16]:
 
 
 def detail_stream(data: bytes, info: FileInfo) -> bytes:
-    """Return the detail stream of a file; `info` is what `parse_file` returned for it."""
+    """Return the detail stream of a file that packs its tokens; `info` is what `parse_file` returned for it."""
     start = info.header_bytes + info.token_bytes
     return data[start : start + info.detail_bytes]
 
@@ -258,6 +262,7 @@ class EntropyModel:
         codebook_dim: length of an entry.
         token_bits: bits of a token in a file.
         cdfs: number of CDFs.
+        coded_tokens: whether it has frequencies of tokens, by which all its files code them.
         isa: the instruction set that the prior uses, "scalar", "avx2", "avx512" or "neon": the fastest that the processor has,
             or the one that the environment variable DLF_ISA names. Results do not depend on it.
         fingerprint: 16 bits that identify the model in a .dlf file: the first two bytes of the data's SHA-256. It is shown as
@@ -300,6 +305,7 @@ class EntropyModel:
         self.codebook_dim: int = info.codebook_dim
         self.token_bits: int = info.token_bits
         self.cdfs: int = info.cdfs
+        self.coded_tokens = bool(info.coded_tokens)
         self.isa: str = info.isa.decode()
         self.fingerprint = fingerprint
 
@@ -334,10 +340,38 @@ class EntropyModel:
             height=height,
             fingerprint=self.fingerprint,
             token_bits=self.token_bits,
-            tokens=tokens,
-            detail=detail,
+            tokens=None if self.coded_tokens else tokens,
+            detail=self._encode_tokens(tokens, detail, math.prod(tiles(height, width))) if self.coded_tokens else detail,
             checksum=checksum,
         )
+
+    def _encode_tokens(self, tokens: NDArray[np.uint16], detail: bytes, count: int) -> bytes:
+        """The stream of the tokens of `count` tiles and the detail."""
+        tokens = _array(tokens, np.uint16, "tokens", (count, TOKENS_PER_TILE))
+        out, size = ctypes.c_void_p(), ctypes.c_size_t()
+        result = library().dlf_tokens_encode(self._handle, tokens.ctypes.data, count, detail, len(detail), out, size)
+        _check(result, f"a token is outside the codebook of {self.codebook_size} entries" if result == 1 else None)
+        return _take(out, size)
+
+    def read_file(self, data: bytes, info: FileInfo) -> tuple[NDArray[np.uint16], bytes]:
+        """Return the tokens (tiles, 32) and the detail stream of a file, of which `parse_file` returned `info`.
+
+        Where the file was parsed for a preview, the stream may be of no use.
+
+        Raises:
+            InvalidArgumentError: the file codes its tokens and this model's do not, or the other way round.
+            TruncatedError, StreamCorruptError: the file is damaged.
+        """
+        _require(info.coded_tokens == self.coded_tokens, "the file has its tokens in another form than the model's files")
+        if not info.coded_tokens:
+            return unpack_tokens(data, info), detail_stream(data, info)
+        stream = data[info.header_bytes : info.header_bytes + info.detail_bytes]
+        tokens, size = np.empty((info.tiles, TOKENS_PER_TILE), np.uint16), ctypes.c_size_t()
+        detail = ctypes.create_string_buffer(max(1, len(stream)))
+        decode = library().dlf_tokens_decode
+        result = decode(self._handle, stream, len(stream), info.tiles, tokens.ctypes.data, detail, size)
+        _check(result, _stream_refusal(result))
+        return tokens, detail.raw[: size.value]
 
     def encode_detail(self, y: NDArray[np.float32]) -> bytes:
         """Quantise a detail latent y (C, H, W) and return its stream.

@@ -26,6 +26,7 @@ class FileInfo(Sized):
         ("struct_size", c_size_t),
         *((name, c_uint32) for name in ("width", "height", "version", "fingerprint", "token_bits", "has_checksum", "tiles")),
         *((name, c_size_t) for name in ("header_bytes", "token_bytes", "detail_bytes", "checksum_bytes", "metadata_bytes")),
+        ("coded_tokens", c_uint32),
     )
 
 
@@ -46,7 +47,7 @@ class EntropyInfo(Sized):
 
     _fields_ = (
         ("struct_size", c_size_t),
-        *((name, c_uint32) for name in ("channels", "codebook_size", "codebook_dim", "token_bits", "cdfs")),
+        *((name, c_uint32) for name in ("channels", "codebook_size", "codebook_dim", "token_bits", "cdfs", "coded_tokens")),
         ("isa", c_char_p),
     )
 
@@ -82,6 +83,8 @@ FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
     "dlf_metadata_read": (c_int, (c_char_p, c_size_t, ctypes.POINTER(Metadata), c_char_p, c_size_t)),
     "dlf_metadata_replace": (c_int, (c_char_p, c_size_t, ctypes.POINTER(Metadata), _out, _out_size, c_char_p, c_size_t)),
     "dlf_tokens_unpack": (c_int, (c_char_p, c_size_t, c_uint32, c_void_p)),
+    "dlf_tokens_encode": (c_int, (c_void_p, c_void_p, c_size_t, c_char_p, c_size_t, _out, _out_size)),
+    "dlf_tokens_decode": (c_int, (c_void_p, c_char_p, c_size_t, c_size_t, c_void_p, c_char_p, _out_size)),
     "dlf_entropy_open": (c_int, (c_char_p, c_size_t, _out)),
     "dlf_entropy_free": (None, (c_void_p,)),
     "dlf_entropy_get_info": (None, (c_void_p, ctypes.POINTER(EntropyInfo))),

@@ -15,7 +15,7 @@ from dlf.runtime.formats import DECODER_STAGES, TILE, tiles
 from dlf.runtime.gpu.device import Device
 from dlf.runtime.gpu.stage_arrays import DeviceArrays
 from dlf.runtime.images import Pixels
-from dlf.runtime.libdlf import EntropyModel, detail_stream, parse_file, unpack_tokens
+from dlf.runtime.libdlf import EntropyModel, parse_file
 from dlf.runtime.steps import Steps
 
 # Small, with every part of the model; weights are random.
@@ -112,8 +112,8 @@ def decode(stages: TorchStages, steps: Steps, files: list[bytes]) -> list[Pixels
     """Return the pictures of files of one padded size."""
     parsed = [parse_file(file) for file in files]
     down, across = tiles(parsed[0].height, parsed[0].width)
-    tokens = [unpack_tokens(file, each) for file, each in zip(files, parsed, strict=True)]
-    arrays = steps.decode(tokens, [detail_stream(file, each) for file, each in zip(files, parsed, strict=True)], down, across)
+    read = [stages.entropy.read_file(file, each) for file, each in zip(files, parsed, strict=True)]
+    arrays = steps.decode([tokens for tokens, _ in read], [detail for _, detail in read], down, across)
     for stage in DECODER_STAGES:
         arrays = stages(stage, arrays)
     if arrays["image"].shape != (len(files), 3, TILE * down, TILE * across):

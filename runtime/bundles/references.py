@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dlf.runtime.errors import BundleBrokenError
 from dlf.runtime.formats import DETAIL_PER_TILE, TILE, TOKENS_PER_TILE
 from dlf.runtime.images import Pixels, pad_to_tiles
-from dlf.runtime.libdlf import EntropyModel, detail_stream, parse_file, unpack_tokens
+from dlf.runtime.libdlf import EntropyModel, parse_file
 
 if TYPE_CHECKING:
     from dlf.runtime.backends import Arrays
@@ -91,8 +91,9 @@ def latents(entropy: EntropyModel, file: bytes) -> "Arrays":
         DLFError: what the container and the entropy model raise of a damaged file.
     """
     info = parse_file(file)
-    z_hat = entropy.vq_embed(unpack_tokens(file, info))
-    y_hat = entropy.decode_detail(detail_stream(file, info), DETAIL_PER_TILE * DOWN, DETAIL_PER_TILE * ACROSS)
+    tokens, detail = entropy.read_file(file, info)
+    z_hat = entropy.vq_embed(tokens)
+    y_hat = entropy.decode_detail(detail, DETAIL_PER_TILE * DOWN, DETAIL_PER_TILE * ACROSS)
     return {"z_hat": z_hat.reshape(1, DOWN, ACROSS, entropy.codebook_dim, TOKENS_PER_TILE), "y_hat": y_hat[None]}
 
 
@@ -129,9 +130,27 @@ def make(entropy: EntropyModel, run: RunStage) -> bytes:
     maps = record("synthesis", inputs)
     latent = record("adaptor", thinned("adaptor", maps))
     record("generator", thinned("generator", latent))
+    return _packed(arrays)
+
+
+def _packed(arrays: dict[str, NDArray[np.generic]]) -> bytes:
     stored = io.BytesIO()
     np.savez_compressed(stored, **arrays)  # type: ignore[arg-type]
     return stored.getvalue()
+
+
+def rewritten(path: Path, entropy: EntropyModel, new: EntropyModel) -> bytes:
+    """The content of a bundle's reference file for another entropy model, which differs in how it codes tokens alone.
+
+    Raises:
+        BundleBrokenError: it is no reference file.
+    """
+    file = read(path).file
+    header = parse_file(file)
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    arrays["dlf"] = np.frombuffer(new.write_file(header.width, header.height, *entropy.read_file(file, header)), np.uint8)
+    return _packed(arrays)
 
 
 def read(path: Path) -> References:

@@ -18,7 +18,7 @@ from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.bundles.references import References
 from dlf.runtime.errors import DLFError
 from dlf.runtime.formats import STAGES, TOKENS_PER_TILE
-from dlf.runtime.libdlf import EntropyModel, detail_stream, parse_file, unpack_tokens
+from dlf.runtime.libdlf import EntropyModel, parse_file
 from dlf.runtime.steps import HasSteps, HostSteps, Steps
 
 # The largest relative error of a stage's outputs (`References.errors`), by the precision it computes in. The references
@@ -88,10 +88,10 @@ def _check(name: str, work: Callable[[], str]) -> Check:
 def _round_trip(entropy: EntropyModel) -> str:
     y, tokens = _made_up(entropy)
     data, y_hat = _encode(entropy, y, tokens)
-    file = parse_file(data)
-    if not np.array_equal(unpack_tokens(data, file), tokens):
+    found, detail = entropy.read_file(data, parse_file(data))
+    if not np.array_equal(found, tokens):
         raise _FailedError("the tokens of a file are not those that were written")
-    if not np.array_equal(entropy.decode_detail(detail_stream(data, file), *y.shape[1:]), y_hat):
+    if not np.array_equal(entropy.decode_detail(detail, *y.shape[1:]), y_hat):
         raise _FailedError("the detail latent that is decoded is not what the encoder saw")
     return f"{len(data)} bytes, exact ({entropy.isa})"
 
@@ -150,7 +150,7 @@ def _encoding(bundle: Bundle, backend: Backend, steps: Steps) -> str:
 def _decoding(bundle: Bundle, backend: Backend, steps: Steps, stored: References) -> str:
     """Decode the stored file with the backend's steps and with those on the CPU, and compare the pictures."""
     file = parse_file(stored.file)
-    tokens, detail = unpack_tokens(stored.file, file), detail_stream(stored.file, file)
+    tokens, detail = bundle.entropy.read_file(stored.file, file)
     ways = (steps, HostSteps(bundle.entropy, _untimed))
     arrays = [way.decode([tokens], [detail], references.DOWN, references.ACROSS) for way in ways]
     for stage in STAGES[1:]:

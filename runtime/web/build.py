@@ -14,6 +14,7 @@ NATIVE = HERE.parent / "native"
 UNITS = (
     "codec/container.cpp",
     "codec/metadata.cpp",
+    "codec/payload.cpp",
     "codec/pixels.cpp",
     "entropy/detail_coder.cpp",
     "entropy/entropy_model.cpp",

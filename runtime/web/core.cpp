@@ -7,11 +7,10 @@
 #include <cstring>
 #include <string>
 
-#include "codec/container.h"
+#include "codec/payload.h"
 #include "codec/pixels.h"
 #include "entropy/detail_coder.h"
 #include "entropy/prior_kernels.h"
-#include "entropy/tokens.h"
 #include "entropy/vq.h"
 #include "support/failure.h"
 
@@ -38,30 +37,40 @@ struct Core {
     dlf::EntropyModel model;
     dlf::DetailScratch scratch{};
     std::vector<uint16_t> tokens{};
-    std::pmr::vector<uint8_t> file{std::pmr::new_delete_resource()};
+    std::optional<dlf::RansDecoder> detail{}; // of the file whose tokens were read last
+    std::pmr::vector<uint8_t> stream{std::pmr::new_delete_resource()}, file{std::pmr::new_delete_resource()};
 };
 
 dlf::AlignedVector<float> batch;
 
-} // namespace
+constexpr uint32_t kMaxPixels = 1u << 26, kMaxSide = 1u << 14; // core.js allows no more
 
-EXPORT(allocate) void *allocate(size_t size) { return std::malloc(size); }
-EXPORT(release) void release(void *memory) { std::free(memory); }
-
-// Returns version, width, height, fingerprint, token bits, has checksum; bytes of header, tokens, detail, checksum; tiles.
-EXPORT(parse) const uint32_t *parse(const uint8_t *data, size_t size, uint32_t preview, uint32_t max_pixels, uint32_t max_side) {
-    static uint32_t found[11];
+dlf_file_info parsed(const uint8_t *data, size_t size, dlf::Extent extent, uint32_t max_pixels, uint32_t max_side) {
     dlf_limits limits{};
     limits.struct_size = sizeof limits;
     limits.max_pixels = max_pixels;
     limits.max_side = max_side;
     dlf_file_info info{};
     info.struct_size = sizeof info;
-    dlf::parse_file(data, size, limits, preview != 0 ? dlf::Extent::preview : dlf::Extent::whole, info);
+    dlf::parse_file(data, size, limits, extent, info);
+    return info;
+}
+
+dlf::Extent extent(uint32_t preview) { return preview != 0 ? dlf::Extent::preview : dlf::Extent::whole; }
+
+} // namespace
+
+EXPORT(allocate) void *allocate(size_t size) { return std::malloc(size); }
+EXPORT(release) void release(void *memory) { std::free(memory); }
+
+// Returns version, width, height, fingerprint, token bits, has checksum; bytes of header, tokens, detail, checksum; tiles, coded tokens.
+EXPORT(parse) const uint32_t *parse(const uint8_t *data, size_t size, uint32_t preview, uint32_t max_pixels, uint32_t max_side) {
+    static uint32_t found[12];
+    const dlf_file_info info = parsed(data, size, extent(preview), max_pixels, max_side);
     const size_t facts[] = {info.version,      info.width,          info.height,       info.fingerprint,
                             info.token_bits,   info.has_checksum,   info.header_bytes, info.token_bytes,
-                            info.detail_bytes, info.checksum_bytes, info.tiles};
-    for (size_t i = 0; i < 11; ++i)
+                            info.detail_bytes, info.checksum_bytes, info.tiles,        info.coded_tokens};
+    for (size_t i = 0; i < 12; ++i)
         found[i] = static_cast<uint32_t>(facts[i]);
     return found;
 }
@@ -70,18 +79,20 @@ EXPORT(open_model) Core *open_model(const void *data, size_t size) { return new 
 EXPORT(channels) uint32_t channels(const Core *core) { return static_cast<uint32_t>(core->model.channels); }
 EXPORT(codebook_dim) uint32_t codebook_dim(const Core *core) { return static_cast<uint32_t>(core->model.codebook_dim); }
 EXPORT(token_bits) uint32_t token_bits(const Core *core) { return core->model.token_bits; }
+EXPORT(coded_tokens) uint32_t coded_tokens(const Core *core) { return core->model.coded_tokens() ? 1 : 0; }
 
-// Packed tokens to z_hat (tiles, codebook_dim, 32); returns the tokens (tiles, 32).
-EXPORT(embed) const uint16_t *embed(Core *core, const uint8_t *packed, size_t tiles, float *z_hat) {
-    core->tokens.resize(tiles * dlf::kTokensPerTile);
-    dlf::unpack_tokens(packed, core->tokens.size(), core->model.token_bits, core->tokens.data());
-    dlf::vq_embed(core->model, core->tokens.data(), tiles, z_hat);
+// The tokens of a file of this model to z_hat (tiles, codebook_dim, 32); returns the tokens (tiles, 32).
+EXPORT(embed) const uint16_t *embed(Core *core, const uint8_t *data, size_t size, uint32_t preview, float *z_hat) {
+    const dlf_file_info info = parsed(data, size, extent(preview), kMaxPixels, kMaxSide);
+    core->tokens.resize(info.tiles * dlf::kTokensPerTile);
+    core->detail = dlf::read_tokens(core->model, info, data, extent(preview), core->tokens.data());
+    dlf::vq_embed(core->model, core->tokens.data(), info.tiles, z_hat);
     return core->tokens.data();
 }
 
-// Returns the symbols (4, channels / 4, height, width) in the stream's order.
-EXPORT(decode) const int32_t *decode(Core *core, const void *detail, size_t size, size_t height, size_t width, float *y_hat) {
-    dlf::decode_detail(core->model, detail, size, height, width, y_hat, core->scratch);
+// Decodes the detail of the file that `embed` has read. Returns the symbols (4, channels / 4, height, width) in the stream's order.
+EXPORT(decode) const int32_t *decode(Core *core, size_t height, size_t width, float *y_hat) {
+    dlf::decode_detail(core->model, *core->detail, height, width, y_hat, core->scratch);
     return core->scratch.symbols.data();
 }
 
@@ -100,11 +111,10 @@ size_t encode(Core *core, const float *y, size_t height, size_t width, const uin
     info.width = image_width;
     info.height = image_height;
     info.fingerprint = fingerprint;
-    info.token_bits = core->model.token_bits;
     info.has_checksum = 1;
     const size_t size = dlf::encode_detail(core->model, y, height, width, nullptr, core->scratch);
     const auto &stream = core->scratch.stream;
-    dlf::write_file(info, tokens, stream.data() + stream.size() - size, size, core->file);
+    dlf::write_file(core->model, info, tokens, stream.data() + stream.size() - size, size, core->stream, core->file);
     return core->file.size();
 }
 EXPORT(file) const uint8_t *file(const Core *core) { return core->file.data(); }

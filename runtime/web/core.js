@@ -10,7 +10,7 @@ export const allowed = ({ maxPixels = 2 ** 26, maxSide = 16384 } = {}) => ({
 
 const TOKENS = 32; // of a tile
 const FACTS = ["version", "width", "height", "fingerprint", "tokenBits", "hasChecksum",
-               "headerBytes", "tokenBytes", "detailBytes", "checksumBytes", "tiles"];
+               "headerBytes", "tokenBytes", "detailBytes", "checksumBytes", "tiles", "codedTokens"];
 
 export const tiles = (side) => Math.ceil(side / 256);
 
@@ -39,6 +39,7 @@ export class Core {
     this.channels = this.#wasm.channels(this.#core);
     this.codebookDim = this.#wasm.codebook_dim(this.#core);
     this.tokenBits = this.#wasm.token_bits(this.#core);
+    this.codedTokens = this.#wasm.coded_tokens(this.#core);
   }
 
   /** Returns what `work` returns; `work(allocate)` may allocate bytes, which are released after it. */
@@ -92,13 +93,12 @@ export class Core {
       const file = this.#put(bytes, allocate(bytes.byteLength));
       const zSize = info.tiles * this.codebookDim * TOKENS;
       const z = allocate(4 * zSize);
-      const tokens = this.#wasm.embed(this.#core, file + info.headerBytes, info.tiles, z);
+      const tokens = this.#wasm.embed(this.#core, file, bytes.byteLength, preview ? 1 : 0, z);
       const found = { tokens: this.#take(Uint16Array, tokens, info.tiles * TOKENS), z_hat: this.#take(Float32Array, z, zSize) };
       const ySize = this.channels * height * width;
       if (preview) return { ...found, y_hat: new Float32Array(ySize) };
       const y = allocate(4 * ySize);
-      const detail = file + info.headerBytes + info.tokenBytes;
-      const symbols = this.#wasm.decode(this.#core, detail, info.detailBytes, height, width, y);
+      const symbols = this.#wasm.decode(this.#core, height, width, y);
       return { ...found, y_hat: this.#take(Float32Array, y, ySize), symbols: this.#take(Int32Array, symbols, ySize) };
     });
   }

@@ -61,7 +61,8 @@ export class DlfImage extends HTMLElement {
         if (previewed || !(await info(early, { preview: true }).then(() => true, () => false))) continue;
         previewed = true;
         const whole = await info(early).then(() => true, () => false);
-        if (!whole) codec.decode(early, { preview: true }).then((image) => draw(image, "preview"), () => {});
+        if (!whole) codec.decode(early, { preview: true }).then((image) => draw(image, "preview"),
+                                                                        (error) => { previewed = error.name !== "TruncatedError"; });
       }
       draw(await codec.decode(bytes), "load");
     } catch (error) {

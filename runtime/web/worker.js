@@ -43,7 +43,8 @@ class Codec {
 
   async decode(bytes, { preview = false } = {}) {
     const info = this.#core.info(bytes, preview, this.#limits);
-    if (info.fingerprint !== this.#fingerprint || info.tokenBits !== this.#core.tokenBits) {
+    const { tokenBits, codedTokens } = this.#core;
+    if (info.fingerprint !== this.#fingerprint || info.tokenBits !== tokenBits || info.codedTokens !== codedTokens) {
       const hex = (number) => number.toString(16).padStart(4, "0");
       throw new WrongModelError(`it was written with model ${hex(info.fingerprint)}, and the bundle holds model ` +
                                 `${hex(this.#fingerprint)}; decode it with the bundle that wrote it`);

@@ -95,7 +95,7 @@ def _call(function: Any, *arguments: Any) -> Any:
 
 
 def _accept(prefix: bytes) -> bool:
-    return prefix.startswith(SIGNATURE) and len(prefix) >= 2 and prefix[1] >> 5 in (1, 2)  # the version
+    return prefix.startswith(SIGNATURE) and len(prefix) >= 2 and prefix[1] >> 5 in (1, 2, 3, 4)  # the version
 
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.conformance import (
     FOLDER,
+    FOLDERS,
     SIZES,
     WITH_STEPS,
     entropy_bin,
@@ -14,10 +15,11 @@ from helpers.conformance import (
     map_size,
     prior_steps,
     python_write_file,
+    stored,
     tokens,
     vectors,
 )
-from helpers.entropy import python_encode_detail, python_rans_decode, python_rans_encode
+from helpers.entropy import python_encode_detail, python_rans_decode, python_rans_encode, python_take_tokens
 
 from dlf.kernels.entropy_params_reference import entropy_params
 from dlf.runtime import errors, libdlf
@@ -26,22 +28,25 @@ ISAS = ("scalar", "avx2", "avx512", "neon")
 
 
 @pytest.fixture(params=ISAS)
-def model(request, monkeypatch) -> libdlf.EntropyModel:
-    """The C++ core on each instruction set in turn."""
+def isa(request, monkeypatch) -> None:
+    """Each instruction set in turn."""
     monkeypatch.setenv("DLF_ISA", request.param)
     try:
-        return libdlf.EntropyModel(entropy_bin())
+        libdlf.EntropyModel(entropy_bin())
     except errors.InvalidArgumentError:
         pytest.skip(f"this processor has no {request.param}")
 
 
-def stored(name: str) -> bytes:
-    return (FOLDER / f"{name}.dlf").read_bytes()
+@pytest.fixture
+def model(isa) -> libdlf.EntropyModel:
+    """The C++ core on it."""
+    return libdlf.EntropyModel(entropy_bin())
 
 
 def test_hashes():
     lines = (FOLDER / "SHA256SUMS").read_text().splitlines()
-    assert {line.split()[1] for line in lines} == {"entropy.bin", *(f"{name}.dlf" for name in SIZES)}
+    names = ("entropy.bin", *(f"{name}.dlf" for name in SIZES))
+    assert [line.split()[1] for line in lines] == [f"{f.relative_to(FOLDER) / n}" for f in FOLDERS.values() for n in names]
     for line in lines:
         digest, name = line.split()
         assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest, name
@@ -58,37 +63,51 @@ def test_the_vectors_exercise_the_coder():
     assert symbols.min() < -5 and symbols.max() > 5
 
 
+def test_the_vectors_have_tokens_of_all_frequencies():
+    frequencies = entropy_tables(3).token_frequencies
+    assert frequencies is not None
+    used = frequencies[np.arange(32), tokens("2048x1365")]
+    assert used.min() == 1 and used.max() > 32768
+
+
+@pytest.mark.parametrize("version", FOLDERS)
 @pytest.mark.parametrize("name", SIZES)
-def test_core_decodes(model, name):
-    data, (width, height) = stored(name), SIZES[name]
+def test_core_decodes(isa, name, version):
+    data, (width, height), model = stored(name, version), SIZES[name], libdlf.EntropyModel(entropy_bin(version))
     info = libdlf.parse_file(data)
     assert (info.width, info.height, info.fingerprint) == (width, height, model.fingerprint)
-    np.testing.assert_array_equal(libdlf.unpack_tokens(data, info), tokens(name))
-    y_hat = model.decode_detail(libdlf.detail_stream(data, info), *map_size(name))
+    assert (info.version, info.coded_tokens, model.coded_tokens) == (version, version == 3, version == 3)
+    found, detail = model.read_file(data, info)
+    np.testing.assert_array_equal(found, tokens(name))
+    y_hat = model.decode_detail(detail, *map_size(name))
     assert hashlib.sha256(y_hat.astype("<f4").tobytes()).digest() == vectors()[f"{name}.y_hat_sha256"].tobytes()
 
 
+@pytest.mark.parametrize("version", FOLDERS)
 @pytest.mark.parametrize("name", SIZES)
-def test_core_encodes(model, name):
-    width, height = SIZES[name]
+def test_core_encodes(isa, name, version):
+    model = libdlf.EntropyModel(entropy_bin(version))
     detail, y_hat = model.encode_detail_with_reconstruction(latent(name))
     assert hashlib.sha256(y_hat.astype("<f4").tobytes()).digest() == vectors()[f"{name}.y_hat_sha256"].tobytes()
-    data = libdlf.write_file(
-        width=width,
-        height=height,
-        fingerprint=model.fingerprint,
-        token_bits=model.token_bits,
-        tokens=tokens(name),
-        detail=detail,
-    )
-    assert data == stored(name)
+    assert model.write_file(*SIZES[name], tokens(name), detail) == stored(name, version)
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_numpy_and_python_encode(name):
     detail, y_hat = python_encode_detail(entropy_tables(), latent(name))
     assert hashlib.sha256(y_hat.astype("<f4").tobytes()).digest() == vectors()[f"{name}.y_hat_sha256"].tobytes()
-    assert python_write_file(*SIZES[name], tokens(name), 6, detail) == stored(name)
+    for version in FOLDERS:
+        assert python_write_file(*SIZES[name], tokens(name), 6, detail, version) == stored(name, version)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_python_takes_tokens(name):
+    data, frequencies = stored(name, 3), entropy_tables(3).token_frequencies
+    assert frequencies is not None
+    info = libdlf.parse_file(data)
+    found, detail = python_take_tokens(frequencies, libdlf.detail_stream(data, info), info.tiles)
+    np.testing.assert_array_equal(found, tokens(name))
+    assert detail == libdlf.detail_stream(stored(name), libdlf.parse_file(stored(name)))
 
 
 @pytest.mark.parametrize("name", WITH_STEPS)

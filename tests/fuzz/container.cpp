@@ -44,6 +44,16 @@ void write_again(const std::vector<uint8_t> &file, const dlf_file_info &info, co
     dlf_free(written);
 }
 
+// Tokens and detail have one stream too.
+void put_again(const dlf_entropy *model, const uint8_t *stream, const dlf_file_info &info, const uint16_t *tokens,
+               const uint8_t *detail, size_t detail_size) {
+    uint8_t *written = nullptr;
+    size_t size = 0;
+    CHECK(dlf_tokens_encode(model, tokens, info.tiles, detail, detail_size, &written, &size) == DLF_OK);
+    CHECK(size == info.detail_bytes && std::memcmp(written, stream, size) == 0);
+    dlf_free(written);
+}
+
 } // namespace
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -66,17 +76,26 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     CHECK(info.width <= kLimits.max_side && info.height <= kLimits.max_side);
 
     std::vector<uint16_t> tokens(size_t{info.tiles} * 32);
-    const uint8_t *packed = file.data() + info.header_bytes;
-    const uint8_t *detail = packed + info.token_bytes;
-    CHECK(dlf_tokens_unpack(packed, tokens.size(), info.token_bits, tokens.data()) == DLF_OK);
-    write_again(file, info, tokens.data(), detail);
-
-    const dlf_entropy *model = conformance_model();
+    const uint8_t *payload = file.data() + info.header_bytes;
+    const uint8_t *detail = payload + info.token_bytes;
+    size_t detail_size = info.detail_bytes;
+    std::vector<uint8_t> taken(detail_size);
+    const dlf_entropy *model = info.coded_tokens ? coding_model() : conformance_model();
+    if (!info.coded_tokens) {
+        CHECK(dlf_tokens_unpack(payload, tokens.size(), info.token_bits, tokens.data()) == DLF_OK);
+        write_again(file, info, tokens.data(), detail);
+    } else {
+        write_again(file, info, nullptr, payload);
+        if (dlf_tokens_decode(model, payload, detail_size, info.tiles, tokens.data(), taken.data(), &detail_size) != DLF_OK)
+            return 0;
+        put_again(model, payload, info, tokens.data(), taken.data(), detail_size);
+        detail = taken.data();
+    }
     const dlf_entropy_info about = entropy_info(model);
     std::vector<float> z_hat(tokens.size() * about.codebook_dim);
     static_cast<void>(dlf_vq_embed(model, tokens.data(), info.tiles, z_hat.data())); // any result will do
     const uint32_t height = (info.height + 255) / 256 * 8, width = (info.width + 255) / 256 * 8;
     std::vector<float> y_hat(size_t{about.channels} * height * width);
-    static_cast<void>(dlf_detail_decode(model, detail, info.detail_bytes, height, width, y_hat.data()));
+    static_cast<void>(dlf_detail_decode(model, detail, detail_size, height, width, y_hat.data()));
     return 0;
 }

@@ -17,12 +17,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     std::vector<float> decoded(y.size());
     CHECK(dlf_detail_decode(model, stream, stream_size, side, side, decoded.data()) == DLF_OK);
     CHECK(std::memcmp(decoded.data(), y_hat.data(), y_hat.size() * sizeof(float)) == 0);
-    dlf_free(stream);
 
     std::vector<float> z(size_t{info.codebook_dim} * 32, 0.5f);
     std::vector<uint16_t> tokens(32);
     CHECK(dlf_vq_lookup(model, z.data(), 1, tokens.data()) == DLF_OK);
     CHECK(dlf_vq_embed(model, tokens.data(), 1, z.data()) == DLF_OK);
+    if (info.coded_tokens) {
+        uint8_t *joined = nullptr;
+        size_t joined_size = 0, detail_size = 0;
+        CHECK(dlf_tokens_encode(model, tokens.data(), 1, stream, stream_size, &joined, &joined_size) == DLF_OK);
+        std::vector<uint8_t> detail(joined_size);
+        std::vector<uint16_t> again(32);
+        CHECK(dlf_tokens_decode(model, joined, joined_size, 1, again.data(), detail.data(), &detail_size) == DLF_OK);
+        CHECK(again == tokens && detail_size == stream_size && std::memcmp(detail.data(), stream, stream_size) == 0);
+        dlf_free(joined);
+    }
+    dlf_free(stream);
     dlf_entropy_free(model);
     return 0;
 }

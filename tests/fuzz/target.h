@@ -24,14 +24,21 @@ inline std::vector<uint8_t> read_file(const char *path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// The entropy model of the conformance vectors.
+inline const dlf_entropy *open_model(const char *path) {
+    const std::vector<uint8_t> data = read_file(path);
+    dlf_entropy *opened = nullptr;
+    CHECK(dlf_entropy_open(data.data(), data.size(), &opened) == DLF_OK);
+    return opened;
+}
+
+// The entropy model of the conformance vectors, and the one that codes tokens.
 inline const dlf_entropy *conformance_model() {
-    static const dlf_entropy *const model = [] {
-        const std::vector<uint8_t> data = read_file(ENTROPY_BIN);
-        dlf_entropy *opened = nullptr;
-        CHECK(dlf_entropy_open(data.data(), data.size(), &opened) == DLF_OK);
-        return opened;
-    }();
+    static const dlf_entropy *const model = open_model(CONFORMANCE "/entropy.bin");
+    return model;
+}
+
+inline const dlf_entropy *coding_model() {
+    static const dlf_entropy *const model = open_model(CONFORMANCE "/coded-tokens/entropy.bin");
     return model;
 }
 

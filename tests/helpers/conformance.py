@@ -11,11 +11,13 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from helpers.entropy import python_put_tokens
 from numpy.typing import NDArray
 
 from dlf.kernels.entropy_bin import EntropyTables
 
 FOLDER = Path(__file__).parents[1] / "conformance"
+FOLDERS = {1: FOLDER, 3: FOLDER / "coded-tokens"}  # of each version of the .dlf file
 SIZES = {"1x1": (1, 1), "255x257": (255, 257), "768x512": (768, 512), "2048x1365": (2048, 1365)}  # (width, height) in pixels
 WITH_STEPS = ("1x1", "255x257")  # sizes whose prior steps are stored; the hash of y_hat says as much of the others
 
@@ -31,15 +33,20 @@ class PriorStep:
 
 
 @cache
-def entropy_bin() -> bytes:
-    """The entropy model of the vectors."""
-    return (FOLDER / "entropy.bin").read_bytes()
+def entropy_bin(version: int = 1) -> bytes:
+    """The entropy model of the vectors; that of version 3 is the same with frequencies of tokens."""
+    return (FOLDERS[version] / "entropy.bin").read_bytes()
 
 
 @cache
-def entropy_tables() -> EntropyTables:
+def entropy_tables(version: int = 1) -> EntropyTables:
     """The same as NumPy arrays."""
-    return EntropyTables.from_bytes(entropy_bin())
+    return EntropyTables.from_bytes(entropy_bin(version))
+
+
+def stored(name: str, version: int = 1) -> bytes:
+    """A file."""
+    return (FOLDERS[version] / f"{name}.dlf").read_bytes()
 
 
 @cache
@@ -81,13 +88,27 @@ def _hash(shape: tuple[int, ...], seed: int) -> NDArray[np.int64]:
     return (x ^ (x >> np.uint32(16))).astype(np.int64).reshape(shape)
 
 
-def python_write_file(width: int, height: int, values: NDArray[np.uint16], bits: int, detail: bytes) -> bytes:
+def token_frequencies(entries: int) -> NDArray[np.uint16]:
+    """Frequencies of tokens (32, entries): 1 for every seventh entry, hashes for the others, and the rest for the place's own."""
+    rows = 1 + _hash((32, entries), 4) % 900
+    rows[:, ::7] = 1
+    rows[np.arange(32), np.arange(32)] += 65536 - rows.sum(1)
+    return rows.astype(np.uint16)
+
+
+def python_write_file(width: int, height: int, values: NDArray[np.uint16], bits: int, detail: bytes, version: int = 1) -> bytes:
     """A .dlf file of the vectors' model, from section 1 of docs/format.md."""
 
     def varint(x: int) -> bytes:
         return bytes([x]) if x < 128 else bytes([x & 127 | 128]) + varint(x >> 7)
 
-    packed = int("".join(f"{int(token):0{bits}b}" for token in values.ravel()), 2).to_bytes(values.size * bits // 8, "big")
-    fingerprint = hashlib.sha256(entropy_bin()).digest()[:2]
-    body = bytes([0xDF, 1 << 5 | bits - 1]) + fingerprint + varint(width - 1) + varint(height - 1) + packed + detail
+    if version == 1:
+        packed = int("".join(f"{int(token):0{bits}b}" for token in values.ravel()), 2).to_bytes(values.size * bits // 8, "big")
+        payload = packed + detail
+    else:
+        frequencies = entropy_tables(version).token_frequencies
+        assert frequencies is not None
+        payload = python_put_tokens(frequencies, values, detail)
+    fingerprint = hashlib.sha256(entropy_bin(version)).digest()[:2]
+    body = bytes([0xDF, version << 5 | bits - 1]) + fingerprint + varint(width - 1) + varint(height - 1) + payload
     return body + crc_hqx(body, 0xFFFF).to_bytes(2, "little")

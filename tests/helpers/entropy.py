@@ -32,6 +32,16 @@ def random_tables(
     return tables.random_tables(rng, reference_frequencies(), channels, gain, entries, dim)
 
 
+def with_token_frequencies(tables: EntropyTables, rng: np.random.Generator) -> EntropyTables:
+    """The same model with frequencies of tokens: some 1, some large."""
+    entries = len(tables.codebook)
+    rows = np.ones((32, entries), np.int64)
+    for row in rows:
+        likely = rng.choice(entries, rng.integers(1, entries + 1), replace=False)
+        row[likely] += rng.multinomial(65536 - entries, rng.dirichlet(np.full(len(likely), 0.5)))
+    return dataclasses.replace(tables, token_frequencies=rows.astype(np.uint16))
+
+
 def extreme_tables(rng: np.random.Generator, channels: int) -> EntropyTables:
     """A valid entropy model at the format's limits: the largest weights, multipliers and biases, so that everything saturates."""
 
@@ -136,6 +146,32 @@ def python_rans_decode(frequencies: Sequence[NDArray[np.uint16]], stream: bytes,
     assert x == 1 << 23
     assert not list(rest)
     return symbols
+
+
+def python_put_tokens(frequencies: NDArray[np.uint16], tokens: NDArray[np.uint16], detail: bytes) -> bytes:
+    """The stream of tokens (tiles, 32) and a detail stream; `frequencies` are (32, entries)."""
+    x, emitted = int.from_bytes(detail[:4], "little"), []
+    for at in reversed(range(tokens.size)):
+        row, token = frequencies[at % 32].astype(int), int(tokens.ravel()[at])
+        while x >= int(row[token]) << 15:
+            emitted.append(x & 0xFF)
+            x >>= 8
+        x = (x // int(row[token]) << 16) + x % int(row[token]) + int(row[:token].sum())
+    return x.to_bytes(4, "little") + bytes(reversed(emitted)) + detail[4:]
+
+
+def python_take_tokens(frequencies: NDArray[np.uint16], stream: bytes, tiles: int) -> tuple[NDArray[np.uint16], bytes]:
+    """The tokens (tiles, 32) and the detail stream of such a stream. Raises IndexError if it ends before the last token."""
+    x, read = int.from_bytes(stream[:4], "little"), 4
+    tokens = np.empty((tiles, 32), np.uint16)
+    for at in range(tokens.size):
+        row, slot = frequencies[at % 32].astype(int), x & 0xFFFF
+        token = int(np.searchsorted(row.cumsum(), slot, side="right"))
+        x = int(row[token]) * (x >> 16) + slot - int(row[:token].sum())
+        while x < 1 << 23:
+            x, read = x << 8 | stream[read], read + 1
+        tokens.flat[at] = token
+    return tokens, x.to_bytes(4, "little") + stream[read:]
 
 
 # (row, col) in the 2x2 block of groups 0..3, for each step: the table of docs/format.md.

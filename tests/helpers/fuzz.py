@@ -61,16 +61,18 @@ def bundle_manifest() -> Iterator[bytes]:
 
 def container() -> Iterator[bytes]:
     """The conformance vectors' files, with and without a checksum, and with metadata."""
-    for name in ("1x1", "255x257", "768x512"):
-        file = (conformance.FOLDER / f"{name}.dlf").read_bytes()
-        yield file
-        yield bytes([file[0], file[1] | 0x10]) + file[2:-2]
-        yield replace_metadata(file, Metadata(b"II*\0 some EXIF", b"<x:xmpmeta/>"))
+    for version in conformance.FOLDERS:
+        for name in ("1x1", "255x257", "768x512"):
+            file = conformance.stored(name, version)
+            yield file
+            yield bytes([file[0], file[1] | 0x10]) + file[2:-2]
+            yield replace_metadata(file, Metadata(b"II*\0 some EXIF", b"<x:xmpmeta/>"))
 
 
 def entropy_model() -> Iterator[bytes]:
     """The conformance vectors' model, and one with the smallest parts."""
     yield conformance.entropy_bin()
+    yield conformance.entropy_bin(2)
     tables = random_tables(np.random.default_rng(0), channels=4, entries=2, dim=1)
     cdfs = 3
     yield dataclasses.replace(

@@ -49,7 +49,7 @@ def test_fields_lie_where_the_format_says(tables):
     ("damage", "message"),
     [
         (lambda data: b"XXXX" + data[4:], "magic"),
-        (lambda data: data[:4] + b"\2" + data[5:], "version 2"),
+        (lambda data: data[:4] + b"\3" + data[5:], "version 3"),
         (lambda data: data[:-1], "cut short"),
         (lambda data: data[:10], "cut short"),
         (lambda data: data + b"\0", "1 bytes after"),

@@ -68,7 +68,7 @@ def test_model_stays_open(data, model, monkeypatch):
     ("change", "error"),
     [
         (lambda data: data[:-1], OSError),  # damaged
-        (lambda data: b"\xdf\x60" + data[2:], UnidentifiedImageError),  # of another version
+        (lambda data: b"\xdf\xa0" + data[2:], UnidentifiedImageError),  # of another version
         (lambda data: b"\xdf\x20\x00\x00\x80\x00" + data[6:], UnidentifiedImageError),  # a size that is none
     ],
 )

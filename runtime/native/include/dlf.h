@@ -122,11 +122,12 @@ typedef struct dlf_file_info {
     uint32_t width, height; /* of the image, in pixels */
     uint32_t version;       /* of the file format */
     uint32_t fingerprint;   /* of the model, 16 bits: first byte of the SHA-256 of entropy.bin * 256 + second */
-    uint32_t token_bits;    /* bits of a token, 1 to 16: log2 of the codebook's size */
+    uint32_t token_bits;    /* of a packed token, 1 to 16: log2 of the codebook's size */
     uint32_t has_checksum;  /* 0 or 1 */
     uint32_t tiles;         /* 256x256 tiles */
     /* The parts follow each other in this order; their sizes add up to the file's. */
     size_t header_bytes, token_bytes, detail_bytes, checksum_bytes, metadata_bytes;
+    uint32_t coded_tokens; /* 0 or 1: tokens and detail are one stream, which is counted as detail */
     /* Version 0.1 ends here. */
 } dlf_file_info;
 
@@ -147,9 +148,9 @@ DLF_NODISCARD DLF_API dlf_result dlf_preview_parse(const void *data, size_t size
                                                    char *message, size_t message_size) DLF_NOEXCEPT;
 
 /* Assemble a .dlf file.
- *  info      width, height, fingerprint, token_bits and has_checksum are read
- *  tokens    tiles * 32 tokens, each below 2^token_bits, in tile order
- *  detail    the detail stream, detail_size bytes
+ *  info      width, height, fingerprint, token_bits, has_checksum and coded_tokens are read
+ *  tokens    tiles * 32 tokens, each below 2^token_bits, in tile order; NULL with coded_tokens
+ *  detail    the detail stream, detail_size bytes; with coded_tokens what dlf_tokens_encode made of it
  *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure
  * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY. */
 DLF_NODISCARD DLF_API dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, const void *detail,
@@ -173,8 +174,8 @@ typedef struct dlf_metadata {
 DLF_NODISCARD DLF_API dlf_result dlf_metadata_read(const void *data, size_t size, dlf_metadata *metadata, char *message,
                                                    size_t message_size) DLF_NOEXCEPT;
 
-/* Copy a file with other metadata in the place of all that it has; the picture stays as it is. Without any metadata the file is one
- * of version 1, which every version of dlf reads.
+/* Copy a file with other metadata in the place of all that it has; the picture stays as it is. Without any metadata the file is as
+ * dlf_encode writes it.
  *  data      hostile; size bytes
  *  out       *out receives a buffer of *out_size bytes, to be released with dlf_free; unchanged on failure
  *  message   as that of dlf_file_parse
@@ -182,7 +183,7 @@ DLF_NODISCARD DLF_API dlf_result dlf_metadata_read(const void *data, size_t size
 DLF_NODISCARD DLF_API dlf_result dlf_metadata_replace(const void *data, size_t size, const dlf_metadata *metadata, uint8_t **out,
                                                       size_t *out_size, char *message, size_t message_size) DLF_NOEXCEPT;
 
-/* Unpack the tokens of a file that dlf_file_parse accepted.
+/* Unpack the tokens of a file that dlf_file_parse accepted; dlf_tokens_decode has coded ones.
  *  packed    hostile; at least ceil(count * token_bits / 8) bytes
  *  tokens    receives count tokens */
 DLF_NODISCARD DLF_API dlf_result dlf_tokens_unpack(const void *packed, size_t count, uint32_t token_bits,
@@ -199,9 +200,10 @@ typedef struct dlf_entropy_info {
     uint32_t channels;      /* of the detail latent, a multiple of 4 */
     uint32_t codebook_size; /* entries */
     uint32_t codebook_dim;
-    uint32_t token_bits; /* ceil(log2(codebook_size)), at least 1 */
-    uint32_t cdfs;       /* number of CDFs */
-    const char *isa;     /* what the prior runs on: "scalar", "avx2", "avx512" or "neon"; a static string */
+    uint32_t token_bits;   /* ceil(log2(codebook_size)), at least 1 */
+    uint32_t cdfs;         /* number of CDFs */
+    uint32_t coded_tokens; /* 1 if it has frequencies of tokens, by which all its files code them; else 0 */
+    const char *isa;       /* what the prior runs on: "scalar", "avx2", "avx512" or "neon"; a static string */
     /* Version 0.1 ends here. */
 } dlf_entropy_info;
 
@@ -244,6 +246,25 @@ DLF_NODISCARD DLF_API dlf_result dlf_detail_encode(const dlf_entropy *entropy, c
  * Returns DLF_OK, INVALID_ARGUMENT, TRUNCATED, TRAILING_BYTES, STREAM_CORRUPT, OUT_OF_MEMORY. */
 DLF_NODISCARD DLF_API dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *data, size_t size, uint32_t height,
                                                    uint32_t width, float *y_hat) DLF_NOEXCEPT;
+
+/* Code tokens in front of a detail stream, by the frequencies that a model with coded_tokens has.
+ *  tokens    (tiles, 32)
+ *  detail    what dlf_detail_encode gave, detail_size bytes
+ *  out       *out receives a buffer of *size bytes, to be released with dlf_free; unchanged on failure
+ * Returns DLF_OK, INVALID_ARGUMENT (also for a token that the codebook does not have, and of another model), TRUNCATED and
+ * STREAM_CORRUPT (a `detail` that is no stream), OUT_OF_MEMORY. */
+DLF_NODISCARD DLF_API dlf_result dlf_tokens_encode(const dlf_entropy *entropy, const uint16_t *tokens, size_t tiles,
+                                                   const void *detail, size_t detail_size, uint8_t **out,
+                                                   size_t *size) DLF_NOEXCEPT;
+
+/* The exact inverse. For a preview the data may end anywhere behind the tokens; the detail is then of no use.
+ *  data         hostile
+ *  tokens       receives (tiles, 32); undefined on failure
+ *  detail       receives the detail stream, of at most `size` bytes; undefined on failure
+ *  detail_size  receives its size; unchanged on failure
+ * Returns DLF_OK, INVALID_ARGUMENT (also of another model), TRUNCATED, STREAM_CORRUPT. */
+DLF_NODISCARD DLF_API dlf_result dlf_tokens_decode(const dlf_entropy *entropy, const void *data, size_t size, size_t tiles,
+                                                   uint16_t *tokens, uint8_t *detail, size_t *detail_size) DLF_NOEXCEPT;
 
 /* ---------------------------------------------------------------------------------- building blocks
  * The parts of the two functions above, for implementations that run the prior elsewhere, and for tests. */

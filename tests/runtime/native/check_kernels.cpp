@@ -217,7 +217,7 @@ void check_allocations(const char *path, const PriorKernels &kernels) {
     const auto code = [&] {
         const size_t size = encode_detail(model, y.data(), height, width, y_hat.data(), scratch);
         const auto &stream = scratch.stream;
-        decode_detail(model, stream.data() + stream.size() - size, size, height, width, y_hat.data(), scratch);
+        decode_detail(model, {stream.data() + stream.size() - size, size}, height, width, y_hat.data(), scratch);
     };
     code();
     const size_t first = allocations;

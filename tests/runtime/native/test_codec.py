@@ -1,19 +1,22 @@
 """C and Python write the same files and decode each other's files to the same pixels, on the same backend."""
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.bundle import LoneStage, make_toy_bundle
+from helpers.bundle import LoneStage, make_toy_bundle, seal
+from helpers.entropy import with_token_frequencies
 from helpers.levels import Weights, add_levels, listed, steps
-from helpers.native import Backend, Context, Model, logged, openvino_library
+from helpers.native import LIB, Backend, Context, Model, logged, openvino_library
 from numpy.typing import NDArray
 from PIL import Image
 
 import dlf
+from dlf.kernels.entropy_bin import EntropyTables
 from dlf.runtime import errors, libdlf
 from dlf.runtime.backends import Arrays
 from dlf.runtime.backends.choice import open_backend
@@ -65,6 +68,28 @@ def test_preview(toy_bundle, codec):
     with pytest.raises(dlf.ChecksumError):
         native.decode(data[: tokens_end + 5])
     assert preview.encode(photograph(20, 30)) == native.encode(photograph(20, 30))
+
+
+def test_coded_tokens(toy_bundle, backend, tmp_path):
+    """Of a model with frequencies of tokens, whose files are of version 3."""
+    folder = shutil.copytree(toy_bundle, tmp_path / "coded")
+    tables = EntropyTables.from_bytes((folder / "entropy.bin").read_bytes())
+    (folder / "entropy.bin").write_bytes(with_token_frequencies(tables, np.random.default_rng(0)).to_bytes())
+    seal(folder)
+    with dlf.Codec(folder, backend, threads=1) as python, dlf.Codec(toy_bundle, backend, threads=1) as packed:
+        native = native_codec(folder, backend)
+        preview = Context(native.model, preview=1)
+        for height, width in SIZES:
+            assert_same(native, python, photograph(height, width))
+            data = native.encode(photograph(height, width))
+            assert len(data) <= LIB.dlf_encode_bound(native.model.handle, width, height)
+            np.testing.assert_array_equal(preview.decode(data[:-5]), python.decode(data, detail=False))
+        start = dlf.info(data).bytes.header
+        for end, refusal in ((start + 3, dlf.TokensMissingError), (start + 4, dlf.TruncatedError)):
+            with pytest.raises(refusal, match="incomplete"):
+                preview.decode(data[:end])
+        with pytest.raises(dlf.WrongModelError):
+            native.decode(packed.encode(photograph(20, 30)))
 
 
 @pytest.fixture

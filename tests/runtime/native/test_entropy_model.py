@@ -59,9 +59,19 @@ def with_weight_sum(total: int) -> bytes:
     return changed.to_bytes()
 
 
+def with_tokens(last: list[int], entries: int = 6) -> bytes:
+    """A file with frequencies of tokens, of which those of the last place are given."""
+    rows = np.ones((32, entries), np.uint16)
+    rows[:, 0] = min(65535, 65536 - (entries - 1))
+    rows[-1] = last
+    codebook = np.ones((entries, 1), np.float32)
+    return dataclasses.replace(tables(), codebook=codebook, token_frequencies=rows).to_bytes()
+
+
 FOREIGN = {
     "magic": lambda: b"DLFX" + tables().to_bytes()[4:],
-    "version": lambda: patched(4, 2),
+    "version": lambda: patched(4, 3),
+    "version 0": lambda: patched(4, 0),
 }
 BROKEN = {
     "no channels": lambda: patched(8, 0),
@@ -94,6 +104,14 @@ BROKEN = {
     "bias smallest of all": lambda: with_layer("conv", "b", -(2**63)),
     "accumulator may overflow": lambda: with_weight_sum(65536),
     "byte after the end": lambda: tables().to_bytes() + b"\0",
+    "no frequencies of tokens, in version 2": lambda: patched(4, 2),
+    "frequencies of tokens, in version 1": lambda: tables().to_bytes() + with_tokens([1, 1, 1, 1, 1, 65531])[-384:],
+    "token of frequency 0": lambda: with_tokens([0, 1, 1, 1, 1, 65532]),
+    "frequencies of tokens too small": lambda: with_tokens([1, 1, 1, 1, 1, 65530]),
+    "frequencies of tokens too large": lambda: with_tokens([1, 1, 1, 1, 2, 65531]),
+    "frequencies of tokens cut short": lambda: with_tokens([1, 1, 1, 1, 1, 65531])[:-1],
+    "byte after the frequencies of tokens": lambda: with_tokens([1, 1, 1, 1, 1, 65531]) + b"\0",
+    "frequencies of the only token": lambda: with_tokens([65535], entries=1),
 }
 ACCEPTED = {
     "equal thresholds": lambda: with_value("thresholds", 16384) and with_frequencies([1, 65535], [65535, 1]),
@@ -107,6 +125,8 @@ ACCEPTED = {
     "largest bias": lambda: with_layer("conv1", "b", 2**62),
     "smallest bias": lambda: with_layer("conv1", "b", -(2**62)),
     "accumulator at its bound": lambda: with_weight_sum(65535),
+    "frequencies of tokens": lambda: with_tokens([1, 1, 1, 1, 1, 65531]),
+    "as many tokens as slots": lambda: with_tokens([1] * 65536, entries=65536),
 }
 
 
@@ -147,6 +167,11 @@ def test_any_other_header_is_broken(changes):
     assume(contents != VALID)
     with pytest.raises(errors.BundleBrokenError):
         EntropyModel(bytes(contents))
+
+
+def test_coded_tokens():
+    assert not EntropyModel(tables().to_bytes()).coded_tokens
+    assert EntropyModel(with_tokens([1, 1, 1, 1, 1, 65531])).coded_tokens
 
 
 @pytest.mark.parametrize(("entries", "bits"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (4096, 12), (4097, 13)])

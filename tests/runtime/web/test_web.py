@@ -123,7 +123,7 @@ def damaged(file: bytes) -> dict[str, bytes]:
     return {
         "ChecksumError": bytes(flipped),
         "NotDLFError": b"PNG" + file,
-        "UnsupportedVersionError": bytes([0xDF, 0x60]) + file[2:],
+        "UnsupportedVersionError": bytes([0xDF, 0xA0]) + file[2:],
         "TruncatedError": bare[:-1],
         "TrailingBytesError": bare + b"\0",
         "TokensMissingError": bare[:20],

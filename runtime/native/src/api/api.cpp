@@ -1,6 +1,7 @@
 // The C border of the container and the entropy core.
 #include "dlf.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <utility>
@@ -108,7 +109,7 @@ dlf_result dlf_preview_parse(const void *data, size_t size, const dlf_limits *li
 dlf_result dlf_file_write(const dlf_file_info *info, const uint16_t *tokens, const void *detail, size_t detail_size,
                           uint8_t **out, size_t *size) noexcept {
     return guarded([&] {
-        check(info != nullptr && info->struct_size >= sizeof *info && tokens != nullptr);
+        check(info != nullptr && info->struct_size >= sizeof *info);
         check((detail != nullptr || detail_size == 0) && out != nullptr && size != nullptr);
         std::pmr::vector<uint8_t> file{std::pmr::new_delete_resource()};
         dlf::write_file(*info, tokens, static_cast<const uint8_t *>(detail), detail_size, file);
@@ -173,6 +174,7 @@ void dlf_entropy_get_info(const dlf_entropy *entropy, dlf_entropy_info *info) no
     full.codebook_size = static_cast<uint32_t>(model.codebook_size);
     full.codebook_dim = static_cast<uint32_t>(model.codebook_dim);
     full.token_bits = model.token_bits;
+    full.coded_tokens = model.coded_tokens() ? 1 : 0;
     full.cdfs = static_cast<uint32_t>(model.cdfs.size());
     full.isa = model.prior.kernels->isa;
     dlf::fill(info, full);
@@ -209,8 +211,34 @@ dlf_result dlf_detail_decode(const dlf_entropy *entropy, const void *data, size_
     return guarded([&] {
         check(entropy != nullptr && (data != nullptr || size == 0) && y_hat != nullptr);
         check_map(height, width);
-        entropy->pool.with(
-            [&](dlf::DetailScratch &scratch) { dlf::decode_detail(entropy->model, data, size, height, width, y_hat, scratch); });
+        entropy->pool.with([&](dlf::DetailScratch &scratch) {
+            dlf::decode_detail(entropy->model, {data, size}, height, width, y_hat, scratch);
+        });
+    });
+}
+
+dlf_result dlf_tokens_encode(const dlf_entropy *entropy, const uint16_t *tokens, size_t tiles, const void *detail,
+                             size_t detail_size, uint8_t **out, size_t *size) noexcept {
+    return guarded([&] {
+        check(entropy != nullptr && entropy->model.coded_tokens());
+        check((tokens != nullptr || tiles == 0) && detail != nullptr && out != nullptr && size != nullptr);
+        const size_t count = tiles * dlf::kTokensPerTile;
+        check(std::all_of(tokens, tokens + count, [&](uint16_t token) { return token < entropy->model.codebook_size; }));
+        std::pmr::vector<uint8_t> stream{std::pmr::new_delete_resource()};
+        dlf::rans_prepend(entropy->model.token_cdfs, tokens, count, static_cast<const uint8_t *>(detail), detail_size, stream);
+        hand_over(stream.data(), stream.size(), out, size);
+    });
+}
+
+dlf_result dlf_tokens_decode(const dlf_entropy *entropy, const void *data, size_t size, size_t tiles, uint16_t *tokens,
+                             uint8_t *detail, size_t *detail_size) noexcept {
+    return guarded([&] {
+        check(entropy != nullptr && entropy->model.coded_tokens());
+        check((data != nullptr || size == 0) && (tokens != nullptr || tiles == 0) && detail != nullptr && detail_size != nullptr);
+        dlf::RansDecoder decoder(data, size);
+        decoder.get_letters(entropy->model.token_cdfs, tiles * dlf::kTokensPerTile, tokens);
+        decoder.copy_left(detail);
+        *detail_size = decoder.left();
     });
 }
 

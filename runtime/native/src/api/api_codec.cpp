@@ -9,7 +9,7 @@
 #include "codec/codec.h"
 #include "codec/container.h"
 #include "codec/model.h"
-#include "codec/pixels.h"
+#include "codec/payload.h"
 #include "support/log.h"
 
 struct dlf_model {
@@ -151,10 +151,7 @@ dlf_result dlf_encode_into(dlf_context *context, const dlf_image *image, const d
 size_t dlf_encode_bound(const dlf_model *model, uint32_t width, uint32_t height) noexcept {
     if (model == nullptr || model->model == nullptr || std::min(width, height) == 0 || std::max(width, height) > dlf::kMaxSide)
         return 0;
-    const dlf::EntropyModel &entropy = model->model->entropy();
-    const size_t down = dlf::tiles_along(height), across = dlf::tiles_along(width);
-    return dlf::file_bound(down * across, entropy.token_bits,
-                           dlf::detail_bound(entropy, dlf::kDetailPerTile * down, dlf::kDetailPerTile * across));
+    return dlf::file_bound(model->model->entropy(), dlf::tiles_along(height), dlf::tiles_along(width));
 }
 
 dlf_result dlf_decode(dlf_context *context, const void *data, size_t size, dlf_image *image) noexcept {

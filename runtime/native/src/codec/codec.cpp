@@ -6,8 +6,8 @@
 #include <numeric>
 #include <utility>
 
+#include "codec/payload.h"
 #include "codec/pixels.h"
-#include "entropy/tokens.h"
 #include "entropy/vq.h"
 #include "support/failure.h"
 #include "support/log.h"
@@ -99,9 +99,9 @@ const std::pmr::vector<uint8_t> &Codec::encode(const dlf_image &image, bool chec
     info.width = image.width;
     info.height = image.height;
     info.fingerprint = model_->bundle().fingerprint();
-    info.token_bits = entropy.token_bits;
     info.has_checksum = checksum ? 1 : 0;
-    write_file(info, buffers_.tokens.data(), stream.data() + (stream.size() - detail_size), detail_size, buffers_.file);
+    write_file(entropy, info, buffers_.tokens.data(), stream.data() + (stream.size() - detail_size), detail_size, buffers_.stream,
+               buffers_.file);
     return buffers_.file;
 }
 
@@ -132,7 +132,8 @@ void Codec::check_memory(Direction direction, uint32_t width, uint32_t height) c
 std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t *data) {
     const EntropyModel &entropy = model_->entropy();
     const uint32_t fingerprint = model_->bundle().fingerprint();
-    if (info.fingerprint != fingerprint || info.token_bits != entropy.token_bits)
+    if (info.fingerprint != fingerprint || info.token_bits != entropy.token_bits ||
+        (info.coded_tokens != 0) != entropy.coded_tokens())
         fail(DLF_ERROR_WRONG_MODEL, "it was written with model " + fingerprint_text(info.fingerprint) + " (" +
                                         std::to_string(info.token_bits) + " bits a token), and the bundle " +
                                         model_->bundle().folder().string() + " holds model " + fingerprint_text(fingerprint) +
@@ -140,12 +141,17 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
                                         " bits a token); decode it with the bundle that wrote it");
     check_memory(Direction::kDecode, info.width, info.height);
     const size_t down = tiles_along(info.height), across = tiles_along(info.width);
-    const uint8_t *tokens = data + info.header_bytes;
+    std::optional<RansDecoder> detail;
+    try {
+        const StepTimer timer("tokens");
+        buffers_.tokens.resize(info.tiles * kTokensPerTile);
+        detail = read_tokens(entropy, info, data, decoded_, buffers_.tokens.data());
+    } catch (const Failure &failure) {
+        fail(failure.result, stream_refusal(failure.result));
+    }
     try {
         const StepTimer timer("vq");
-        buffers_.tokens.resize(info.tiles * kTokensPerTile);
         buffers_.z_hat.resize(info.tiles * entropy.codebook_dim * kTokensPerTile);
-        unpack_tokens(tokens, buffers_.tokens.size(), info.token_bits, buffers_.tokens.data());
         vq_embed(entropy, buffers_.tokens.data(), info.tiles, buffers_.z_hat.data());
     } catch (const Failure &failure) {
         if (failure.result != DLF_ERROR_STREAM_CORRUPT)
@@ -159,8 +165,8 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
         if (decoded_ == Extent::preview)
             std::fill(buffers_.y_hat.begin(), buffers_.y_hat.end(), 0.0f);
         else
-            decode_detail(entropy, tokens + info.token_bytes, info.detail_bytes, kDetailPerTile * down, kDetailPerTile * across,
-                          buffers_.y_hat.data(), buffers_.detail);
+            decode_detail(entropy, *detail, kDetailPerTile * down, kDetailPerTile * across, buffers_.y_hat.data(),
+                          buffers_.detail);
     } catch (const Failure &failure) {
         if (!failure.message.empty())
             throw;

@@ -44,11 +44,11 @@ private:
 
     struct Buffers {
         explicit Buffers(std::pmr::memory_resource *memory)
-            : batch(memory), z_hat(memory), y_hat(memory), tokens(memory), file(memory), detail(memory) {}
+            : batch(memory), z_hat(memory), y_hat(memory), tokens(memory), file(memory), stream(memory), detail(memory) {}
 
         AlignedVector<float> batch, z_hat, y_hat;
         std::pmr::vector<uint16_t> tokens;
-        std::pmr::vector<uint8_t> file;
+        std::pmr::vector<uint8_t> file, stream;
         DetailScratch detail;
     };
 

@@ -16,10 +16,17 @@ namespace {
 constexpr uint8_t kMagic = 0xDF;
 constexpr uint8_t kNoChecksum = 0x10;
 static_assert(kMaxSide == kVarintEnd);
+static_assert(kFrameBytes == 4 + 2 * kVarintBytes + 2);
+constexpr size_t kStreamBytes = 4; // of any stream, at least
 
 uint32_t tile_count(uint32_t width, uint32_t height) { return static_cast<uint32_t>(tiles_along(width) * tiles_along(height)); }
 
 std::string size_text(uint32_t width, uint32_t height) { return std::to_string(width) + "x" + std::to_string(height); }
+
+// The fewest bytes after the header.
+size_t least_payload(const dlf_file_info &info) {
+    return (info.coded_tokens ? kStreamBytes : info.token_bytes) + info.checksum_bytes + info.metadata_bytes;
+}
 
 // What was found in a refused file, and what to do.
 std::string refusal(dlf_result result, const uint8_t *data, size_t size, const dlf_file_info &info) {
@@ -31,12 +38,10 @@ std::string refusal(dlf_result result, const uint8_t *data, size_t size, const d
         return "its header does not spell an image size, so it is damaged or not a .dlf file";
     case DLF_ERROR_UNSUPPORTED_VERSION:
         return "it is of .dlf version " + std::to_string(info.version) + " and this dlf reads versions " +
-               std::to_string(kFileVersion) + " and " + std::to_string(kVersionWithMetadata) +
-               "; it needs another version of dlf";
+               std::to_string(kFileVersion) + " to " + std::to_string(kLastFileVersion) + "; it needs another version of dlf";
     case DLF_ERROR_TRUNCATED: return "it ends inside its header, after " + std::to_string(size) + " bytes; " + incomplete;
     case DLF_ERROR_TOKENS_MISSING:
-        return "a " + size_text(info.width, info.height) + " image takes at least " +
-               std::to_string(info.token_bytes + info.checksum_bytes + info.metadata_bytes) +
+        return "a " + size_text(info.width, info.height) + " image takes at least " + std::to_string(least_payload(info)) +
                " bytes after the header and there are " + std::to_string(size - info.header_bytes) + "; " + incomplete;
     case DLF_ERROR_CHECKSUM:
         return "its checksum does not match its bytes; it is damaged or cut short, so copy or download it again";
@@ -52,27 +57,28 @@ void read_file(const uint8_t *data, size_t size, const dlf_limits &limits, Exten
     require(reader.byte() == kMagic, DLF_ERROR_NOT_DLF);
     const uint8_t flags = reader.byte();
     info.version = flags >> 5;
-    require(info.version == kFileVersion || info.version == kVersionWithMetadata, DLF_ERROR_UNSUPPORTED_VERSION);
+    require(kFileVersion <= info.version && info.version <= kLastFileVersion, DLF_ERROR_UNSUPPORTED_VERSION);
+    const uint32_t contents = info.version - kFileVersion;
+    info.coded_tokens = (contents & kCodedTokens) ? 1 : 0;
     info.has_checksum = (flags & kNoChecksum) ? 0 : 1;
     info.token_bits = (flags & 0x0F) + 1u;
     info.fingerprint = static_cast<uint32_t>(reader.byte() << 8);
     info.fingerprint |= reader.byte();
     info.width = read_varint(reader, DLF_ERROR_NOT_DLF) + 1;
     info.height = read_varint(reader, DLF_ERROR_NOT_DLF) + 1;
-    const size_t metadata_bytes = info.version == kVersionWithMetadata ? size_t{read_varint(reader, DLF_ERROR_NOT_DLF)} + 1 : 0;
+    const size_t metadata_bytes = (contents & kMetadata) ? size_t{read_varint(reader, DLF_ERROR_NOT_DLF)} + 1 : 0;
     info.header_bytes = size - reader.left();
 
     check_size(info.width, info.height, limits);
 
     info.tiles = tile_count(info.width, info.height);
-    info.token_bytes = info.tiles * token_bytes_per_tile(info.token_bits);
+    info.token_bytes = info.coded_tokens ? 0 : info.tiles * token_bytes_per_tile(info.token_bits);
     if (extent == Extent::whole) {
         info.checksum_bytes = info.has_checksum ? 2 : 0;
         info.metadata_bytes = metadata_bytes;
     }
-    const size_t others = info.token_bytes + info.checksum_bytes + info.metadata_bytes;
-    require(reader.left() >= others, DLF_ERROR_TOKENS_MISSING);
-    info.detail_bytes = reader.left() - others;
+    require(reader.left() >= least_payload(info), DLF_ERROR_TOKENS_MISSING);
+    info.detail_bytes = reader.left() - info.token_bytes - info.checksum_bytes - info.metadata_bytes;
     reader.bytes(info.token_bytes + info.detail_bytes);
     if (info.checksum_bytes != 0)
         require(reader.value<uint16_t>() == crc16(data, size - info.metadata_bytes - info.checksum_bytes), DLF_ERROR_CHECKSUM);
@@ -81,7 +87,7 @@ void read_file(const uint8_t *data, size_t size, const dlf_limits &limits, Exten
 }
 
 void write_header(const dlf_file_info &info, size_t metadata_bytes, std::pmr::vector<uint8_t> &out) {
-    const uint32_t version = metadata_bytes == 0 ? kFileVersion : kVersionWithMetadata;
+    const uint32_t version = kFileVersion + (metadata_bytes == 0 ? 0u : kMetadata) + (info.coded_tokens ? kCodedTokens : 0u);
     out.clear();
     out.push_back(kMagic);
     out.push_back(static_cast<uint8_t>(version << 5 | (info.has_checksum ? 0u : kNoChecksum) | (info.token_bits - 1)));
@@ -134,9 +140,9 @@ void write_file(const dlf_file_info &info, const uint16_t *tokens, const uint8_t
                 std::pmr::vector<uint8_t> &out) {
     const auto in_range = [](uint32_t value, uint32_t low, uint32_t high) { return low <= value && value <= high; };
     require(in_range(info.width, 1, kMaxSide) && in_range(info.height, 1, kMaxSide) && in_range(info.token_bits, 1, 16) &&
-                info.fingerprint <= 0xFFFF && info.has_checksum <= 1,
+                info.fingerprint <= 0xFFFF && info.has_checksum <= 1 && info.coded_tokens == (tokens == nullptr ? 1 : 0),
             DLF_ERROR_INVALID_ARGUMENT);
-    const size_t tiles = tile_count(info.width, info.height);
+    const size_t tiles = info.coded_tokens ? 0 : tile_count(info.width, info.height);
     const size_t tokens_end = tiles * kTokensPerTile;
     require(std::all_of(tokens, tokens + tokens_end, [&](uint16_t token) { return token >> info.token_bits == 0; }),
             DLF_ERROR_INVALID_ARGUMENT);
@@ -161,11 +167,6 @@ void replace_metadata(const uint8_t *data, size_t size, const dlf_metadata &meta
     if (info.has_checksum)
         write_checksum(out);
     out.insert(out.end(), boxes.begin(), boxes.end());
-}
-
-size_t file_bound(size_t tiles, uint32_t token_bits, size_t detail_size) {
-    constexpr size_t kFixedBytes = 4, kChecksumBytes = 2;
-    return kFixedBytes + size_t{2} * kVarintBytes + tiles * token_bytes_per_tile(token_bits) + detail_size + kChecksumBytes;
 }
 
 } // namespace dlf

@@ -13,6 +13,7 @@ namespace dlf {
 
 constexpr uint32_t kMaxSide = 1u << 21; // which a varint of three bytes can hold
 constexpr dlf_limits kNoLimits = {sizeof(dlf_limits), UINT64_MAX, UINT32_MAX};
+constexpr size_t kFrameBytes = 12; // of header and checksum without metadata, at most
 
 // Four hexadecimal digits.
 std::string fingerprint_text(uint32_t fingerprint);
@@ -31,15 +32,12 @@ void parse_file(const uint8_t *data, size_t size, const dlf_limits &limits, Exte
 void parse_file(const uint8_t *data, size_t size, const dlf_limits &limits, Extent extent, dlf_file_info &info,
                 dlf_metadata &metadata);
 
-// `out` receives the file of a header (its width, height, fingerprint, token_bits and has_checksum), its tokens and its detail
-// stream, which is not in `out`.
+// `out` receives the file of a header (its width, height, fingerprint, token_bits, has_checksum and coded_tokens), its tokens and its
+// detail stream, which is not in `out`. Coded tokens are NULL, and the stream is that of both.
 void write_file(const dlf_file_info &info, const uint16_t *tokens, const uint8_t *detail, size_t detail_size,
                 std::pmr::vector<uint8_t> &out);
 
 // `out` receives a file with other metadata, or with none. Throws a Failure.
 void replace_metadata(const uint8_t *data, size_t size, const dlf_metadata &metadata, std::pmr::vector<uint8_t> &out);
-
-// The most bytes that a file can have; `detail_size` is the most that its detail stream can have.
-size_t file_bound(size_t tiles, uint32_t token_bits, size_t detail_size);
 
 } // namespace dlf

@@ -135,9 +135,8 @@ size_t detail_bound(const EntropyModel &model, size_t height, size_t width) {
     return kStateBytes + kMaxSymbolBytes * model.channels * height * width;
 }
 
-void decode_detail(const EntropyModel &model, const void *data, size_t size, size_t height, size_t width, float *y_hat,
+void decode_detail(const EntropyModel &model, RansDecoder decoder, size_t height, size_t width, float *y_hat,
                    DetailScratch &scratch) {
-    RansDecoder decoder(data, size);
     const size_t step_size = model.channels / kGroups * height * width;
     FourSteps(model, height, width, scratch).run(y_hat, [&](const Step &step) {
         decoder.get(model.cdfs, step.indexes, step_size, step.symbols);

@@ -31,8 +31,8 @@ size_t encode_detail(const EntropyModel &model, const float *y, size_t height, s
 // Returns the largest size in bytes that the stream of a map can have.
 size_t detail_bound(const EntropyModel &model, size_t height, size_t width);
 
-// Decodes untrusted bytes to y_hat.
-void decode_detail(const EntropyModel &model, const void *data, size_t size, size_t height, size_t width, float *y_hat,
+// Decodes an untrusted stream, to its end, to y_hat.
+void decode_detail(const EntropyModel &model, RansDecoder decoder, size_t height, size_t width, float *y_hat,
                    DetailScratch &scratch);
 
 } // namespace dlf

@@ -6,12 +6,13 @@
 #include <cstring>
 
 #include "support/byte_reader.h"
+#include "support/formats.h"
 
 namespace dlf {
 namespace {
 
 constexpr char kMagic[4] = {'D', 'L', 'F', 'E'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 1, kVersionWithTokens = 2;
 constexpr double kUnitTolerance = 1e-3; // of a codebook vector's squared length
 constexpr int64_t kMaxBias = int64_t{1} << 62;
 constexpr int64_t kMaxWeightSum = 65535; // 32768 * sum|w| < 2^31
@@ -39,7 +40,15 @@ CdfTables read_cdfs(ByteReader &reader, size_t count) {
     const auto bounds = reader.values<uint16_t>(count);
     CdfTables cdfs;
     for (const uint16_t bound : bounds)
-        check(cdfs.add(reader.values<uint16_t>(2 * size_t{bound} + 2)));
+        check(cdfs.add_values(reader.values<uint16_t>(2 * size_t{bound} + 2)));
+    return cdfs;
+}
+
+// Returns a CDF for each place of a token in a tile.
+CdfTables read_token_cdfs(ByteReader &reader, size_t codebook_size) {
+    CdfTables cdfs;
+    for (size_t place = 0; place < kTokensPerTile; ++place)
+        check(cdfs.add_alphabet(reader.values<uint16_t>(codebook_size)));
     return cdfs;
 }
 
@@ -92,7 +101,8 @@ uint32_t bits_for(size_t count) {
 EntropyModel::EntropyModel(const void *data, size_t size, const PriorKernels &kernels) {
     ByteReader reader(data, size, DLF_ERROR_BUNDLE_BROKEN);
     require(std::memcmp(reader.bytes(sizeof kMagic), kMagic, sizeof kMagic) == 0, DLF_ERROR_BUNDLE_FOREIGN);
-    require(reader.value<uint32_t>() == kVersion, DLF_ERROR_BUNDLE_FOREIGN);
+    const auto version = reader.value<uint32_t>();
+    require(version == kVersion || version == kVersionWithTokens, DLF_ERROR_BUNDLE_FOREIGN);
     channels = read_count(reader, 1024);
     check(channels % 4 == 0);
     codebook_size = read_count(reader, 65536);
@@ -118,6 +128,8 @@ EntropyModel::EntropyModel(const void *data, size_t size, const PriorKernels &ke
     std::array<DepthBlock, kSharedBlocks> shared;
     for (DepthBlock &block : shared)
         block = read_block(reader, 2 * channels);
+    if (version == kVersionWithTokens)
+        token_cdfs = read_token_cdfs(reader, codebook_size);
     check(reader.left() == 0);
     prior = PriorTables(kernels, adaptors, shared, common);
 }

@@ -22,11 +22,15 @@ struct EntropyModel {
     // Returns the CDF index of a scale, -1 if it is below the first threshold.
     int16_t index_of_scale(int16_t scale) const { return scale_indexes[static_cast<size_t>(scale - INT16_MIN)]; }
 
+    // Whether the files of this model code their tokens.
+    bool coded_tokens() const { return token_cdfs.size() != 0; }
+
     size_t channels;
     size_t codebook_size, codebook_dim;
     uint32_t token_bits;
     std::vector<float> codebook; // [codebook_size][codebook_dim], unit vectors
     CdfTables cdfs;
+    CdfTables token_cdfs;               // of each place in a tile; none where tokens are packed
     std::vector<int16_t> scale_indexes; // of every int16
     std::vector<float> q;               // [C][5][5]
     std::vector<int16_t> indexes;       // [C][5][5]

@@ -15,8 +15,9 @@ constexpr uint32_t kSlotMask = kProbabilityOne - 1;
 constexpr uint32_t kMore = 3;       // in the count of an escaped value's groups: 3, and more follows
 constexpr uint32_t kMaxGroups = 11; // of 2 bits: raw < 2^21 for values up to kMaxSymbol in size
 
-// Bytes that one value can take: a symbol renormalises by two at most, and each group by one.
-constexpr size_t kMaxBytes = 2 + kMaxGroups + kMaxGroups / kMore + 1;
+// Bytes that a symbol can take, and a value: each of its groups renormalises by one byte at most.
+constexpr size_t kMaxSymbolBytes = 2;
+constexpr size_t kMaxBytes = kMaxSymbolBytes + kMaxGroups + kMaxGroups / kMore + 1;
 
 // The fewest buckets of a CDF for each of its symbols: few searches leave the bucket's first symbol, and the tables of the CDFs
 // that an image uses stay in the caches.
@@ -85,7 +86,22 @@ struct Encoder {
         *--next = static_cast<uint8_t>(state);
         state >>= 8;
     }
+
+    void finish() { // the state, its lowest byte first
+        for (uint32_t shift = 32; shift > 0; shift -= 8)
+            *--next = static_cast<uint8_t>(state >> (shift - 8));
+    }
 };
+
+// Returns a stream's first state.
+uint32_t read_state(const uint8_t *stream, size_t size) {
+    uint32_t state = 0;
+    require(size >= sizeof state, DLF_ERROR_TRUNCATED);
+    for (uint32_t shift = 0; shift < 32; shift += 8)
+        state |= uint32_t{*stream++} << shift;
+    require(kLow <= state && state < kHigh, DLF_ERROR_STREAM_CORRUPT);
+    return state;
+}
 
 // Makes room before `next`, which points into `memory`; returns its new position.
 uint8_t *grow(std::pmr::vector<uint8_t> &memory, const uint8_t *next) {
@@ -153,7 +169,11 @@ struct Position {
 
 } // namespace
 
-bool CdfTables::add(const std::vector<uint16_t> &frequencies) {
+bool CdfTables::add_values(const std::vector<uint16_t> &frequencies) { return add(frequencies, frequencies.size() / 2 - 1); }
+
+bool CdfTables::add_alphabet(const std::vector<uint16_t> &frequencies) { return add(frequencies, 0); }
+
+bool CdfTables::add(const std::vector<uint16_t> &frequencies, size_t bound) {
     uint64_t sum = 0;
     for (const uint16_t frequency : frequencies) {
         if (frequency == 0)
@@ -163,11 +183,7 @@ bool CdfTables::add(const std::vector<uint16_t> &frequencies) {
     if (sum != kProbabilityOne)
         return false;
 
-    Cdf cdf{static_cast<int32_t>(frequencies.size() / 2) - 1,
-            16,
-            static_cast<uint32_t>(symbols_.size()),
-            static_cast<uint32_t>(buckets_.size()),
-            {}};
+    Cdf cdf{static_cast<int32_t>(bound), 16, static_cast<uint32_t>(symbols_.size()), static_cast<uint32_t>(buckets_.size()), {}};
     while (cdf.slot_shift > 0 && kProbabilityOne >> cdf.slot_shift < kBucketsPerSymbol * frequencies.size())
         --cdf.slot_shift;
     uint32_t start = 0, bucket = 0;
@@ -177,7 +193,7 @@ bool CdfTables::add(const std::vector<uint16_t> &frequencies) {
         start += frequency;
         for (; bucket << cdf.slot_shift < start; ++bucket)
             buckets_.push_back({symbols_.back().start, frequency, static_cast<uint32_t>(s)});
-        if (s == static_cast<size_t>(cdf.bound))
+        if (s == bound)
             cdf.zero = {symbols_.back().start, frequency, static_cast<uint32_t>(s)};
     }
     cdfs_.push_back(cdf);
@@ -203,18 +219,27 @@ size_t rans_encode(const CdfTables &cdfs, const int32_t *symbols, const int16_t 
     }
     if (encoder.next < enough)
         make_room();
-    for (int byte = 0; byte < 4; ++byte) // the state, its lowest byte first
-        *--encoder.next = static_cast<uint8_t>(encoder.state >> (24 - 8 * byte));
+    encoder.finish();
     return static_cast<size_t>(stream.data() + stream.size() - encoder.next);
 }
 
-RansDecoder::RansDecoder(const void *data, size_t size) : next_(static_cast<const uint8_t *>(data)), end_(next_ + size) {
-    require(size >= sizeof state_, DLF_ERROR_TRUNCATED);
-    state_ = 0;
-    for (uint32_t shift = 0; shift < 32; shift += 8)
-        state_ |= uint32_t{*next_++} << shift;
-    require(kLow <= state_ && state_ < kHigh, DLF_ERROR_STREAM_CORRUPT);
+void rans_prepend(const CdfTables &alphabets, const uint16_t *symbols, size_t count, const uint8_t *behind, size_t size,
+                  std::pmr::vector<uint8_t> &stream) {
+    const uint32_t state = read_state(behind, size);
+    stream.resize(kMaxSymbolBytes * count + size);
+    std::copy(behind + sizeof state, behind + size, stream.end() - static_cast<ptrdiff_t>(size - sizeof state));
+    Encoder encoder{state, stream.data() + stream.size() - (size - sizeof state)};
+    for (size_t i = count; i-- > 0;) {
+        const CdfTables::Cdf &cdf = alphabets[static_cast<int16_t>(i % alphabets.size())];
+        encoder.put_symbol(alphabets.symbols(cdf)[symbols[i]]);
+    }
+    encoder.finish();
+    stream.erase(stream.begin(), stream.begin() + (encoder.next - stream.data()));
 }
+
+RansDecoder::RansDecoder(const void *data, size_t size)
+    : state_(read_state(static_cast<const uint8_t *>(data), size)), next_(static_cast<const uint8_t *>(data) + sizeof state_),
+      end_(static_cast<const uint8_t *>(data) + size) {}
 
 void RansDecoder::get(const CdfTables &cdfs, const int16_t *indexes, size_t count, int32_t *symbols) {
     Position position{state_, next_, end_};
@@ -229,6 +254,20 @@ void RansDecoder::get(const CdfTables &cdfs, const int16_t *indexes, size_t coun
     }
     state_ = position.state;
     next_ = position.next;
+}
+
+void RansDecoder::get_letters(const CdfTables &alphabets, size_t count, uint16_t *symbols) {
+    Position position{state_, next_, end_};
+    for (size_t i = 0; i < count; ++i)
+        symbols[i] = static_cast<uint16_t>(position.symbol(alphabets, alphabets[static_cast<int16_t>(i % alphabets.size())]));
+    state_ = position.state;
+    next_ = position.next;
+}
+
+void RansDecoder::copy_left(uint8_t *stream) const {
+    std::copy(next_, end_, stream + sizeof state_);
+    for (uint32_t shift = 0; shift < 32; shift += 8)
+        *stream++ = static_cast<uint8_t>(state_ >> shift);
 }
 
 void RansDecoder::finish() const {

@@ -11,11 +11,13 @@ namespace dlf {
 constexpr uint32_t kProbabilityOne = 1u << 16;
 constexpr int32_t kMaxSymbol = 1 << 20; // in size; what a stream can hold
 
-// CDFs in the layout for coding. Symbols 0..2*bound are the values -bound..bound, symbol 2*bound+1 is the escape.
+// CDFs in the layout for coding. A CDF of values has the symbols 0..2*bound for -bound..bound, and 2*bound+1 for the escape; one
+// of an alphabet has its symbols alone.
 class CdfTables {
 public:
-    // Adds a CDF; returns false, and adds nothing, unless there are 2*bound+2 frequencies >= 1 with a sum of 65536.
-    bool add(const std::vector<uint16_t> &frequencies);
+    // Each adds a CDF; returns false, and adds nothing, unless the frequencies are >= 1 with a sum of 65536.
+    bool add_values(const std::vector<uint16_t> &frequencies); // 2*bound+2 of them
+    bool add_alphabet(const std::vector<uint16_t> &frequencies);
     size_t size() const { return cdfs_.size(); }
 
     struct Symbol {
@@ -42,6 +44,8 @@ public:
     const Bucket *buckets(const Cdf &cdf) const { return &buckets_[cdf.buckets]; }
 
 private:
+    bool add(const std::vector<uint16_t> &frequencies, size_t bound);
+
     std::vector<Cdf> cdfs_;
     std::vector<Symbol> symbols_;
     std::vector<Bucket> buckets_;
@@ -52,12 +56,21 @@ private:
 size_t rans_encode(const CdfTables &cdfs, const int32_t *symbols, const int16_t *indexes, size_t count,
                    std::pmr::vector<uint8_t> &stream);
 
+// Encodes symbols of alphabets in front of what a stream holds: each with the next CDF in turn. `stream` receives all of it.
+void rans_prepend(const CdfTables &alphabets, const uint16_t *symbols, size_t count, const uint8_t *behind, size_t size,
+                  std::pmr::vector<uint8_t> &stream);
+
 // Reads untrusted bytes; throws a Failure for a stream that no encoder writes.
 class RansDecoder {
 public:
     RansDecoder(const void *data, size_t size);
     void get(const CdfTables &cdfs, const int16_t *indexes, size_t count, int32_t *symbols); // 0 where the index is -1
+    void get_letters(const CdfTables &alphabets, size_t count, uint16_t *symbols);           // the inverse of rans_prepend
     void finish() const;                                                                     // checks that the stream ends here
+
+    // What follows, as a stream of its own: its size, and its bytes.
+    size_t left() const { return sizeof state_ + static_cast<size_t>(end_ - next_); }
+    void copy_left(uint8_t *stream) const;
 
 private:
     uint32_t state_;

@@ -7,8 +7,8 @@
 
 namespace dlf {
 
-constexpr uint32_t kFileVersion = 1; // of the .dlf format
-constexpr uint32_t kVersionWithMetadata = 2;
+// A version of the .dlf format is the first one, and more for what a file has.
+constexpr uint32_t kFileVersion = 1, kMetadata = 1, kCodedTokens = 2, kLastFileVersion = kFileVersion + kMetadata + kCodedTokens;
 constexpr const char *kBundleFormat = "dlf-bundle";
 constexpr int kBundleVersion = 1;
 
