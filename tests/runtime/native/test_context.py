@@ -289,7 +289,7 @@ def test_damaged_files_are_refused_as_python_does(context, python):
         data + b"\0",
         bare + b"\0",
         bare[:-1],
-        damaged(data, 1, data[1] + 0x40),
+        damaged(data, 1, data[1] + 0x80),
         damaged(bare, 1, bare[1] & 0xF0 | 4),
         damaged(bare, 2, bare[2] ^ 1),
         damaged(bare, len(bare) - 1, bare[-1] ^ 0x55),
