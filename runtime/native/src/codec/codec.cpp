@@ -162,11 +162,11 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
     try {
         const StepTimer timer("detail");
         buffers_.y_hat.resize(entropy.channels * kDetailPerTile * kDetailPerTile * info.tiles);
-        if (decoded_ == Extent::preview)
-            std::fill(buffers_.y_hat.begin(), buffers_.y_hat.end(), 0.0f);
-        else
+        if (detail)
             decode_detail(entropy, *detail, kDetailPerTile * down, kDetailPerTile * across, buffers_.y_hat.data(),
                           buffers_.detail);
+        else
+            std::fill(buffers_.y_hat.begin(), buffers_.y_hat.end(), 0.0f);
     } catch (const Failure &failure) {
         if (!failure.message.empty())
             throw;

@@ -23,6 +23,8 @@ std::optional<RansDecoder> read_tokens(const EntropyModel &model, const dlf_file
     if (info.coded_tokens) {
         RansDecoder decoder(payload, info.detail_bytes);
         decoder.get_letters(model.token_cdfs, count, tokens);
+        if (extent == Extent::preview)
+            return std::nullopt;
         return decoder;
     }
     unpack_tokens(payload, count, info.token_bits, tokens);

@@ -18,8 +18,8 @@ namespace dlf {
 void write_file(const EntropyModel &model, dlf_file_info info, const uint16_t *tokens, const uint8_t *detail, size_t detail_size,
                 std::pmr::vector<uint8_t> &scratch, std::pmr::vector<uint8_t> &out);
 
-// Reads the tokens of a file that was parsed as `info`, in the form of the model's files. Returns the decoder of its detail stream; of a
-// preview perhaps none. Throws a Failure.
+// Reads the tokens of a file that was parsed as `info`, in the form of the model's files. Returns the decoder of its detail stream, or
+// none for a preview. Throws a Failure.
 std::optional<RansDecoder> read_tokens(const EntropyModel &model, const dlf_file_info &info, const uint8_t *file, Extent extent,
                                        uint16_t *tokens);
 
