@@ -72,7 +72,7 @@ def container() -> Iterator[bytes]:
 def entropy_model() -> Iterator[bytes]:
     """The conformance vectors' model, and one with the smallest parts."""
     yield conformance.entropy_bin()
-    yield conformance.entropy_bin(2)
+    yield conformance.entropy_bin(3)
     tables = random_tables(np.random.default_rng(0), channels=4, entries=2, dim=1)
     cdfs = 3
     yield dataclasses.replace(
