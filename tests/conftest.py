@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,16 @@ def _no_compiled_stages_of_before(tmp_path_factory: pytest.TempPathFactory) -> I
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled_cache, "folder", lambda: folder)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command that a test runs in this process sets up the log; the next test has it as it was."""
+    logger = logging.getLogger("dlf")
+    handlers, level = logger.handlers, logger.level
+    yield
+    logger.handlers = handlers
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -235,7 +235,7 @@ def test_the_log_tells_model_backend_and_steps(toy_bundle):
         assert fact in texts[0]
     assert levels == (1, *[2] * (len(lines) - 1))
     steps = [text.split(":")[0] for text in texts[1:] if not text.startswith("load")]
-    assert steps == ["image", "analysis", "vq", "detail", "vq", "detail", "synthesis", "adaptor", "generator", "image"]
+    assert steps == ["image", "analysis", "vq", "detail", "tokens", "vq", "detail", "synthesis", "adaptor", "generator", "image"]
 
 
 def test_info_is_what_python_tells(toy_bundle, codec):
