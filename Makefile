@@ -56,7 +56,7 @@ wheel: $(VENV)/installed
 	PATH=$(CURDIR)/build/wheel/no-compiler:$$PATH build/wheel/environment/bin/python -m pip install --quiet --constraint constraints.txt \
 		"dlf[cpu] @ file://$$(echo $(CURDIR)/build/wheel/*.whl)"
 	cd build/wheel && environment/bin/dlf doctor
-	du --human-readable --apparent-size --summarize build/wheel/*.whl build/wheel/environment
+	du --si --apparent-size --summarize build/wheel/*.whl build/wheel/environment
 
 # What web pages need, with the demonstration page; see docs/web.md. Needs npm and PyPI's ziglang.
 web: $(VENV)/installed build/web-model

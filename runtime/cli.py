@@ -25,7 +25,7 @@ from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.bundles import builtin
 from dlf.runtime.bundles.listing import listed
 from dlf.runtime.codec import Codec
-from dlf.runtime.console import tell, tracked
+from dlf.runtime.console import log_to_stderr, tell, tracked
 from dlf.runtime.corpus.cli import app as corpus
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 from dlf.runtime.files import is_replaced, write_atomically
@@ -322,7 +322,7 @@ def doctor(
     from dlf.runtime.doctor import examine
     from dlf.runtime.doctor.text import show
 
-    _log_to_stderr(verbose)
+    log_to_stderr(logging.DEBUG if verbose else logging.WARNING)
     try:
         report = examine(model, backend, threads, device)
     except InvalidArgumentError as error:
@@ -365,7 +365,7 @@ def demo(
     """Encode and decode a photograph, and write both side by side; the picture is opened if there is a display."""
     from dlf.runtime.demo import PHOTOGRAPH, run
 
-    _log_to_stderr(verbose)
+    log_to_stderr(logging.DEBUG if verbose else logging.WARNING)
     try:
         with Codec(model, backend, threads, device=device, low_memory=True) as codec:
             file, picture = run(codec, image or PHOTOGRAPH, output)
@@ -469,7 +469,7 @@ def _code_each(options: CodingOptions, suffix: str, work: Callable[[Codec, str, 
 
 
 def _open(options: CodingOptions) -> Codec:
-    _log_to_stderr(options.verbose, options.quiet)
+    log_to_stderr(logging.DEBUG if options.verbose else logging.ERROR if options.quiet else logging.WARNING)
     once = len(options.files) == 1  # then every stage runs once, and releasing it at once costs nothing
     try:
         codec = Codec(
@@ -579,11 +579,3 @@ def _report(codec: Codec, name: str, target: str, coded: Coded, as_json: bool) -
             f"{name} -> {result}: {width}x{height}, {size} bytes{quality}, {bpp:.4f} bpp, {seconds:.2f} s{loading}, "
             f"{codec.backend.name}"
         )
-
-
-def _log_to_stderr(verbose: bool, quiet: bool = False) -> None:
-    handler = logging.Handler()
-    handler.emit = lambda record: tell(f"dlf: {record.getMessage()}")  # type: ignore[method-assign]
-    logger = logging.getLogger("dlf")
-    logger.handlers = [handler]
-    logger.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)

@@ -1,5 +1,6 @@
 """Standard error of the command: lines, above a progress bar where there is one. Rich, which draws it, is imported only then."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -16,6 +17,15 @@ def tell(text: str) -> None:
         _above_bar.print(text)
     elif sys.stderr is not None:  # which may be closed
         print(text, file=sys.stderr)
+
+
+def log_to_stderr(level: int) -> None:
+    """Write what dlf logs from a level on, as such lines."""
+    handler = logging.Handler()
+    handler.emit = lambda record: tell(f"dlf: {record.getMessage()}")  # type: ignore[method-assign]
+    logger = logging.getLogger("dlf")
+    logger.handlers = [handler]
+    logger.setLevel(level)
 
 
 def tracked(items: list[str]) -> Iterator[str]:

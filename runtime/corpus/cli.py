@@ -7,8 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +16,9 @@ import typer
 
 from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.codec import Codec
-from dlf.runtime.console import tell
-from dlf.runtime.errors import BackendMissingError, DLFError, InvalidArgumentError
+from dlf.runtime.console import log_to_stderr, tell
+from dlf.runtime.errors import DLFError, InvalidArgumentError
+from dlf.runtime.extras import needing
 from dlf.runtime.options import takes
 from dlf.runtime.streams import printing
 
@@ -115,9 +115,9 @@ def verify(options: CorpusOptions) -> None:
 
 
 def _run(operation: "Operation", options: CorpusOptions) -> None:
-    _log_to_stderr(options.verbose)
+    log_to_stderr(logging.INFO if options.verbose else logging.WARNING)
     try:
-        with _packages():
+        with needing("dlf corpus", "ray", ("ray", "pyarrow")):
             from dlf.runtime import cluster
             from dlf.runtime.corpus import engine
             from dlf.runtime.corpus.progress import shown
@@ -138,18 +138,6 @@ def _run(operation: "Operation", options: CorpusOptions) -> None:
         raise typer.Exit(1)
 
 
-@contextmanager
-def _packages() -> Iterator[None]:
-    """Say what to install if a package of the extra is missing."""
-    try:
-        yield
-    except ImportError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in ("ray", "pyarrow"):
-            raise
-        raise BackendMissingError(f"dlf corpus needs {missing}, which is not installed; pip install 'dlf[ray]'") from error
-
-
 def _job(operation: "Operation", options: CorpusOptions) -> "Job":
     from dlf.runtime.corpus.job import Job
     from dlf.runtime.corpus.storage import Storage
@@ -162,11 +150,3 @@ def _job(operation: "Operation", options: CorpusOptions) -> "Job":
     model = options.model if options.model is None else os.path.abspath(options.model)
     open_codec = partial(Codec, model, options.backend, options.threads, device=options.device)
     return Job(operation, source, target, open_codec, options.parquet, options.batch, options.shard)
-
-
-def _log_to_stderr(verbose: bool) -> None:
-    handler = logging.Handler()
-    handler.emit = lambda record: tell(f"dlf: {record.getMessage()}")  # type: ignore[method-assign]
-    logger = logging.getLogger("dlf")
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)

@@ -6,8 +6,7 @@ Where it listens goes to stdout; everything else to stderr.
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -17,8 +16,9 @@ import typer
 from dlf.runtime import bundles
 from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.codec import Codec
-from dlf.runtime.console import tell
-from dlf.runtime.errors import BackendMissingError, DLFError, InvalidArgumentError
+from dlf.runtime.console import log_to_stderr, tell
+from dlf.runtime.errors import DLFError, InvalidArgumentError
+from dlf.runtime.extras import needing
 from dlf.runtime.libdlf import Limits
 from dlf.runtime.options import parse_bytes, takes
 
@@ -66,9 +66,9 @@ def serve(options: ServeOptions) -> None:
 
     SIGTERM stops it once what it has taken is finished.
     """
-    _log_to_stderr(options.verbose)
+    log_to_stderr(logging.INFO if options.verbose else logging.WARNING)
     try:
-        with _packages():
+        with needing("dlf serve", "serve", ("ray", "starlette", "uvicorn", "h11", "prometheus_client")):
             from dlf.runtime.cluster import connected
             from dlf.runtime.serve import engine, server
             from dlf.runtime.serve.app import Service, Settings
@@ -102,23 +102,3 @@ def serve(options: ServeOptions) -> None:
     except (DLFError, OSError) as error:
         tell(f"dlf: {error}")
         raise typer.Exit(1) from error
-
-
-@contextmanager
-def _packages() -> Iterator[None]:
-    """Say what to install if a package of the extra is missing."""
-    try:
-        yield
-    except ImportError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in ("ray", "starlette", "uvicorn", "h11", "prometheus_client"):
-            raise
-        raise BackendMissingError(f"dlf serve needs {missing}, which is not installed; pip install 'dlf[serve]'") from error
-
-
-def _log_to_stderr(verbose: bool) -> None:
-    handler = logging.Handler()
-    handler.emit = lambda record: tell(f"dlf: {record.getMessage()}")  # type: ignore[method-assign]
-    logger = logging.getLogger("dlf")
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.bundle import seal
 from helpers.conformance import entropy_bin, entropy_tables, stored, tokens
+from helpers.container import check_that_damage_is_refused
 from helpers.entropy import python_put_tokens, python_take_tokens, random_tables, with_token_frequencies
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -122,15 +124,7 @@ def decode(model: EntropyModel, data: bytes) -> None:
 
 def test_every_prefix_and_every_bit_flip_is_refused(model):
     data = stored("1x1", 3)
-    decode(model, data)
-    for end in range(len(data)):
-        with pytest.raises(errors.DLFError):
-            decode(model, data[:end])
-    for bit in range(8 * len(data)):
-        damaged = bytearray(data)
-        damaged[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(errors.DLFError):
-            decode(model, bytes(damaged))
+    check_that_damage_is_refused(partial(decode, model), data)
 
 
 @given(st.binary(max_size=120))

@@ -2,10 +2,12 @@
 
 import binascii
 import struct
+from functools import partial
 
 import numpy as np
 import pytest
 from helpers.conformance import FOLDER
+from helpers.container import NO_LIMITS, check_that_damage_is_refused, varint
 from helpers.entropy import random_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,16 +15,6 @@ from hypothesis import strategies as st
 import dlf
 from dlf.runtime import errors
 from dlf.runtime.libdlf import EntropyModel, FileInfo, Limits, detail_stream, parse_file, unpack_tokens, write_file
-
-NO_LIMITS = Limits(max_pixels=2**42, max_side=2**21)
-
-
-def varint(value: int) -> bytes:
-    out = []
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
 
 
 def with_crc(body: bytes) -> bytes:
@@ -257,15 +249,7 @@ def decode(model: EntropyModel, data: bytes) -> None:
 def test_every_prefix_and_every_bit_flip_is_refused(width, height):
     model = EntropyModel(random_tables(np.random.default_rng(0), 4, entries=13).to_bytes())
     data = encode(model, width, height, seed=width)
-    decode(model, data)
-    for end in range(len(data)):
-        with pytest.raises(errors.DLFError):
-            decode(model, data[:end])
-    for bit in range(8 * len(data)):
-        damaged = bytearray(data)
-        damaged[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(errors.DLFError):
-            decode(model, bytes(damaged))
+    check_that_damage_is_refused(partial(decode, model), data)
 
 
 @given(st.binary(max_size=80), st.sampled_from([b"", b"\xdf", b"\xdf\x20", b"\xdf\x30\x00\x00\x00\x00"]))

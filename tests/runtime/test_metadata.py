@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from helpers.conformance import FOLDER, SIZES, entropy_bin
+from helpers.container import NO_LIMITS, varint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ import dlf
 from dlf.runtime import errors
 from dlf.runtime.libdlf import (
     EntropyModel,
-    Limits,
     Metadata,
     detail_stream,
     parse_file,
@@ -26,15 +26,6 @@ from dlf.runtime.libdlf import (
 
 EXIF, XMP = b"II*\0" + bytes(range(200)), b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
 BOTH = Metadata(EXIF, XMP)
-NO_LIMITS = Limits(max_pixels=2**42, max_side=2**21)
-
-
-def varint(value: int) -> bytes:
-    out = []
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
 
 
 def box(kind: int, content: bytes) -> bytes:
