@@ -8,7 +8,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +28,9 @@ from dlf.runtime.errors import CheckpointError, DLFError, ExportError, InvalidAr
 from dlf.runtime.options import takes
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+
+# Options that say nothing of what a bundle is to be.
+_OF_ANY_OUTPUT = {"source", "output", "triton_repository", "threads", "overwrite", "verbose", "version"}
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 stderr = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
@@ -88,6 +91,10 @@ class Options:
     web: Annotated[
         bool, typer.Option("--web", help="Write what a web page loads: weights in 8 bits, computing in 32; see docs/web.md.")
     ] = False
+    triton_repository: Annotated[
+        bool,
+        typer.Option("--triton-repository", help="Write a model repository of Triton Inference Server; see docs/serve.md."),
+    ] = False
     engine: Annotated[
         bool, typer.Option("--engine", help="Build TensorRT engines too, in your cache; see python -m dlf.export.engine --help.")
     ] = False
@@ -110,6 +117,7 @@ class Options:
     dlf-export qp0.ckpt -o bundles/qp0-fp16 --precision fp16
     dlf-export bundles/qp0 -o bundles/qp0-fp16 --precision fp16 --photographs kodak/
     dlf-export bundles/qp0 -o page/model --web
+    dlf-export bundles/qp0-fp16 -o triton --triton-repository
     dlf-export bundles/qp0 -o bundles/qp0-int8 --precision int8 --photographs kodak/ --calibration photographs/
     dlf-export bundles/qp0 -o bundles/qp0-coded --token-statistics photographs/
     dlf-export qp0.ckpt -o bundles/qp0-fp16 --precision fp16 --engine --gpu sm_89 --gpu sm_120"""
@@ -138,7 +146,12 @@ def export(options: Options) -> None:
             "--token-statistics",
             param_hint="--web",
         )
-    converted = options.web or options.token_statistics or options.precision != "fp32"
+    changing = (f for f in fields(options) if f.name not in _OF_ANY_OUTPUT and getattr(options, f.name) != f.default)
+    if options.triton_repository and (not from_bundle or any(changing)):
+        raise typer.BadParameter(
+            "it takes a bundle as it is, without an option that changes one; export first", param_hint="--triton-repository"
+        )
+    converted = options.web or options.triton_repository or options.token_statistics or options.precision != "fp32"
     if from_bundle and (not converted or options.half_weights or options.name or options.license):
         raise typer.BadParameter(
             "a bundle can only be converted to another --precision or for --web, or given --token-statistics, "
@@ -164,6 +177,9 @@ def export(options: Options) -> None:
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    if options.triton_repository:
+        stderr.print(f"tritonserver --model-repository={output / 'models'}")
+        return
     size = sum(file.stat().st_size for file in output.iterdir())
     shared = share(output)
     of_others = f", {shared / 1e6:.1f} MB of them shared with bundles beside it" if shared else ""
@@ -196,6 +212,11 @@ def _require_writable(output: Path, overwrite: bool) -> None:
 
 
 def _run(options: Options, progress: Callable[[str], None]) -> None:
+    if options.triton_repository:
+        from dlf.export import triton_repository
+
+        triton_repository.write(options.source, options.output, options.threads)
+        return
     import torch  # here, so that --help and refusals of usage are quick
 
     from dlf.export.bundle import write_bundle

@@ -69,7 +69,7 @@ class Site:
     server: Server | None = None
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=300)
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         with connection.getresponse() as response:
             return Answer.of(response)
