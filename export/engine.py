@@ -27,6 +27,7 @@ from dlf.runtime.errors import BackendMissingError, DLFError, ExportError, Inval
 from dlf.runtime.formats import STAGES, TILE
 from dlf.runtime.gpu import driver, tensorrt_library
 from dlf.runtime.gpu.engines import DEFAULT_PROFILES, Engine, EngineCache, Profile, Size, engine_key, gpu_name
+from dlf.runtime.progress import numbered
 
 log = logging.getLogger("dlf.export.engine")  # also where this is __main__
 
@@ -198,7 +199,7 @@ def build_engines(
     """Build the engines of a bundle, all stages by default, and tell of each on `console`; see `build_engine`."""
     for gpu in gpus:
         for stage in stages or STAGES:
-            with console.status(f"engine of {stage} for {gpu}"):
+            with console.status(f"building the engine of {numbered(stage)} for {gpu}"):
                 engine = build_engine(bundle, stage, gpu, sizes)
             console.print(f"{stage} for {gpu}: {engine.path}, {engine.bytes / 1e6:.1f} MB")
 

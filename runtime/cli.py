@@ -25,7 +25,7 @@ from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.bundles import builtin
 from dlf.runtime.bundles.listing import listed
 from dlf.runtime.codec import Codec
-from dlf.runtime.console import log_to_stderr, tell, tracked
+from dlf.runtime.console import log_to_stderr, showing_steps, shows_progress, tell, tracked
 from dlf.runtime.corpus.cli import app as corpus
 from dlf.runtime.errors import DLFError, InvalidArgumentError
 from dlf.runtime.files import is_replaced, write_atomically
@@ -293,7 +293,7 @@ def info(
                 f"({found.padding_waste:.0%} padding), model {found.fingerprint}{ours}, format version {found.version}"
             )
 
-    _for_each(files, info_one, verbose)
+    _for_each(files, info_one, verbose, shows_progress(as_json=as_json))
 
 
 @app.command(
@@ -324,7 +324,8 @@ def doctor(
 
     log_to_stderr(logging.DEBUG if verbose else logging.WARNING)
     try:
-        report = examine(model, backend, threads, device)
+        with showing_steps() if shows_progress(as_json=as_json) else nullcontext():
+            report = examine(model, backend, threads, device)
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from error
     with printing():
@@ -367,7 +368,10 @@ def demo(
 
     log_to_stderr(logging.DEBUG if verbose else logging.WARNING)
     try:
-        with Codec(model, backend, threads, device=device, low_memory=True) as codec:
+        with (
+            showing_steps() if shows_progress() else nullcontext(),
+            Codec(model, backend, threads, device=device, low_memory=True) as codec,
+        ):
             file, picture = run(codec, image or PHOTOGRAPH, output)
             seconds, name = sum(codec.timings.values()), codec.backend.name
     except InvalidArgumentError as error:
@@ -465,7 +469,7 @@ def _code_each(options: CodingOptions, suffix: str, work: Callable[[Codec, str, 
         if options.as_json or not options.quiet:
             _report(codec, name, targets[name], coded, options.as_json)
 
-    _for_each(options.files, work_on, options.verbose, options.quiet)
+    _for_each(options.files, work_on, options.verbose, shows_progress(quiet=options.quiet, as_json=options.as_json))
 
 
 def _open(options: CodingOptions) -> Codec:
@@ -490,10 +494,10 @@ def _open(options: CodingOptions) -> Codec:
         raise typer.Exit(1) from error
 
 
-def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool, quiet: bool = False) -> None:
-    """Call `work` for each input, with a progress bar on a terminal; report those that fail, and exit with 1 if any did."""
+def _for_each(inputs: list[str], work: Callable[[str], None], verbose: bool, shown: bool) -> None:
+    """Call `work` for each input, and show how far it is; report those that fail, and exit with 1 if any did."""
     failed = 0
-    for name in inputs if quiet else tracked(inputs):
+    for name in tracked(inputs) if shown else inputs:
         try:
             work(name)
         except Exception as error:

@@ -1,5 +1,6 @@
 """Loading a stage on a backend, with libdlf in the place of the pixel generator's upper levels where it computes them faster."""
 
+from dlf.runtime import progress
 from dlf.runtime.backends import Arrays, Backend, Stage
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BundleBrokenError
@@ -14,9 +15,10 @@ def load(backend: Backend, bundle: Bundle, stage: str, *, once: bool = False) ->
 
     Raises BundleBrokenError; fails with whatever the backend's library raises.
     """
-    levels = bundle.levels(backend.threads) if stage == "generator" and backend.on_cpu else None
-    name = stage if levels is None else levels.stage
-    loaded = _Once(backend.load(bundle, name)) if once and backend.on_cpu else backend.load(bundle, name)
+    with progress.step(f"loading {progress.numbered(stage)}"):
+        levels = bundle.levels(backend.threads) if stage == "generator" and backend.on_cpu else None
+        name = stage if levels is None else levels.stage
+        loaded = _Once(backend.load(bundle, name)) if once and backend.on_cpu else backend.load(bundle, name)
     if levels is None:
         return loaded
 

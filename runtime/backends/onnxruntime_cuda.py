@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlf.kernels.entropy_bin import EntropyTables
+from dlf.runtime import progress
 from dlf.runtime.backends import telemetry
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendFailedError, BackendMissingError
@@ -158,7 +159,9 @@ class CUDAStage:
         if profile not in self._sessions:
             if profile is not None:
                 _log.info("Stage %s: TensorRT's engine for up to %d images of %d by %d tiles.", self._name, *profile.max)
-            self._sessions[profile] = self._backend.session(self._bundle, self._name, profile)
+            what = "session" if profile is None else "engine"
+            with progress.step(f"opening the {what} of {progress.numbered(self._name)}"):
+                self._sessions[profile] = self._backend.session(self._bundle, self._name, profile)
         return self._sessions[profile]
 
     def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dlf.kernels.entropy_bin import EntropyTables
+from dlf.runtime import progress
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendFailedError
 from dlf.runtime.gpu import tensorrt_library
@@ -89,7 +90,8 @@ class TensorRTBackend:
             command = build_command(bundle, gpu, size, stage)
             reasons = " ".join(found.reasons)
             _log.warning("%s Building stage %s for %d images of %d by %d tiles, once.", reasons, stage, *size)
-            built = subprocess.run(command, capture_output=True, text=True)
+            with progress.step(f"building the engine of {progress.numbered(stage)}"):
+                built = subprocess.run(command, capture_output=True, text=True)
             found = self._cache.find(key, size)
             if found.engine is None:
                 why = (built.stderr.strip().splitlines() or found.reasons or ("",))[-1]

@@ -394,7 +394,7 @@ DLF_NODISCARD DLF_API dlf_result dlf_manifest_check(const void *data, size_t siz
 
 typedef enum dlf_log_level {
     DLF_LOG_INFO = 1, /* which model was opened, and what runs it */
-    DLF_LOG_DEBUG = 2 /* how long each step of a call took */
+    DLF_LOG_DEBUG = 2 /* which stage is being loaded, and how long each step of a call took */
 } dlf_log_level;
 
 /* Receives a line, without its end, which is valid during the call. It may be called by any thread that calls the library,

@@ -234,6 +234,10 @@ def test_the_log_tells_model_backend_and_steps(toy_bundle):
     for fact in ("openvino", "fp32", openvino.get_version()):
         assert fact in texts[0]
     assert levels == (1, *[2] * (len(lines) - 1))
+    loading = [text for text in texts if text.startswith("loading")]
+    assert loading == [
+        f"loading {stage}" for stage in ("analysis (1 of 1)", "synthesis (1 of 3)", "adaptor (2 of 3)", "generator (3 of 3)")
+    ]
     steps = [text.split(":")[0] for text in texts[1:] if not text.startswith("load")]
     assert steps == ["image", "analysis", "vq", "detail", "tokens", "vq", "detail", "synthesis", "adaptor", "generator", "image"]
 

@@ -1,5 +1,7 @@
 #include "codec/model.h"
 
+#include <algorithm>
+
 #include "backends/openvino_backend.h"
 #include "backends/order.h"
 #include "backends/tensorrt_backend.h"
@@ -21,6 +23,15 @@ std::optional<std::string> fingerprint_of(const dlf_file_info *file) {
     if (file == nullptr)
         return {};
     return fingerprint_text(file->fingerprint);
+}
+
+// A stage with its place among those of the encoder or of the decoder, as runtime/progress.py has it: "generator (3 of 3)".
+std::string numbered(const std::string &stage) {
+    if (stage == kEncoderStage)
+        return stage + " (1 of 1)";
+    const auto *first = kDecoderStages.data();
+    const auto at = std::find(first, first + kDecoderStages.size(), stage) - first;
+    return stage + " (" + std::to_string(at + 1) + " of " + std::to_string(kDecoderStages.size()) + ")";
 }
 
 std::shared_ptr<const Backend> open_backend(const dlf_model_options &options) {
@@ -57,6 +68,7 @@ Model::Loaded Model::stage(const std::string &name, bool keep) {
             stages_.erase(loaded);
         return found;
     }
+    log(DLF_LOG_DEBUG, ("loading " + numbered(name)).c_str());
     const StepTimer timer("load");
     Loaded stage;
     if (name == kDecoderStages.back() && !backend_->runs_whole_generator())
