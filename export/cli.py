@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from rich.console import Console
 import dlf
 from dlf.export.engine import build_engines, target_gpus
 from dlf.export.output_folder import workplace
+from dlf.export.progress import Progress, bar
 from dlf.export.shared_files import share
 from dlf.export.source import find
 from dlf.runtime.backends.choice import INSTALL
@@ -165,37 +167,44 @@ def export(options: Options) -> None:
         raise typer.BadParameter("it is for --precision int8 alone", param_hint="--calibration")
     if options.gpu and not options.engine:
         raise typer.BadParameter("it is for --engine alone", param_hint="--gpu")
-    try:
-        _require_writable(output, options.overwrite)
-        gpus = target_gpus(options.gpu or ()) if options.engine else []
-        with stderr.status("loading") as status:
-            _run(options, status.update)
-    except InvalidArgumentError as error:
-        raise typer.BadParameter(str(error)) from error
-    except (DLFError, OSError) as error:
-        stderr.print(f"dlf-export: {error}")
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    if options.triton_repository:
-        stderr.print(f"tritonserver --model-repository={output / 'models'}")
-        return
-    size = sum(file.stat().st_size for file in output.iterdir())
-    shared = share(output)
-    of_others = f", {shared / 1e6:.1f} MB of them shared with bundles beside it" if shared else ""
-    stderr.print(f"{source} -> {output}: {size / 1e6:.1f} MB{of_others}")
-    if options.web:
-        return
-    try:
-        with stderr.status("memory") as status:
-            _measure_memory(output, status.update)
+    with bar(stderr) as progress:
+        try:
+            _require_writable(output, options.overwrite)
+            gpus = target_gpus(options.gpu or ()) if options.engine else []
+            _run(options, progress)
+        except InvalidArgumentError as error:
+            raise typer.BadParameter(str(error)) from error
+        except (DLFError, OSError) as error:
+            stderr.print(f"dlf-export: {error}")
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        if options.triton_repository:
+            stderr.print(f"tritonserver --model-repository={output / 'models'}")
+            return
+        size = sum(file.stat().st_size for file in output.iterdir())
+        shared = share(output)
+        of_others = f", {shared / 1e6:.1f} MB of them shared with bundles beside it" if shared else ""
+        stderr.print(f"{source} -> {output}: {size / 1e6:.1f} MB{of_others}")
+        if options.web:
+            return
+        with _unfinished(output):
+            _measure_memory(output, progress)
+    with _unfinished(output):
         build_engines(Bundle(output), gpus, stderr)
+
+
+@contextmanager
+def _unfinished(output: Path) -> Iterator[None]:
+    """What fails in the block leaves the bundle as it is."""
+    try:
+        yield
     except (DLFError, OSError) as error:
         stderr.print(f"dlf-export: {output} is written, but not all about it: {error}")
         raise typer.Exit(1) from None
 
 
-def _measure_memory(bundle: Path, progress: Callable[[str], None]) -> None:
+def _measure_memory(bundle: Path, progress: Progress) -> None:
     from dlf.export import memory  # here, as in _run
 
     memory.record(bundle, progress)
@@ -211,7 +220,7 @@ def _require_writable(output: Path, overwrite: bool) -> None:
         pass
 
 
-def _run(options: Options, progress: Callable[[str], None]) -> None:
+def _run(options: Options, progress: Progress) -> None:
     if options.triton_repository:
         from dlf.export import triton_repository
 
@@ -229,10 +238,12 @@ def _run(options: Options, progress: Callable[[str], None]) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
 
-    from dlf.export import rate, tf32, token_statistics
+    from dlf.export import memory, rate, tf32, token_statistics
     from dlf.export.parity import load_photographs, photograph_files
     from dlf.runtime import images
 
+    if not options.web:
+        progress.expect(memory.work())  # which comes last
     from_bundle = (source / "manifest.json").is_file()
 
     def export(target: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +22,7 @@ from dlf.export.bundle import cut_generator, versions, vouch
 from dlf.export.fp16 import LAYERS, MOVEMENT, Converter
 from dlf.export.output_folder import writing
 from dlf.export.parity import Bars, Gate, StageFigures
+from dlf.export.progress import UNSEEN, Progress, tiles_of
 from dlf.runtime.bundles import references
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
@@ -40,6 +41,8 @@ TARGETS: dict[str, tuple[str, Bars]] = {
 }
 # Those that processors compute in: only their bundles list the generator's levels, which others compute with the whole graph.
 LISTING_LEVELS = {"int8"}
+# Stages that a comparison computes, where those of fp32's inputs are known: to decode fp32's files, and to decode its own.
+COMPARED = 2 + 3
 # Into how many runs of layers a stage is cut to find which of them disturb it most.
 RUNS = 8
 # How many of a stage's tensors the manifest names, those closest to overflow.
@@ -54,13 +57,13 @@ def convert_bundle(
     *,
     calibration: Sequence[Pixels] | None = None,
     bars: Bars | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = UNSEEN,
 ) -> None:
     """Convert the fp32 bundle `source` to `target` and write it to `output`, whole or not at all.
 
     `target` is a precision, or `INT8_WEIGHTS`. The gate measures on `photographs`. The scales of int8 are computed from
     `calibration`, by default the same photographs. `bars` are by default those of the target.
-    `progress` is called with the name of each step.
+    `progress` is told of each step, and of the tiles that stages compute.
 
     Raises:
         ExportError: `source` is not an fp32 bundle, or a bar fails even with all layers that affect it in fp32; nothing
@@ -74,15 +77,17 @@ def convert_bundle(
     bars = bars or usual
     size = sum(file.stat().st_size for file in source.iterdir()) // 2  # int8 takes less, unless stages return to fp32
     with writing(output, size) as folder:
+        tiles = sum(map(tiles_of, photographs))
+        progress.expect(len(STAGES) * (2 * tiles + 2 * sum(map(tiles_of, calibration or ()))) + COMPARED * tiles)
         progress("photographs in fp32")
-        gate = Gate(source, photographs, torch.get_num_threads())
+        gate = Gate(source, photographs, torch.get_num_threads(), progress)
         progress(f"preparing {target}")
-        converter: Converter = import_module(module).prepare(source, calibration or photographs)
+        converter: Converter = import_module(module).prepare(source, calibration or photographs, progress)
         stages = {name: _Stage(name, bundle.stage(name), folder, converter) for name in STAGES}
         for stage in stages.values():
             progress(f"stage {stage.name}")
             _make_room(stage, gate, bars)
-        progress("photographs")
+        progress(f"photographs in {target}")
         figures = _reach_bars(stages, gate, bars, progress)
         for stage in stages.values():
             stage.emulated.unlink()
@@ -125,10 +130,11 @@ class _Stage:
         log.info("%s: error %s, %d nodes back in fp32", self.name, self.figures.error, len(self.kept))
         return self.figures
 
-    def keep_noisiest(self, gate: Gate) -> None:
+    def keep_noisiest(self, gate: Gate, progress: Progress) -> None:
         """Return to fp32 the run of layers that, converted alone, causes the largest error of the stage."""
         if self._runs is None:
             count = min(RUNS, len(self.layers))
+            progress.expect(count * gate.tiles[0])
             runs = [[str(layer) for layer in run] for run in np.array_split(self.layers, count)]
             self._runs = sorted(runs, key=lambda run: self._noise(run, gate))
         self.kept.update(self._runs.pop())
@@ -175,25 +181,34 @@ def _make_room(stage: _Stage, gate: Gate, bars: Bars) -> None:
         log.warning("stage %s: back to fp32 for want of range: %s", stage.name, ", ".join(tight))
 
 
-def _reach_bars(stages: dict[str, _Stage], gate: Gate, bars: Bars, progress: Callable[[str], None]) -> list[dict[str, float]]:
-    """Return layers to fp32 until every photograph passes the bars. Returns the photographs' figures."""
+def _reach_bars(stages: dict[str, _Stage], gate: Gate, bars: Bars, progress: Progress) -> list[dict[str, float]]:
+    """Return layers to fp32 until every photograph passes the bars. Returns the photographs' figures.
+
+    The decoder comes first, by what it makes of fp32's files: what it fails by itself, no layer of the encoder mends.
+    """
     emulated = {name: stage.emulated for name, stage in stages.items()}
-    while True:
-        figures = gate.compare(emulated)
-        failed = bars.failures(figures)
-        if not failed:
-            return figures
-        # If both bundles decode the same file to nearly equal pictures, the encoder is the likely cause of the change of LPIPS.
-        encoder_fails = "psnr" not in failed and (failed != ["lpips"] or stages["analysis"].layers)
-        blamed = [name for name in (ENCODER_STAGES if encoder_fails else DECODER_STAGES) if stages[name].layers]
+
+    def return_layers(failed: Collection[str], blamed: Sequence[str], work: int) -> None:
+        stage = stages[gate.noisiest(emulated, blamed)]
+        progress(f"{', '.join(failed)} not reached; layers of {stage.name} are returned to fp32")
+        progress.expect(work * sum(gate.tiles))
+        stage.keep_noisiest(gate, progress)
+        log.warning("%s not reached: of stage %s %d layers are left", ", ".join(failed), stage.name, len(stage.layers))
+
+    def with_layers(names: Sequence[str]) -> list[str]:
+        return [name for name in names if stages[name].layers]
+
+    while (failed := bars.decoder_failures(gate.compare_decoder(emulated))) and (blamed := with_layers(DECODER_STAGES)):
+        return_layers(failed, blamed, len(DECODER_STAGES))
+    while failed := bars.failures(figures := gate.compare(emulated)):
+        # The decoder by itself passes, so that the encoder is the likely cause of what is left.
+        blamed = with_layers(ENCODER_STAGES) or (with_layers(DECODER_STAGES) if failed == ["lpips"] else [])
         if not blamed:
             raise ExportError(
                 f"the bars {', '.join(failed)} are not reached, even with the stages that matter in fp32: {figures}"
             )
-        stage = stages[gate.noisiest(emulated, blamed)]
-        progress(f"{', '.join(failed)} not reached; layers of {stage.name} are returned to fp32")
-        stage.keep_noisiest(gate)
-        log.warning("%s not reached: of stage %s %d layers are left", ", ".join(failed), stage.name, len(stage.layers))
+        return_layers(failed, blamed, 1 + len(DECODER_STAGES))
+    return figures
 
 
 def _manifest(

@@ -20,12 +20,11 @@ import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
+from dlf.export.progress import UNSEEN, Progress
 from dlf.runtime.images import Pixels
 
 # Writes a stage in another precision: (the fp32 stage's .onnx, the .onnx to write, names of the nodes that must stay fp32).
 Converter: TypeAlias = Callable[[Path, Path, Collection[str]], None]
-# How a precision's module makes its converter: (the fp32 bundle, photographs to calibrate with).
-Prepare: TypeAlias = Callable[[Path, Sequence[Pixels]], Converter]
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 
@@ -38,7 +37,7 @@ MOVEMENT = {
 }
 
 
-def prepare(bundle: Path, photographs: Sequence[Pixels]) -> Converter:
+def prepare(bundle: Path, photographs: Sequence[Pixels], progress: Progress = UNSEEN) -> Converter:
     """Return the converter to fp16, which needs neither the bundle nor photographs."""
     return convert
 

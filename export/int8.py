@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
 from dlf.export.fp16 import Converter
+from dlf.export.progress import UNSEEN, Progress, tiles_of
 from dlf.export.stage_graph import StageGraph
 from dlf.runtime.backends import Arrays
 from dlf.runtime.bundles.bundle import Bundle
@@ -41,6 +42,8 @@ Matrix: TypeAlias = NDArray[np.float32]
 TILES_AT_ONCE = 2
 # Rows of each product's input that are kept, over all pieces.
 ROWS = 256
+# Of each product, output channels by whose errors scales are chosen; the error that decides whether it is quantised is of all.
+CHANNELS = 256
 # Clipping its largest values leaves finer steps for the rest of an activation; these shares of the largest magnitude are tried.
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 # How much of the difference between an activation's channels moves into the weight.
@@ -79,6 +82,11 @@ class _Product:
         """The weight as (inputs, outputs): of a transposed convolution, what a position of its input adds to those around it."""
         return weight.reshape(len(weight), -1).T if self.node.op_type == "Conv" else weight.reshape(len(weight), -1)
 
+    def some_channels(self, weight: Matrix) -> Matrix:
+        """The weight of `CHANNELS` of its output channels, evenly spread, or of a few more."""
+        channels = weight.shape[self.output_axis]
+        return weight.take(range(0, channels, max(1, channels // CHANNELS)), self.output_axis)
+
     def channel_axis(self, x: Matrix) -> int:
         """The axis of an input's channels."""
         return x.ndim - 1 if self.node.op_type == "MatMul" else 1
@@ -114,42 +122,58 @@ class _Activation:
     def observe(self, x: Matrix, kernels: Sequence[Sequence[int]], count: int, rng: np.random.Generator) -> None:
         """Note the range of a piece's activation, and keep rows of it."""
         channel = self.products[0].channel_axis(x)
-        self.largest = np.maximum(self.largest, np.abs(x).max(axis=tuple(axis for axis in range(x.ndim) if axis != channel)))
+        others = tuple(axis for axis in range(x.ndim) if axis != channel)
+        self.largest = np.maximum(self.largest, np.maximum(x.max(axis=others), -x.min(axis=others)))
         self.rows.append([p.rows(x, kernel, count, rng) for p, kernel in zip(self.products, kernels, strict=True)])
 
     def settle(self, weights: Sequence[Matrix]) -> None:
         """Choose smoothing and scale by the products' errors, and release the rows."""
         rows = [np.concatenate(each) for each in zip(*self.rows, strict=True)]
         self.rows.clear()
-        outputs = [x @ p.matrix(w) for p, x, w in zip(self.products, rows, weights, strict=True)]
-
-        def quantised(smoothing: Matrix | None) -> tuple[Matrix | None, float, list[tuple[Matrix, Matrix]]]:
-            """The smoothing, the largest magnitude after it, and of each product its rows and its weight as int8 has it."""
-            pairs = []
-            for p, x, w in zip(self.products, rows, weights, strict=True):
-                if smoothing is not None:
-                    x, w = x / smoothing, w * smoothing[:, None]
-                pairs.append((x, p.matrix(dequantise(*quantise(w, p.output_axis), p.output_axis))))
-            return smoothing, float((self.largest if smoothing is None else self.largest / smoothing).max()), pairs
-
-        def errors(scale: float, pairs: list[tuple[Matrix, Matrix]]) -> list[float]:
-            found = []
-            for (x, matrix), expected in zip(pairs, outputs, strict=True):
-                y = (np.clip(np.rint(x / scale), -LEVELS - 1, LEVELS) * scale) @ matrix
-                found.append(float(np.linalg.norm(y - expected) / max(float(np.linalg.norm(expected)), SMALLEST)))
-            return found
-
-        shares = SMOOTHING if self.norm else ()
-        ways = map(quantised, (None, *(self._smooth(weights, share) for share in shares)))
-        self.smoothing, largest, pairs = min(ways, key=lambda way: math.hypot(*errors(max(way[1] / LEVELS, SMALLEST), way[2])))
-        scales = [max(largest * clip / LEVELS, SMALLEST) for clip in CLIPS]
-        self.scale = min(scales, key=lambda scale: math.hypot(*errors(scale, pairs)))
-        found = errors(self.scale, pairs)
+        some = [p.some_channels(w) for p, w in zip(self.products, weights, strict=True)]
+        ways = [None, *(self._smooth(weights, share) for share in (SMOOTHING if self.norm else ()))]
+        trials = [self._trial(rows, some, smoothing) for smoothing in ways]
+        best = min(trials, key=lambda trial: math.hypot(*trial.errors(CLIPS[0])))
+        clip = min(CLIPS, key=lambda clip: math.hypot(*best.errors(clip)))
+        self.smoothing, self.scale = best.smoothing, best.scale(clip)
+        found = self._trial(rows, weights, best.smoothing).errors(clip)
         self.errors = {p.node.name: error for p, error in zip(self.products, found, strict=True)}
+
+    def _trial(self, rows: Sequence[Matrix], weights: Sequence[Matrix], smoothing: Matrix | None) -> "_Trial":
+        pairs, outputs = [], []
+        for p, x, w in zip(self.products, rows, weights, strict=True):
+            outputs.append(x @ p.matrix(w))
+            if smoothing is not None:
+                x, w = x / smoothing, w * smoothing[:, None]
+            pairs.append((x, p.matrix(dequantise(*quantise(w, p.output_axis), p.output_axis))))
+        largest = float((self.largest if smoothing is None else self.largest / smoothing).max())
+        return _Trial(smoothing, largest, pairs, outputs)
 
     def _smooth(self, weights: Sequence[Matrix], share: float) -> Matrix:
         weight = np.max([np.abs(w).max(axis=1) for w in weights], axis=0)
         return np.asarray(np.maximum(self.largest, 1e-5) ** share / np.maximum(weight, 1e-5) ** (1 - share), np.float32)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A way to quantise an activation, but for its scale."""
+
+    smoothing: Matrix | None
+    largest: float  # magnitude, after smoothing
+    pairs: list[tuple[Matrix, Matrix]]  # of each product: rows of its input, and its weight as int8 has it
+    outputs: list[Matrix]  # of each product, in float
+
+    def scale(self, clip: float) -> float:
+        """The scale that keeps this share of the largest magnitude."""
+        return max(self.largest * clip / LEVELS, SMALLEST)
+
+    def errors(self, clip: float) -> list[float]:
+        """The error of each product's output, RMS over RMS."""
+        scale, found = self.scale(clip), []
+        for (x, matrix), expected in zip(self.pairs, self.outputs, strict=True):
+            y = (np.clip(np.rint(x / scale), -LEVELS - 1, LEVELS) * scale) @ matrix
+            found.append(float(np.linalg.norm(y - expected) / max(float(np.linalg.norm(expected)), SMALLEST)))
+        return found
 
 
 def quantise(weight: Matrix, axis: int, levels: int = WEIGHT_LEVELS) -> tuple[NDArray[np.int8], Matrix]:
@@ -236,17 +260,19 @@ def sample_photographs() -> list[Pixels]:
     return pixels
 
 
-def prepare(bundle: Path, photographs: Sequence[Pixels]) -> Converter:
-    """Run the fp32 bundle over photographs, and return the converter of its stages.
+def prepare(bundle: Path, photographs: Sequence[Pixels], progress: Progress = UNSEEN) -> Converter:
+    """Run the fp32 bundle over photographs, once, and return the converter of its stages.
 
-    Each stage is calibrated on what the stages before it, with VQ and SQ, compute from the photographs.
+    Each stage is calibrated on what the stages before it, with VQ and SQ, compute from the photographs. `progress` is told of
+    the tiles of the photographs twice for each stage: while it runs, and while scales are chosen.
     """
     opened = Bundle(bundle)
     calibrated: dict[Path, dict[str, _Activation]] = {}
     arrays: list[Arrays] = [{"image": piece} for pixels in photographs for piece in _pieces(pixels)]
     for stage in STAGES:
+        progress(f"calibrating {stage} on {len(arrays)} pieces of {len(photographs)} photographs")
         file = opened.stage(stage)
-        calibrated[file], outputs = _calibrate(file, arrays)
+        calibrated[file], outputs = _calibrate(file, arrays, sum(map(tiles_of, photographs)), progress)
         arrays = [_quantised(opened.entropy, each) for each in outputs] if stage == "analysis" else outputs
 
     def convert(source: Path, target: Path, keep: Collection[str]) -> None:
@@ -270,7 +296,9 @@ def _quantised(entropy: EntropyModel, latents: Arrays) -> Arrays:
     return {"z_hat": z_hat.reshape(*tiles, entropy.codebook_dim, TOKENS_PER_TILE), "y_hat": y_hat[None]}
 
 
-def _calibrate(file: Path, pieces: Sequence[Arrays]) -> tuple[dict[str, _Activation], list[Arrays]]:
+def _calibrate(
+    file: Path, pieces: Sequence[Arrays], work: float = 0, progress: Progress = UNSEEN
+) -> tuple[dict[str, _Activation], list[Arrays]]:
     """Return the activations of a stage, with their scales chosen, and the stage's outputs."""
     graph = _Graph(file)
     activations = graph.activations()
@@ -289,9 +317,11 @@ def _calibrate(file: Path, pieces: Sequence[Arrays]) -> tuple[dict[str, _Activat
             kernels = [graph.shape(product.weight)[2:] for product in activation.products]
             activation.observe(tensors[name], kernels, -(-ROWS // len(pieces)), rng)
         outputs.append({name: tensors[name] for name in ports})
+        progress.advance(work / len(pieces))
     del session
     for activation in activations.values():
         activation.settle([graph.weight(product.weight) for product in activation.products])
+        progress.advance(work / len(activations))
     return activations, outputs
 
 

@@ -13,6 +13,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from dlf.export.fp16 import Converter
 from dlf.export.int8 import LEVELS, quantise
+from dlf.export.progress import UNSEEN, Progress
 from dlf.export.stage_graph import StageGraph
 from dlf.runtime.images import Pixels
 
@@ -20,7 +21,7 @@ from dlf.runtime.images import Pixels
 OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0, "MatMul": 1}
 
 
-def prepare(bundle: Path, photographs: Sequence[Pixels]) -> Converter:
+def prepare(bundle: Path, photographs: Sequence[Pixels], progress: Progress = UNSEEN) -> Converter:
     """Return the converter, which needs neither the bundle nor photographs."""
     return convert
 

@@ -9,7 +9,7 @@ be lowered again. It is straight in the pixels, but for a step where stages begi
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,24 +17,28 @@ from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import typer
+from rich.console import Console
 
 from dlf.export import manifest
+from dlf.export.progress import UNSEEN, Progress, bar
 from dlf.runtime.backends.choice import INSTALL
 from dlf.runtime.backends.gpu_choice import GPU_ONLY
 from dlf.runtime.codec import Codec
 from dlf.runtime.errors import ExportError
-from dlf.runtime.formats import TILE
+from dlf.runtime.formats import DECODER_STAGES, ENCODER_STAGES, STAGES, TILE
 
 # Heights and widths of the pictures; a peak at one tile is that of loading the model.
 SMALL = (2 * TILE, 2 * TILE), (2 * TILE, 5 * TILE)
 LARGE = (4 * TILE, 6 * TILE), (6 * TILE, 8 * TILE)
-DIRECTIONS = ("encode", "decode")
+DIRECTIONS = {"encode": ENCODER_STAGES, "decode": DECODER_STAGES}
 
 Size: TypeAlias = tuple[int, int]  # height, width
 
 
-def record(bundle: Path, progress: Callable[[str], None] = lambda _: None) -> None:
+def record(bundle: Path, progress: Progress = UNSEEN) -> None:
     """Measure a bundle on the backends on the CPU that are installed, and replace `memory` in its manifest.
+
+    `progress` is told of as much as `work` returns.
 
     Raises ExportError: a backend does not run the bundle.
     """
@@ -42,24 +46,44 @@ def record(bundle: Path, progress: Callable[[str], None] = lambda _: None) -> No
     content.pop("memory", None)
     manifest.write(bundle, content)  # so that no older measurement refuses the pictures
     memory = {}
-    for backend in (name for name in INSTALL if name not in GPU_ONLY and find_spec(name)):
-        progress(f"memory on {backend}")
-        memory[backend] = _measured(bundle, backend)
+    for backend in _backends():
+        memory[backend] = _measured(bundle, backend, progress)
     manifest.write(bundle, {**content, "memory": memory})
 
 
-def _measured(bundle: Path, backend: str) -> dict[str, dict[str, Any]]:
+def work() -> int:
+    """How many tiles stages compute to measure a bundle."""
+    tiles = sum(_tiles(size) for size in (*SMALL, *LARGE))
+    return len(_backends()) * len(STAGES) * tiles
+
+
+def _backends() -> list[str]:
+    return [name for name in INSTALL if name not in GPU_ONLY and find_spec(name)]
+
+
+def _tiles(size: Size) -> int:
+    return size[0] * size[1] // TILE**2
+
+
+def _measured(bundle: Path, backend: str, progress: Progress) -> dict[str, dict[str, Any]]:
     """The straight lines through the peaks of small and of large pictures, of each direction."""
     with TemporaryDirectory() as folder:
         found: dict[str, dict[str, Any]] = {}
         for direction in DIRECTIONS:
-            small, large = (_line(bundle, backend, direction, sizes, Path(folder)) for sizes in (SMALL, LARGE))
+            progress(f"memory that {backend} takes to {direction}")
+            small, large = (_line(bundle, backend, direction, sizes, Path(folder), progress) for sizes in (SMALL, LARGE))
             found[direction] = {**small, "large": large}
         return found
 
 
-def _line(bundle: Path, backend: str, direction: str, sizes: Sequence[Size], folder: Path) -> dict[str, float]:
-    low, high = (_peak(bundle, backend, direction, size, folder / "{}x{}.dlf".format(*size)) for size in sizes)
+def _line(
+    bundle: Path, backend: str, direction: str, sizes: Sequence[Size], folder: Path, progress: Progress
+) -> dict[str, float]:
+    peaks = []
+    for size in sizes:
+        peaks.append(_peak(bundle, backend, direction, size, folder / "{}x{}.dlf".format(*size)))
+        progress.advance(len(DIRECTIONS[direction]) * _tiles(size))
+    low, high = peaks
     (less, more) = (height * width for height, width in sizes)
     slope = max(1.0, (high - low) / (more - less))
     return {"bytes": max(0, round(low - slope * less)), "bytes_per_pixel": round(slope, 1)}
@@ -101,7 +125,9 @@ def main(
     if run:
         print(_run(bundle, *run))
     else:
-        record(bundle, print)
+        with bar(Console(stderr=True)) as progress:
+            progress.expect(work())
+            record(bundle, progress)
 
 
 if __name__ == "__main__":

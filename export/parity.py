@@ -2,35 +2,45 @@
 
 The fp32 bundle runs once. Then each stage of the other bundle gets the inputs of the fp32 stage, and all of them together
 encode the photographs and decode the fp32 bundle's files. They run in the form that `dlf.export.emulation` writes, which rounds
-every fp16 tensor to fp16 on any machine.
+every fp16 tensor to fp16 on any machine. What a stage has given is not computed again while it, and all before it, are the same.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import CalledProcessError
+from typing import TypeVar
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 
 from dlf.export import emulation
 from dlf.export.model.scalar_quantiser import STEPS, coded_mask
 from dlf.export.perceptual.lpips import LPIPS
+from dlf.export.progress import UNSEEN, Progress, tiles_of
 from dlf.kernels.entropy_bin import EntropyTables
 from dlf.kernels.entropy_params_reference import position_class
 from dlf.runtime import images
 from dlf.runtime.backends import Arrays
 from dlf.runtime.backends.choice import open_backend
-from dlf.runtime.bundles.bundle import Bundle
+from dlf.runtime.bundles.bundle import Bundle, file_sha256
 from dlf.runtime.errors import ExportError
 from dlf.runtime.formats import DECODER_STAGES, STAGES, TOKENS_PER_TILE
 from dlf.runtime.images import Pixels
 
+T = TypeVar("T")
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 LARGEST_HALF = 65504.0
+# Runs of stages whose results are kept: as many as one comparison and the stages' own figures take.
+KEPT_RUNS = 12
+FP32 = "fp32"  # what has computed a stage's inputs
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,10 @@ class Bars:
     tokens: float = 0.01  # share of the tokens that change, at most; the mean of the photographs, as those that follow
     bytes: float = 0.005  # relative change of a file's size, at most
     lpips: float = 0.002  # change of the distance (AlexNet) of picture and original, at most
+
+    def decoder_failures(self, figures: Sequence[Mapping[str, float]]) -> list[str]:
+        """The names of the bars that the decoder alone fails, by the photographs' figures of `Gate.compare_decoder`."""
+        return self.failures([{"tokens": 0, "bytes": 0, **each} for each in figures])
 
     def failures(self, figures: Sequence[Mapping[str, float]]) -> list[str]:
         """The names of the bars that the photographs' figures (of `Gate.compare`) fail; a figure that is NaN fails."""
@@ -75,6 +89,15 @@ class _Coded:
 
 
 @dataclass(frozen=True)
+class _Run:
+    """What a stage gave for each photograph."""
+
+    digest: str  # of the stage and of all that led to its inputs
+    outputs: list[Arrays]
+    magnitudes: list[dict[str, float]]  # see `emulation.load`
+
+
+@dataclass(frozen=True)
 class _Sample:
     """A photograph, and the results of the fp32 bundle on it."""
 
@@ -93,16 +116,23 @@ class Gate:
         reference: the fp32 bundle.
         photographs: (H, W, 3) uint8 each.
         threads: CPU threads.
+        progress: told of the tiles that stages compute.
+
+    Attributes:
+        tiles: of each photograph, how many it has.
 
     Raises:
         ExportError: the weights of LPIPS cannot be fetched.
     """
 
-    def __init__(self, reference: Path, photographs: Sequence[Pixels], threads: int) -> None:
+    def __init__(self, reference: Path, photographs: Sequence[Pixels], threads: int, progress: Progress = UNSEEN) -> None:
         bundle = Bundle(reference)
         self._entropy = bundle.entropy
         self._tables = EntropyTables.from_bytes((reference / "entropy.bin").read_bytes())
         self._threads = threads
+        self._progress = progress
+        self.tiles = [tiles_of(pixels) for pixels in photographs]
+        self._runs: OrderedDict[str, _Run] = OrderedDict()  # by digest
         try:
             self._lpips = LPIPS("alexnet").eval()
         except CalledProcessError as error:
@@ -113,7 +143,7 @@ class Gate:
         outputs = {}
         for name, following in zip(STAGES, (*DECODER_STAGES, None), strict=True):
             stage = backend.load(bundle, name)
-            outputs[name] = [stage(arrays) for arrays in inputs[name]]
+            outputs[name] = [self._counted(stage, *pair) for pair in zip(photographs, inputs[name], strict=True)]
             if name == "analysis":
                 coded = [self._code(*pair) for pair in zip(photographs, outputs[name], strict=True)]
                 inputs["synthesis"] = [each.latents for each in coded]
@@ -127,12 +157,14 @@ class Gate:
 
     def measure(self, name: str, emulated: Path, photographs: int | None = None) -> StageFigures:
         """Run one stage, as `emulate` wrote it, on the first of the photographs, by default on all."""
-        stage = emulation.load(emulated, self._threads)
+        if photographs is None:
+            run = self._run(name, emulated, self._fp32_inputs(name), FP32)
+        else:  # not kept: a search looks at each once
+            run = self._computed("", emulated, self._fp32_inputs(name)[:photographs])
         error: dict[str, float] = {}
         largest: dict[str, float] = {}
         noise = 0.0
-        for sample in self._samples[:photographs]:
-            found, magnitudes = stage(sample.inputs[name])
+        for sample, found, magnitudes in zip(self._samples, run.outputs, run.magnitudes, strict=False):
             for output, expected in sample.outputs[name].items():
                 deviation = found[output] - expected
                 noise = _worst(noise, np.sqrt(np.mean(deviation**2) / np.mean(expected**2)))
@@ -149,10 +181,10 @@ class Gate:
         relative change of the file's `bytes`; `psnr` (dB), between what both bundles decode the fp32 bundle's file to; and
         the change of `lpips`, each bundle decoding its own file.
         """
-        stage = emulation.load(emulated["analysis"], self._threads)
-        coded = [self._code(sample.pixels, stage(sample.inputs["analysis"])[0]) for sample in self._samples]
-        same = self._decode(emulated, [sample.coded for sample in self._samples])
-        own = self._decode(emulated, coded)
+        analysis = self._run("analysis", emulated["analysis"], self._fp32_inputs("analysis"), FP32)
+        coded = [self._code(sample.pixels, latents) for sample, latents in zip(self._samples, analysis.outputs, strict=True)]
+        own = self._decode(emulated, DECODER_STAGES, [each.latents for each in coded], analysis.digest)
+        same = self.compare_decoder(emulated)
         return [
             {
                 "width": sample.pixels.shape[1],
@@ -160,29 +192,65 @@ class Gate:
                 "tokens": float(np.mean(each.tokens != sample.coded.tokens)),
                 "symbols": float(np.mean(each.symbols != sample.coded.symbols)),
                 "bytes": each.size / sample.coded.size - 1,
-                "psnr": psnr(decoded, sample.picture),
+                "psnr": of_same["psnr"],
                 "lpips": self._distance(sample.pixels, picture) - sample.lpips,
             }
-            for sample, each, decoded, picture in zip(self._samples, coded, same, own, strict=True)
+            for sample, each, of_same, picture in zip(self._samples, coded, same, own, strict=True)
+        ]
+
+    def compare_decoder(self, emulated: Mapping[str, Path]) -> list[dict[str, float]]:
+        """Decode the fp32 bundle's files of the photographs with the decoder's stages, as `emulate` wrote them.
+
+        Returns `psnr` for each photograph, as `compare` does, and the change of `lpips` of that picture.
+        """
+        pictures = self._decode(emulated, DECODER_STAGES, self._fp32_inputs("synthesis"), FP32)
+        return [
+            {"psnr": psnr(picture, sample.picture), "lpips": self._distance(sample.pixels, picture) - sample.lpips}
+            for sample, picture in zip(self._samples, pictures, strict=True)
         ]
 
     def noisiest(self, emulated: Mapping[str, Path], among: Sequence[str]) -> str:
         """The stage of the decoder that, by itself, changes the fp32 bundle's pictures most."""
-        coded = [sample.coded for sample in self._samples]
 
         def agreement(name: str) -> float:
-            decoded = self._decode({**self._stages, name: emulated[name]}, coded)
-            return min(psnr(x, sample.picture) for x, sample in zip(decoded, self._samples, strict=True))
+            following = DECODER_STAGES[DECODER_STAGES.index(name) :]
+            pictures = self._decode({**self._stages, name: emulated[name]}, following, self._fp32_inputs(name), FP32)
+            return min(psnr(picture, sample.picture) for picture, sample in zip(pictures, self._samples, strict=True))
 
         return min(among, key=agreement) if len(among) > 1 else among[0]
 
-    def _decode(self, stages: Mapping[str, Path], coded: Sequence[_Coded]) -> list[Pixels]:
-        arrays = [each.latents for each in coded]
-        for name in DECODER_STAGES:
-            stage = emulation.load(stages[name], self._threads)
-            arrays = [stage(each)[0] for each in arrays]
+    def _fp32_inputs(self, name: str) -> list[Arrays]:
+        return [sample.inputs[name] for sample in self._samples]
+
+    def _decode(self, stages: Mapping[str, Path], names: Sequence[str], arrays: Sequence[Arrays], origin: str) -> list[Pixels]:
+        """The pictures of the last stages of the decoder, which are named; `origin` as in `_run`."""
+        for name in names:
+            run = self._run(name, stages[name], arrays, origin)
+            arrays, origin = run.outputs, run.digest
         sizes = [sample.pixels.shape[:2] for sample in self._samples]
         return [images.crop_to_pixels(x["image"], *size) for x, size in zip(arrays, sizes, strict=True)]
+
+    def _run(self, name: str, file: Path, inputs: Sequence[Arrays], origin: str) -> _Run:
+        """Run a stage on what the photographs have led to, unless that is known; `origin` tells what computed the inputs."""
+        digests = map(file_sha256, (file, *_weights_of(file)))
+        digest = sha256(" ".join((origin, name, *digests)).encode()).hexdigest()
+        if digest not in self._runs:
+            self._runs[digest] = self._computed(digest, file, inputs)
+            if len(self._runs) > KEPT_RUNS:
+                self._runs.popitem(last=False)
+        self._runs.move_to_end(digest)
+        return self._runs[digest]
+
+    def _computed(self, digest: str, file: Path, inputs: Sequence[Arrays]) -> _Run:
+        stage = emulation.load(file, self._threads)
+        results = [self._counted(stage, sample.pixels, each) for sample, each in zip(self._samples, inputs, strict=False)]
+        return _Run(digest, *map(list, zip(*results, strict=True)))
+
+    def _counted(self, stage: Callable[[Arrays], T], pixels: Pixels, inputs: Arrays) -> T:
+        """What a stage gives for the inputs that a photograph has led to."""
+        result = stage(inputs)
+        self._progress.advance(tiles_of(pixels))
+        return result
 
     def _code(self, pixels: Pixels, analysed: Arrays) -> _Coded:
         z, y = analysed["z"], analysed["y"]
@@ -238,6 +306,13 @@ def photograph_files(folder: Path) -> list[Path]:
     if not paths:
         raise ExportError(f"{folder} holds no photographs ({', '.join(sorted(SUFFIXES))}); name another folder")
     return paths
+
+
+def _weights_of(file: Path) -> list[Path]:
+    """The files that hold the weights of a graph."""
+    tensors = onnx.load(file, load_external_data=False).graph.initializer
+    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    return [file.parent / name for name in sorted(names)]
 
 
 def _worst(a: float, b: float | np.floating) -> float:

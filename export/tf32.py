@@ -5,7 +5,7 @@ Veltkamp's splitting: with c = 2^13 x + x, c - (c - x) is x rounded to 24 - 13 b
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from dlf.export import manifest
 from dlf.export.convert import numbers
 from dlf.export.fp16 import LAYERS
 from dlf.export.parity import Bars, Gate
+from dlf.export.progress import UNSEEN, Progress, tiles_of
 from dlf.runtime.bundles.bundle import Bundle
-from dlf.runtime.formats import STAGES
+from dlf.runtime.formats import DECODER_STAGES, STAGES
 from dlf.runtime.images import Pixels
 
 log = logging.getLogger(__name__)
@@ -27,9 +28,7 @@ log = logging.getLogger(__name__)
 _FACTOR = "tf32 factor"
 
 
-def measure(
-    folder: Path, photographs: Sequence[Pixels], bars: Bars | None = None, progress: Callable[[str], None] = lambda _: None
-) -> bool:
+def measure(folder: Path, photographs: Sequence[Pixels], bars: Bars | None = None, progress: Progress = UNSEEN) -> bool:
     """Compare an fp32 bundle with itself in TF32, and write the result into its manifest; return whether it passed.
 
     Each stage's entry receives `tf32`, and the manifest `tf32_against_fp32`, the figures of the photographs.
@@ -43,7 +42,8 @@ def measure(
         for name, path in emulated.items():
             emulate(bundle.stage(name), path)
         progress("photographs in fp32")
-        gate = Gate(folder, photographs, torch.get_num_threads())
+        progress.expect((2 * len(STAGES) + len(DECODER_STAGES)) * sum(map(tiles_of, photographs)))  # and once more
+        gate = Gate(folder, photographs, torch.get_num_threads(), progress)
         progress("photographs in TF32")
         figures = gate.compare(emulated)
     finally:

@@ -2,24 +2,22 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from dlf.export.convert import INT8_WEIGHTS
 from dlf.export.convert import convert_bundle as convert
 from dlf.export.output_folder import workplace, writing
 from dlf.export.parity import load_photographs
+from dlf.export.progress import UNSEEN, Progress
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.formats import STAGES
 
 
-def convert_bundle(
-    source: Path, output: Path, photographs: Path | None = None, progress: Callable[[str], None] = lambda _: None
-) -> None:
+def convert_bundle(source: Path, output: Path, photographs: Path | None = None, progress: Progress = UNSEEN) -> None:
     """Write the bundle `source` as pages load it to `output`, whole or not at all. Every reader of bundles opens it.
 
     The weights of an fp32 bundle are stored in 8 bits, which is measured on `photographs`, a folder, by default scikit-learn's.
-    A bundle of lower precision stays in it. `progress` is called with the name of each step.
+    A bundle of lower precision stays in it. `progress` is told as by `convert_bundle`.
 
     Raises:
         ExportError: a bar fails even with all weights that affect it as they were; or `output` cannot be written.

@@ -1,4 +1,4 @@
-"""Standard error of the command: lines, and below them, on a terminal, what is being done. Rich draws it, and is imported then."""
+"""Standard error of the command: lines, and below them, on a terminal, what is being done, which Rich draws, imported then."""
 
 import logging
 import sys
