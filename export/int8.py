@@ -322,6 +322,8 @@ def _calibrate(
     for activation in activations.values():
         activation.settle([graph.weight(product.weight) for product in activation.products])
         progress.advance(work / len(activations))
+    if not activations:
+        progress.advance(work)
     return activations, outputs
 
 

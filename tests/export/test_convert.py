@@ -18,12 +18,14 @@ from dlf.export.cli import app
 from dlf.export.convert import convert_bundle
 from dlf.export.fp16 import element_types
 from dlf.export.parity import Bars
+from dlf.export.progress import Progress
 from dlf.runtime import images
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError
 
 pytestmark = pytest.mark.usefixtures("no_lpips")
 LOOSE = Bars(tokens=1, bytes=1, lpips=1)  # so that only what a test is about can fail
+LAX = replace(LOOSE, psnr=0, headroom=0)
 runner = CliRunner()
 
 
@@ -88,8 +90,9 @@ def test_what_leaves_the_range_of_fp16_goes_back_to_fp32(source: Path, tmp_path:
     assert stages["adaptor"]["fp32_nodes"] == []
 
 
+@pytest.mark.parametrize("bars", [LOOSE, replace(LOOSE, psnr=0, lpips=1e-5)], ids=["psnr", "lpips"])
 def test_the_stage_that_spoils_the_picture_goes_back_to_fp32(
-    source: Path, tmp_path: Path, photographs: list[images.Pixels]
+    source: Path, tmp_path: Path, photographs: list[images.Pixels], bars: Bars
 ) -> None:
     """The tint is made by subtracting large numbers, and is noise in fp16: the adaptor alone is the cause."""
     model = onnx.load(source / "adaptor.onnx")
@@ -103,12 +106,30 @@ def test_the_stage_that_spoils_the_picture_goes_back_to_fp32(
     model.graph.node.extend([nodes[0], away, near, *nodes[1:]])
     onnx.save(model, source / "adaptor.onnx")
     seal(source)
-    convert_bundle(source, tmp_path / "fp16", "fp16", photographs, bars=LOOSE)
+    convert_bundle(source, tmp_path / "fp16", "fp16", photographs, bars=bars)
     stages = manifest_of(tmp_path / "fp16")["stages"]
     assert {name: entry["fp32_nodes"] for name, entry in stages.items()} == {
         **{"analysis": [], "synthesis": [], "adaptor": ["node_tinted"], "generator": []}
     }
     assert stages["adaptor"]["precision"] == "fp32"
+
+
+def test_all_work_that_is_expected_is_done(source: Path, tmp_path: Path, photographs: list[images.Pixels]) -> None:
+    class Counted(Progress):
+        expected = done = 0.0
+
+        def expect(self, units: float) -> None:
+            self.expected += units
+
+        def advance(self, units: float) -> None:
+            self.done += units
+
+    for target in ("fp16", "int8"):
+        told = Counted()
+        calibration = photographs if target == "int8" else None
+        convert_bundle(source, tmp_path / target, target, photographs, calibration=calibration, bars=LAX, progress=told)
+        assert told.done == pytest.approx(told.expected)
+        assert told.done > 0
 
 
 def test_refuses_and_writes_nothing_where_a_bar_cannot_be_reached(

@@ -11,7 +11,7 @@ from helpers.entropy import python_detail_steps
 from onnx import numpy_helper
 
 import dlf
-from dlf.export import parity
+from dlf.export import emulation, parity
 from dlf.export.emulation import emulate
 from dlf.export.parity import STAGES, Bars, Gate, load_photographs, psnr
 from dlf.kernels.entropy_bin import EntropyTables
@@ -90,6 +90,41 @@ def test_figures_are_those_of_two_codecs(toy_bundle: Path, spoilt: Path, photogr
         assert figures["tokens"] == np.mean(tokens[0] != tokens[1]) > 0
         assert figures["symbols"] == pytest.approx(np.mean(symbols[0] != symbols[1]))
         assert figures["symbols"] > 0
+
+
+def test_no_stage_runs_twice_on_the_same(
+    toy_bundle: Path, spoilt: Path, tmp_path: Path, photographs: list[images.Pixels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(toy_bundle, photographs, threads=1)
+    stages = emulated(Path(shutil.copytree(spoilt, tmp_path / "copy")))
+    loaded = []
+    load = emulation.load
+    monkeypatch.setattr(emulation, "load", lambda file, threads: (loaded.append(file.name.split(".")[0]), load(file, threads))[1])
+    for name in STAGES:
+        gate.measure(name, stages[name])
+    first = gate.compare(stages)
+    assert sorted(loaded) == sorted([*STAGES, "adaptor", "generator", "synthesis", "adaptor", "generator"])
+    loaded.clear()
+    assert gate.compare(stages) == first
+    assert loaded == []
+
+    shutil.copy(toy_bundle / "adaptor.onnx", tmp_path / "copy" / "adaptor.onnx")
+    emulate(tmp_path / "copy" / "adaptor.onnx", stages["adaptor"])
+    second = gate.compare(stages)
+    assert second == Gate(toy_bundle, photographs, threads=1).compare(stages)
+    assert [figures["psnr"] for figures in second] != [figures["psnr"] for figures in first]
+
+
+def test_the_decoder_alone_decodes_the_files_of_fp32(toy_bundle: Path, spoilt: Path, photographs: list[images.Pixels]) -> None:
+    found = Gate(toy_bundle, photographs, threads=1).compare_decoder(emulated(spoilt))
+    reference, candidate = (dlf.Codec(path, "onnxruntime", threads=1) for path in (toy_bundle, spoilt))
+    for pixels, figures in zip(photographs, found, strict=True):
+        pictures = [codec.decode(reference.encode(pixels)) for codec in (candidate, reference)]
+        distances = [float(np.abs(picture.astype(float) - pixels).mean() / 127.5) for picture in pictures]
+        assert figures == {
+            "psnr": pytest.approx(psnr(*pictures)),
+            "lpips": pytest.approx(distances[0] - distances[1], abs=1e-6),
+        }
 
 
 def test_a_stage_is_measured_on_what_fp32_gave_it(toy_bundle: Path, spoilt: Path, photographs: list[images.Pixels]) -> None:
