@@ -11,7 +11,7 @@ SINCE ?= $(shell git describe --tags --abbrev=0)
 # On a machine with an NVIDIA GPU: make test EXTRAS=test,onnxruntime-gpu,tensorrt
 EXTRAS ?= test,onnxruntime
 
-.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery abi docs man wheel web clean
+.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery abi docs figures man wheel web clean
 
 demo: $(VENV)/installed
 	$(BIN)/dlf demo $(IMAGE)
@@ -41,6 +41,12 @@ battery: $(VENV)/installed
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "build/site/index.html is the first page; its search needs a server: python -m http.server -d build/site"
+
+# The figures of the built-in model's quality, and the tables of README.md and docs that hold them. Fetches the Kodak images that
+# DLF_DATA lacks, by default those of this machine's data/.
+figures: $(VENV)/installed
+	$(BIN)/dlf-bench --dataset kodak --download --model runtime/models/builtin --repeats 0 --rivals avif --json docs/figures/kodak.json
+	$(BIN)/python docs/site/figures.py
 
 man: $(VENV)/installed
 	$(BIN)/python docs/site/commands.py docs/man
