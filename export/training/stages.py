@@ -8,15 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.export.model import DLF, Config
-from dlf.export.model.config import GRID
 from dlf.export.perceptual.lpips import LPIPS
 from dlf.export.training.adversary import Discriminator, balance, critic_loss, deceive_loss
 from dlf.export.training.grid import grid_excess
+from dlf.export.training.proxy import Proxy, opponent, restart_semantic
 from dlf.export.training.quantisers import Semantic, quantise_detail, quantise_semantic
 from dlf.runtime.formats import TILE
 
-Kind = Literal["generator", "listen", "semantic", "tokens", "finetune"]
-FROM_TARGETS = ("listen", "semantic", "tokens")  # the kinds that learn from `Targets`, not from photographs
+Kind = Literal["generator", "proxy", "finetune"]
 SHIFT = 16  # pixels, the period of the generator's grid: AlexNet sees each tile at a random shift below it
 
 
@@ -40,85 +39,37 @@ class Stage:
     detail_bpp: float = 0.0  # target of the detail stream, bits per pixel
     detail_dropout: float = 0.0  # share of the tiles whose decoder gets no detail
     large_crops: float = 0.0  # share of batches with crops of several tiles
-    spread: float = 0.0  # weight of the tokens' lack of variance between tiles
+    proxy: float = 0.0  # weight of the tokens' distance from the codes of `Proxy`
 
 
 class Nets(nn.Module):
-    """The model and its adversary."""
+    """The model, its adversary, the codes that its tokens learn first, and the model as it was before that."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.model = DLF(config)
         self.critic = Discriminator()
-        # Reads the generator's latent off the decoder's semantic map, for the kinds "listen" and "semantic".
-        self.head = nn.Linear(config.vit_width, config.vqgan_codebook_dim)
+        self.proxy = Proxy(config.codebook_dim)
+        self.teacher = DLF(config).requires_grad_(False)
 
     def trained(self, kind: Kind) -> nn.ModuleList:
         """The parts of the model that a stage trains."""
         codec = self.model.hybrid_codec
         if kind == "generator":
             return nn.ModuleList([self.model.vqgan.decoder, self.model.vqgan.post_quant_conv])
-        encoder, decoder = codec.encoder, codec.decoder
-        listener = [self.head, decoder.decoder_embed, decoder.ln_pre, decoder.transformer, decoder.ln_post]
-        if kind == "listen":
-            return nn.ModuleList(listener)
-        reader = [encoder.transformer[-1], encoder.ln_post, encoder.conv_out, codec.quantize]
-        if kind == "semantic":
-            return nn.ModuleList([*reader, *listener])
-        if kind == "tokens":
-            return nn.ModuleList([*reader, decoder, self.model.prior_fusion])
+        if kind == "proxy":
+            return nn.ModuleList([codec.encoder, codec.decoder, self.model.prior_fusion])
         return nn.ModuleList([self.model])
 
     @torch.no_grad()
-    def spread_tokens(self, images: Tensor) -> None:
-        """Start the tokens from what tells the tiles of `images` apart.
-
-        Tokens become the principal components of the features at their place, less what the places' means differ in (that part
-        says nothing about a tile), and the codebook is drawn from them.
-        """
-        encoder, entries = self.model.hybrid_codec.encoder, self.model.hybrid_codec.quantize.embedding.weight
-        seen: list[Tensor] = []
-        hook = encoder.conv_out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][..., 0]))
-        for batch in images.split(4):
-            self.model.analysis(batch)
-        hook.remove()
-        features = torch.cat(seen)  # (tiles, width, places)
-        places = features.mean(0)
-        mean = places.mean(1)
-        centred = (features - places).mT.flatten(0, 1)
-        _, sizes, directions = torch.linalg.svd((places - mean[:, None]).T)
-        constant = directions[: int((sizes > 1e-3 * sizes[0]).sum())]
-        centred = centred - centred @ constant.T @ constant
-        values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-        values, vectors = values.flip(0)[: entries.shape[1]], vectors.flip(1)[:, : entries.shape[1]]
-        basis = (vectors * values.rsqrt()).T
-        encoder.conv_out.weight.copy_(basis[:, :, None, None])
-        encoder.get_parameter("conv_out.bias").copy_(-basis @ mean)
-        z = F.normalize(centred @ basis.T, dim=1)
-        entries.copy_(z[torch.randperm(len(z))[: len(entries)]])
-
-    @torch.no_grad()
-    def reset_semantic_decoder(self) -> None:
-        """Start the decoder's semantic branch again, so that it can tell its places apart and hears its tokens.
-
-        Its interactive transforms pass it on as it is; places have sines and cosines of their row and column.
-        """
-        fresh, decoder, width = DLF(self.model.config), self.model.hybrid_codec.decoder, self.model.config.vit_width
-        new = fresh.hybrid_codec.decoder
-        for name in ("decoder_embed", "transformer", "ln_pre", "ln_post", "mask_token", "latent_token_positional_embedding"):
-            for old, p in zip(_tensors(getattr(decoder, name)), _tensors(getattr(new, name)), strict=True):
-                old.copy_(p)
-        decoder.decoder_embed.weight.mul_(2.0)
-        row, column = (a.flatten() for a in torch.meshgrid(*2 * [torch.arange(16) / 16], indexing="ij"))
-        waves = torch.stack([torch.pi * k * place for k in range(1, width // 4 + 1) for place in (row, column)], 1)
-        decay = 1 / torch.arange(1, width // 4 + 1).repeat_interleave(2).sqrt()
-        places = torch.cat([waves.sin() * decay, waves.cos() * decay], 1)
-        decoder.positional_embedding[1:] = places / places.norm(dim=1, keepdim=True)
-        for block in decoder.inter_blocks.children():
-            for p in _tensors(block.zero_add):
-                p.zero_()
-        merge, new_merge = (model.prior_fusion.get_parameter("merge.0.weight") for model in (self.model, fresh))
-        merge[:, :width] = new_merge[:, :width]
+    def start_proxy(self, images: Tensor) -> None:
+        """Keep the model as the teacher, and start its semantic branch again, with a codebook of the codes of tiles
+        (n, 3, 256, 256)."""
+        self.teacher.load_state_dict(self.model.state_dict())
+        self.proxy.fit(images)
+        restart_semantic(self.model, images[:64])
+        entries = self.model.hybrid_codec.quantize.embedding.weight
+        entries.copy_(spherical_means(self.proxy(images).mT.flatten(0, 3), len(entries)))
 
 
 def spherical_means(points: Tensor, count: int, rounds: int = 20) -> Tensor:
@@ -131,41 +82,6 @@ def spherical_means(points: Tensor, count: int, rounds: int = 20) -> Tensor:
         sums[empty] = points[torch.randperm(len(points))[: int(empty.sum())]]
         means = F.normalize(sums, dim=1)
     return means
-
-
-def _tensors(part: nn.Module | Tensor) -> list[Tensor]:
-    return [part] if isinstance(part, Tensor) else list(part.parameters())
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What the stage "tokens" learns from, of many tiles: computed once by the model as the stage finds it.
-
-    Shapes: `tokens` (n, 289, vit_width), what the encoder's last layer reads; `y_hat` (n, detail_channels, 8, 8);
-    `logits` (n, vqgan_codebook_size, 16, 16), of the latent adaptor. In half precision.
-    """
-
-    tokens: Tensor
-    y_hat: Tensor
-    logits: Tensor
-
-    @staticmethod
-    @torch.no_grad()
-    def of(model: DLF, images: Tensor) -> "Targets":
-        """Of the tiles (n, 3, 256, 256)."""
-        codec = model.hybrid_codec
-        seen: list[Tensor] = []
-        hook = codec.encoder.transformer[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].half()))
-        z, y = model.analysis(images)
-        hook.remove()
-        y_hat = quantise_detail(codec.quantize_feat, y).y_hat
-        logits = model.prior_fusion(*model.synthesis(codec.quantize.embed(codec.quantize.look_up(z)), y_hat))
-        return Targets(seen[0], y_hat.half(), logits.half())
-
-    @staticmethod
-    def join(parts: list["Targets"]) -> "Targets":
-        """Several, one after the other."""
-        return Targets(*(torch.cat([getattr(p, name) for p in parts]) for name in ("tokens", "y_hat", "logits")))
 
 
 @dataclass
@@ -233,9 +149,7 @@ def colour_error(difference: Tensor) -> Tensor:
     In RGB the three are far from alike: photographs differ in brightness first, then from blue to yellow, and hardly from red to
     green, so that a network which is short of bits leaves the last one out.
     """
-    red, green, blue = F.avg_pool2d(difference, COLOUR_BLOCK).unbind(1)
-    brightness, blue_yellow, red_green = (red + green + blue) / 3, blue - (red + green) / 2, red - green
-    return torch.stack([brightness, blue_yellow, red_green]).abs().mean()
+    return opponent(F.avg_pool2d(difference, COLOUR_BLOCK)).abs().mean()
 
 
 def random_crops(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
@@ -280,12 +194,12 @@ class Coded:
     def __init__(self, model: DLF, image: Tensor, commitment: float, drop: Tensor) -> None:
         z, y = model.analysis(image)
         with torch.autocast(image.device.type, enabled=False):
-            self.z = z.float()
+            self.z, self.y = z.float(), y.float()
             self.semantic: Semantic = quantise_semantic(model.hybrid_codec.quantize, self.z, commitment)
             keep = (~drop).to(image.device)
-            detail = quantise_detail(model.hybrid_codec.quantize_feat, y.float()[keep])
+            detail = quantise_detail(model.hybrid_codec.quantize_feat, self.y[keep])
         # No detail means a latent of zeros.
-        self.y_hat = torch.zeros_like(y, dtype=torch.float).index_put((keep,), detail.y_hat)
+        self.y_hat = torch.zeros_like(self.y).index_put((keep,), detail.y_hat)
         self.bpp = detail.bits / (image[keep].numel() / image.shape[1])
         self.logits = model.prior_fusion(*model.synthesis(self.semantic.z_hat, self.y_hat)).float()
 
@@ -301,91 +215,36 @@ def generator(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...
     return Outcome((output * verdict.gradient).sum(), output.new_zeros(()), verdict.critic, verdict.terms)
 
 
-def semantic_latent(nets: Nets, z_hat: Tensor) -> Tensor:
-    """The generator's latent (n, 256, vqgan_codebook_dim) that the head reads off the tokens z_hat (n, codebook_dim, 32) alone.
+def unlike(z: Tensor, codes: Tensor) -> Tensor:
+    """1 less the cosine between tokens and codes, (n, h, w, dim, 32) each; the mean over all."""
+    return 1 - (F.normalize(z, dim=3) * codes).sum(3).mean()
 
-    The decoder's semantic branch without its interactive transforms, which start as the identity.
+
+def proxy(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
+    """Tokens learn the codes of their places, and the decoder to read them; all else stays as the teacher has it.
+
+    Takes a fraction of the time of a step that has the generator too.
     """
-    decoder = nets.model.hybrid_codec.decoder
-    latents = decoder.decoder_embed(z_hat.transpose(1, 2)) + decoder.latent_token_positional_embedding
-    s = torch.cat([decoder.class_embedding, decoder.mask_token[0].expand(GRID * GRID, -1)]) + decoder.positional_embedding
-    s = decoder.ln_pre(torch.cat([s.expand(len(z_hat), -1, -1), latents], 1))
-    for layer in decoder.transformer:
-        s = layer(s)
-    latent: Tensor = nets.head(decoder.ln_post(s[:, 1 : 1 + GRID * GRID]))
-    return latent
-
-
-def listen(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
-    """The decoder's semantic branch learns to read the generator's latent off tokens that stay as they are, not rounded.
-
-    Tokens that are trained before the decoder listens to them fall together.
-    """
+    (image,) = batch
+    model, entries = nets.model, nets.model.vqgan.quantize.embedding.weight.detach()
     with torch.no_grad():
-        z_hat = F.normalize(read_tokens(nets.model, batch[0].float()), dim=-2)
-    loss = semantic_distance(nets, z_hat, batch[2].float())
-    return Outcome(loss, loss.new_zeros(()), loss.new_zeros(()), {"latent_dropped": loss.detach()})
-
-
-def semantic(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
-    """The semantic branch alone, with its codebook, learns to tell the generator's latent.
-
-    Takes a tenth of the time of a step that has the detail too.
-    """
-    z = read_tokens(nets.model, batch[0].float())
-    found = quantise_semantic(nets.model.hybrid_codec.quantize, z, stage.commitment)
-    distance, narrow = semantic_distance(nets, found.z_hat, batch[2].float()), lack_of_spread(z)
-    loss = distance + 0.25 * found.loss + stage.spread * narrow
-    log = {"vq": found.loss, "latent_dropped": distance, "narrow": narrow}
-    log = {name: term.detach() for name, term in log.items()}
-    return Outcome(loss, loss.new_zeros(()), loss.new_zeros(()), log, z.detach(), found.indices)
-
-
-def semantic_distance(nets: Nets, z_hat: Tensor, logits: Tensor) -> Tensor:
-    """Mean squared error of `semantic_latent` against the latent that the adaptor's logits stand for; 1 for the means."""
-    latent = semantic_latent(nets, z_hat).float()
-    wanted = torch.einsum("nkhw,kd->nhwd", logits.softmax(1), nets.model.vqgan.quantize.embedding.weight.detach())
-    return (latent - wanted.flatten(1, 2)).square().mean() / wanted.var((0, 1, 2)).mean()
-
-
-SPREAD = 0.7  # variance of a place's unit vectors between tiles that is enough; 1 at most
-
-
-def lack_of_spread(z: Tensor) -> Tensor:
-    """How far the variance between tiles of the unit vectors of z (tiles, dim, 32) is below `SPREAD`, the mean over the places.
-
-    The variance term of VICReg (Bardes et al., 2022): tokens that are the same for all tiles say nothing.
-    """
-    if len(z) < 2:
-        return z.new_zeros(())
-    variance = F.normalize(z, dim=1).var(0).sum(0)
-    return F.relu(SPREAD - variance).mean() / SPREAD
-
-
-def read_tokens(model: DLF, s: Tensor) -> Tensor:
-    """The semantic latent (n, codebook_dim, 32) of `Targets.tokens` (n, 289, vit_width)."""
-    encoder = model.hybrid_codec.encoder
-    return encoder.read_tokens(encoder.transformer[-1](s)).float()
-
-
-def tokens(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
-    """The semantic branch, and what reads it, learn to name the latent that both branches gave before it was started again."""
-    s, y_hat, target = (x.float() for x in batch)
-    codec = nets.model.hybrid_codec
-    z = read_tokens(nets.model, s)
-    semantic = quantise_semantic(codec.quantize, z, stage.commitment)
-    drop = dropped(len(s), stage.detail_dropout, rng).to(s.device)
-    y_hat = y_hat * ~drop[:, None, None, None]
-    logits = nets.model.prior_fusion(*nets.model.synthesis(semantic.z_hat[:, None, None], y_hat)).float()
-    cross_entropy = -(target.softmax(1) * logits.log_softmax(1)).sum(1).mean((1, 2))
-    entries = nets.model.vqgan.quantize.embedding.weight.detach()
-    latent, wanted = (torch.einsum("nkhw,kd->ndhw", x.softmax(1), entries) for x in (logits, target))
+        drop = dropped(len(image), 0.0, rng)
+        taught = Coded(nets.teacher, image, stage.commitment, drop)
+        codes = nets.proxy(image)
+        z_hat = model.hybrid_codec.quantize.embed(model.hybrid_codec.quantize.look_up(codes))
+        drop = dropped(len(image), stage.detail_dropout, rng)
+        y_hat = taught.y_hat * ~drop[:, None, None, None].to(image.device)
+    z, y = (x.float() for x in model.analysis(image))
+    logits = model.prior_fusion(*model.synthesis(z_hat, y_hat)).float()
+    cross_entropy = -(taught.logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+    latent, wanted = (torch.einsum("nkhw,kd->ndhw", x.softmax(1), entries) for x in (logits, taught.logits))
     distance = (latent - wanted).square().mean((1, 2, 3)) / wanted.var((0, 2, 3)).mean()
-    narrow = lack_of_spread(z)
-    loss = (0.2 * cross_entropy + distance).mean() + 0.25 * semantic.loss + stage.spread * narrow
-    log = {"vq": semantic.loss, "narrow": narrow, "cross_entropy": cross_entropy.mean(), "latent_dropped": distance[drop].mean()}
+    moved = (y - taught.y).square().mean() / taught.y.var((0, 2, 3)).mean()
+    tokens = unlike(z, codes)
+    log = {"tokens": tokens, "detail": moved, "cross_entropy": cross_entropy, "latent_dropped": distance[drop].mean()}
     log = {name: term.detach() for name, term in log.items()} | {"latent_kept": distance[~drop].mean().detach()}
-    return Outcome(loss, loss.new_zeros(()), loss.new_zeros(()), log, z.detach(), semantic.indices)
+    loss = stage.proxy * tokens + moved + 0.2 * cross_entropy + distance.mean()
+    return Outcome(loss, loss.new_zeros(()), loss.new_zeros(()), log)
 
 
 def finetune(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
@@ -394,13 +253,13 @@ def finetune(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...]
     coded = Coded(nets.model, image, stage.commitment, dropped(len(image), stage.detail_dropout, rng))
     output = generate(nets.model, nets.model.vqgan.quantize(coded.logits))
     verdict = losses.gradient(stage, nets.critic, image, output, rng)
-    narrow = lack_of_spread(coded.z.flatten(0, 2))
-    log = verdict.terms | {"detail_bpp": coded.bpp.detach(), "vq": coded.semantic.loss.detach(), "narrow": narrow.detach()}
-    loss = (output * verdict.gradient).sum() + 0.25 * coded.semantic.loss + stage.spread * narrow
+    tokens = unlike(coded.z, nets.proxy(image))
+    log = verdict.terms | {"detail_bpp": coded.bpp.detach(), "vq": coded.semantic.loss.detach(), "tokens": tokens.detach()}
+    loss = (output * verdict.gradient).sum() + 0.25 * coded.semantic.loss + stage.proxy * tokens
     return Outcome(loss, coded.bpp, verdict.critic, log, coded.z.detach(), coded.semantic.indices)
 
 
-STEP = {"generator": generator, "listen": listen, "semantic": semantic, "tokens": tokens, "finetune": finetune}
+STEP = {"generator": generator, "proxy": proxy, "finetune": finetune}
 
 
 @torch.no_grad()

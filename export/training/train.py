@@ -22,7 +22,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import typer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -32,18 +31,7 @@ from dlf.export.model import DLF, Config
 from dlf.export.training.data import Photographs, build_cache, pack_crops
 from dlf.export.training.optimiser import Optimiser, average, schedule
 from dlf.export.training.quantisers import revive
-from dlf.export.training.stages import (
-    FROM_TARGETS,
-    STEP,
-    Losses,
-    Nets,
-    Outcome,
-    Stage,
-    Targets,
-    judge,
-    read_tokens,
-    spherical_means,
-)
+from dlf.export.training.stages import STEP, Losses, Nets, Outcome, Stage, judge
 from dlf.runtime.errors import CheckpointError
 
 # Tiles down and across of a large crop.
@@ -68,7 +56,7 @@ class Settings:
     save_minutes: float
     judge_minutes: float
     revive_steps: int
-    target_tiles: int
+    proxy_tiles: int
 
     @staticmethod
     def read(path: Path) -> "Settings":
@@ -119,7 +107,6 @@ class Trainer:
         self.usage = torch.full((settings.model.codebook_size,), 1 / settings.model.codebook_size, device=machine.device)
         self.optimiser: Optimiser | None = None
         self.critic_optimiser = torch.optim.AdamW(self.nets.critic.parameters(), settings.critic_lr, (0.5, 0.9))
-        self.targets: Targets | None = None
         self.shadow = self._weights()
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "checkpoint.pt").exists():
@@ -149,68 +136,22 @@ class Trainer:
             self._save("latest")
             self._judge(stage)
             self.stage, self.stage_step, self.seconds, self.optimiser = self.stage + 1, 0, 0.0, None
-            if self.stage == len(self.settings.stages) or self.settings.stages[self.stage].kind not in FROM_TARGETS:
-                self.targets = None
             self._save(stage.name)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.nets.model.state_dict().items()}
 
     def _start(self, stage: Stage) -> None:
-        if stage.kind in FROM_TARGETS:
-            self._start_from_targets(stage)
+        torch.manual_seed(self.settings.seed)
+        if stage.kind == "proxy":
+            rng = np.random.default_rng(self.settings.seed)
+            self.nets.start_proxy(self.photographs.crops(rng, self.settings.proxy_tiles, 1, 1).to(self.machine.device))
         self.optimiser = Optimiser(self.nets.trained(stage.kind), stage.lr, self.settings.weight_decay)
         # The average starts again from where this stage starts.
         self.shadow = self._weights()
 
-    def _start_from_targets(self, stage: Stage) -> None:
-        """Start the semantic branch afresh before the first stage that learns from targets, and its codebook before the first
-        that rounds to it."""
-        if self.targets is None:
-            self.targets = self._find_targets()
-        torch.manual_seed(self.settings.seed)
-        if self.stage == self._first_from_targets():
-            self.nets.spread_tokens(torch.cat(self._tiles(256)).to(self.machine.device))
-            self.nets.reset_semantic_decoder()
-        elif self.settings.stages[self.stage - 1].kind == "listen":
-            self._settle_codebook()
-
-    def _first_from_targets(self) -> int:
-        """The first of the stages in a row, this one among them, that learn from targets."""
-        first = self.stage
-        while first and self.settings.stages[first - 1].kind in FROM_TARGETS:
-            first -= 1
-        return first
-
-    def _tiles(self, count: int) -> list[Tensor]:
-        """The first tiles to learn from, in batches of 8: always the same."""
-        rng = np.random.default_rng(self.settings.seed)
-        return [self.photographs.crops(rng, 8, 1, 1) for _ in range(-(-count // 8))]
-
-    def _find_targets(self) -> Targets:
-        """Compute the targets by the weights that the first stage to learn from them started from."""
-        first = self._first_from_targets()
-        start = self.folder / f"{self.settings.stages[first - 1].name}.safetensors" if first else Path(self.settings.start)
-        teacher = Nets(self.settings.model).model.to(self.machine.device)
-        load_weights(teacher, start)
-        tiles = self._tiles(self.settings.target_tiles)
-        return Targets.join(list(self.pool.map(lambda x: Targets.of(teacher, x.to(self.machine.device)), tiles)))
-
-    @torch.no_grad()
-    def _settle_codebook(self) -> None:
-        """Move the semantic codebook to where the tokens lie."""
-        assert self.targets is not None
-        chosen = self.targets.tokens[:1024].split(32)
-        z = torch.cat([read_tokens(self.nets.model, x.float().to(self.machine.device)) for x in chosen])
-        entries = self.nets.model.hybrid_codec.quantize.embedding.weight
-        entries.copy_(spherical_means(F.normalize(z, dim=1).mT.flatten(0, 1), len(entries)))
-
     def _batch(self, stage: Stage, rng: np.random.Generator) -> tuple[Tensor, ...]:
         tiles = stage.tiles * self.machine.batch
-        if stage.kind in FROM_TARGETS:
-            assert self.targets is not None
-            picks = torch.from_numpy(rng.choice(len(self.targets.y_hat), tiles, replace=False))
-            return tuple(x[picks] for x in (self.targets.tokens, self.targets.y_hat, self.targets.logits))
         down, across = LARGE[rng.integers(len(LARGE))] if rng.random() < stage.large_crops else (1, 1)
         return (self.photographs.crops(rng, max(1, tiles // (down * across)), down, across).to(self.machine.device),)
 
@@ -324,8 +265,6 @@ class Trainer:
         self.usage = state["usage"]
         if state["optimiser"] is not None:
             stage = self.settings.stages[self.stage]
-            if stage.kind in FROM_TARGETS:
-                self.targets = self._find_targets()
             self.optimiser = Optimiser(self.nets.trained(stage.kind), stage.lr, self.settings.weight_decay)
             self.optimiser.load_state_dict(state["optimiser"])
         self.shadow = state["shadow"]
