@@ -38,6 +38,7 @@ class Stage:
     commitment: float = 0.25  # weight of the semantic latent's distance from its codebook
     detail_bpp: float = 0.0  # target of the detail stream, bits per pixel
     detail_dropout: float = 0.0  # share of the tiles whose decoder gets no detail
+    channel_dropout: float = 0.0  # share of the tiles whose decoder gets each channel of the detail by a coin
     large_crops: float = 0.0  # share of batches with crops of several tiles
     proxy: float = 0.0  # weight of the tokens' distance from the codes of `Proxy`
 
@@ -188,10 +189,20 @@ def dropped(n: int, share: float, rng: torch.Generator) -> Tensor:
     return out
 
 
+def some_channels(n: int, channels: int, share: float, rng: torch.Generator) -> Tensor:
+    """Which channels of the detail the decoder gets, of each of n images: all, or for the share of them each by a coin; 0 or 1,
+    (n, channels, 1, 1).
+
+    A decoder that gets all of the detail or nothing learns two separate ways, and hears no token where there is detail.
+    """
+    thinned = torch.rand(n, 1, 1, 1, generator=rng) < share
+    return 1 - (thinned & (torch.rand(n, channels, 1, 1, generator=rng) < 0.5)).float()
+
+
 class Coded:
     """Both branches of a batch after their quantisers, and the logits of the latent adaptor."""
 
-    def __init__(self, model: DLF, image: Tensor, commitment: float, drop: Tensor) -> None:
+    def __init__(self, model: DLF, image: Tensor, commitment: float, drop: Tensor, channels: Tensor | None = None) -> None:
         z, y = model.analysis(image)
         with torch.autocast(image.device.type, enabled=False):
             self.z, self.y = z.float(), y.float()
@@ -200,6 +211,8 @@ class Coded:
             detail = quantise_detail(model.hybrid_codec.quantize_feat, self.y[keep])
         # No detail means a latent of zeros.
         self.y_hat = torch.zeros_like(self.y).index_put((keep,), detail.y_hat)
+        if channels is not None:
+            self.y_hat = self.y_hat * channels.to(image.device)
         self.bpp = detail.bits / (image[keep].numel() / image.shape[1])
         self.logits = model.prior_fusion(*model.synthesis(self.semantic.z_hat, self.y_hat)).float()
 
@@ -250,7 +263,9 @@ def proxy(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], r
 def finetune(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
     """Everything, end to end, on pixels and features."""
     (image,) = batch
-    coded = Coded(nets.model, image, stage.commitment, dropped(len(image), stage.detail_dropout, rng))
+    n, channels = len(image), nets.model.config.detail_channels
+    drop, some = dropped(n, stage.detail_dropout, rng), some_channels(n, channels, stage.channel_dropout, rng)
+    coded = Coded(nets.model, image, stage.commitment, drop, some)
     output = generate(nets.model, nets.model.vqgan.quantize(coded.logits))
     verdict = losses.gradient(stage, nets.critic, image, output, rng)
     tokens = unlike(coded.z, nets.proxy(image))

@@ -36,8 +36,8 @@ from dlf.runtime.errors import CheckpointError
 
 # Tiles down and across of a large crop.
 LARGE = ((1, 2), (2, 1))
-# How fast the weight of the rate follows the rate, and how fast averages of a run move.
-RATE_GAIN, RATE_MEMORY, USAGE_MEMORY = 0.03, 0.9, 0.98
+# The weight of the rate at a stage's start, how fast it follows the rate, and how fast averages of a run move.
+RATE_START, RATE_GAIN, RATE_MEMORY, USAGE_MEMORY = 10.0, 0.03, 0.9, 0.98
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Trainer:
         self.nets.model.vqgan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.losses = Losses.make(machine.device)
         self.stage, self.step, self.stage_step, self.seconds = 0, 0, 0, 0.0
-        self.rate_weight, self.rate_mean = 0.5, 0.0
+        self.rate_weight, self.rate_mean = RATE_START, 0.0
         self.usage = torch.full((settings.model.codebook_size,), 1 / settings.model.codebook_size, device=machine.device)
         self.optimiser: Optimiser | None = None
         self.critic_optimiser = torch.optim.AdamW(self.nets.critic.parameters(), settings.critic_lr, (0.5, 0.9))
@@ -147,6 +147,7 @@ class Trainer:
             rng = np.random.default_rng(self.settings.seed)
             self.nets.start_proxy(self.photographs.crops(rng, self.settings.proxy_tiles, 1, 1).to(self.machine.device))
         self.optimiser = Optimiser(self.nets.trained(stage.kind), stage.lr, self.settings.weight_decay)
+        self.rate_weight = RATE_START
         # The average starts again from where this stage starts.
         self.shadow = self._weights()
 
