@@ -1,9 +1,9 @@
 """Codes of places, which the tokens learn first; and a semantic branch whose tokens begin at their places.
 
 Tokens that are trained together with all else become the same for every tile: nothing ties a token to what it should tell, the
-less so as the encoder takes the memory of its 32 tokens for that of the transposed matrix. So each token is first told what to
-say: token t describes cell t of a tile that is cut into 4 by 8 cells. As one-dimensional tokenizers are warmed up (Yu et al., 2024,
-TiTok, "proxy codes"), but with codes of plain colours in place of another tokenizer's.
+less so as the encoder takes the memory of its 32 tokens for that of the transposed matrix. So each token is first told what to say:
+token t describes cell t of a tile that is cut into 4 by 8 cells. One-dimensional tokenizers are warmed up likewise (Yu et al.,
+2024, TiTok), but with another tokenizer's codes; these are of plain colours.
 """
 
 import torch
@@ -68,7 +68,7 @@ def waves(rows: Tensor, columns: Tensor, width: int) -> Tensor:
 
 @torch.no_grad()
 def restart_semantic(model: DLF, images: Tensor) -> None:
-    """Start both sides' semantic branches again: attention begins by place, and interactive transforms pass the branch on as it is.
+    """Start both sides' semantic branches again: attention begins by place, and interactive transforms pass them on as they are.
 
     `images` (n, 3, 256, 256) tell how strong the content is beside which places have to be heard.
     """
