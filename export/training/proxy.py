@@ -1,7 +1,7 @@
 """Codes of places, which the tokens learn first; and a semantic branch whose tokens begin at their places.
 
 Tokens that are trained together with all else become the same for every tile: nothing ties a token to what it should tell, the
-less so as the encoder takes the memory of its 32 tokens for that of the transposed matrix. So each token is first told what to say:
+less so as the encoder takes the memory of its 32 tokens for that of the transposed matrix. So each token is first told its word:
 token t describes cell t of a tile that is cut into 4 by 8 cells. One-dimensional tokenizers are warmed up likewise (Yu et al.,
 2024, TiTok), but with another tokenizer's codes; these are of plain colours.
 """
@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.export.model import DLF, Config
+from dlf.export.model.attention import TransformerBlock
 from dlf.export.model.config import GRID, PATCH
+from dlf.export.model.interactive_transform import InteractiveTransform
 from dlf.runtime.formats import TILE, TOKENS_PER_TILE
 
 ROWS, COLUMNS = 4, 8  # of cells in a tile
@@ -38,6 +40,9 @@ def describe(image: Tensor) -> Tensor:
 
 class Proxy(nn.Module):
     """Unit vectors that stand for the features of cells: their principal components, and a constant that keeps their length."""
+
+    mean: Tensor
+    basis: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -86,10 +91,12 @@ def restart_semantic(model: DLF, images: Tensor) -> None:
         side.positional_embedding[1:] = strength * patches
         side.latent_token_positional_embedding.copy_(strength * cells)
         for layer in side.transformer:
+            assert isinstance(layer, TransformerBlock)
             eye = torch.eye(config.vit_width)
             layer.attn.in_proj_weight.copy_(torch.cat([eye, eye, layer.attn.in_proj_weight[2 * config.vit_width :]]))
             layer.attn.in_proj_bias.zero_()
         for block in side.inter_blocks.children():
+            assert isinstance(block, InteractiveTransform)
             for p in block.zero_add.parameters():
                 p.zero_()
     codec.latent_tokens.mul_(0.1)
