@@ -27,7 +27,6 @@ from dlf.runtime.errors import BackendMissingError, DLFError, ExportError, Inval
 from dlf.runtime.formats import STAGES, TILE
 from dlf.runtime.gpu import driver, tensorrt_library
 from dlf.runtime.gpu.engines import DEFAULT_PROFILES, Engine, EngineCache, Profile, Size, engine_key, gpu_name
-from dlf.runtime.progress import numbered
 
 log = logging.getLogger("dlf.export.engine")  # also where this is __main__
 
@@ -197,9 +196,10 @@ def build_engines(
     bundle: Bundle, gpus: Iterable[str], console: Console, sizes: Sequence[Size] = (), stages: Sequence[str] = ()
 ) -> None:
     """Build the engines of a bundle, all stages by default, and tell of each on `console`; see `build_engine`."""
+    stages = stages or STAGES
     for gpu in gpus:
-        for stage in stages or STAGES:
-            with console.status(f"building the engine of {numbered(stage)} for {gpu}"):
+        for number, stage in enumerate(stages, 1):
+            with console.status(f"building the engine of {stage} ({number} of {len(stages)}) for {gpu}"):
                 engine = build_engine(bundle, stage, gpu, sizes)
             console.print(f"{stage} for {gpu}: {engine.path}, {engine.bytes / 1e6:.1f} MB")
 
