@@ -43,7 +43,7 @@ docs: $(VENV)/installed
 	@echo "build/site/index.html is the first page; its search needs a server: python -m http.server -d build/site"
 
 # The figures of the built-in model's quality, and the tables of README.md and docs that hold them. Fetches the Kodak images that
-# DLF_DATA lacks, by default those of this machine's data/.
+# the folder DLF_DATA lacks.
 figures: $(VENV)/installed
 	$(BIN)/dlf-bench --dataset kodak --download --model runtime/models/builtin --repeats 0 --rivals avif --json docs/figures/kodak.json
 	$(BIN)/python docs/site/figures.py
