@@ -44,10 +44,10 @@ def deceive_loss(fake: list[Tensor]) -> Tensor:
     return -torch.stack([f.mean() for f in fake]).mean()
 
 
-def balance(main: Tensor, other: Tensor, share: float) -> Tensor:
-    """The sum of two gradients at images (n, 3, height, width), the other scaled to `share` of the norm of the main one.
+def balance(main: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """The sum of two gradients at images (n, 3, height, width), the other scaled to `share` (n,) of the norm of the main one.
 
     The scale of a discriminator's logits drifts; this keeps the weight of its opinion the same throughout.
     """
     norms = [g.flatten(1).norm(dim=1)[:, None, None, None] for g in (main, other)]
-    return main + share * norms[0] / (norms[1] + 1e-12) * other
+    return main + share[:, None, None, None] * norms[0] / (norms[1] + 1e-12) * other

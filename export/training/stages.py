@@ -11,11 +11,12 @@ from dlf.export.model import DLF, Config
 from dlf.export.perceptual.lpips import LPIPS
 from dlf.export.training.adversary import Discriminator, balance, critic_loss, deceive_loss
 from dlf.export.training.grid import grid_excess
+from dlf.export.training.hybrid import Taught, hybrids
 from dlf.export.training.proxy import Proxy, opponent, restart_semantic
 from dlf.export.training.quantisers import Semantic, quantise_detail, quantise_semantic
 from dlf.runtime.formats import TILE
 
-Kind = Literal["generator", "proxy", "finetune"]
+Kind = Literal["generator", "proxy", "decoder", "finetune"]
 SHIFT = 16  # pixels, the period of the generator's grid: AlexNet sees each tile at a random shift below it
 
 
@@ -39,6 +40,8 @@ class Stage:
     detail_bpp: float = 0.0  # target of the detail stream, bits per pixel
     detail_dropout: float = 0.0  # share of the tiles whose decoder gets no detail
     channel_dropout: float = 0.0  # share of the tiles whose decoder gets each channel of the detail by a coin
+    hybrid: float = 0.0  # share of the tiles whose detail is that of a hybrid
+    alone: float = 1.0  # weight of all that judges texture on tiles without detail, as a share of its weight on others
     large_crops: float = 0.0  # share of batches with crops of several tiles
     proxy: float = 0.0  # weight of the tokens' distance from the codes of `Proxy`
 
@@ -60,6 +63,9 @@ class Nets(nn.Module):
             return nn.ModuleList([self.model.vqgan.decoder, self.model.vqgan.post_quant_conv])
         if kind == "proxy":
             return nn.ModuleList([codec.encoder, codec.decoder, self.model.prior_fusion])
+        if kind == "decoder":
+            quantiser = codec.quantize_feat
+            return nn.ModuleList([codec.decoder, quantiser.dec_trans_0, quantiser.dec_trans_1, self.model.prior_fusion])
         return nn.ModuleList([self.model])
 
     @torch.no_grad()
@@ -71,6 +77,24 @@ class Nets(nn.Module):
         restart_semantic(self.model, images[:64])
         entries = self.model.hybrid_codec.quantize.embedding.weight
         entries.copy_(spherical_means(self.proxy(images).mT.flatten(0, 3), len(entries)))
+
+    @torch.no_grad()
+    def start_decoder(self) -> None:
+        """Keep the model as the teacher, and start again what the adaptor makes of the semantic map."""
+        self.teacher.load_state_dict(self.model.state_dict())
+        fresh, adaptor = DLF(self.model.config).prior_fusion, self.model.prior_fusion
+        adaptor.titok_in.load_state_dict(fresh.titok_in.state_dict())
+        merge, new = adaptor.merge[0], fresh.merge[0]
+        assert isinstance(merge, nn.Linear) and isinstance(new, nn.Linear)
+        width = self.model.config.vit_width
+        merge.weight[:, :width] = new.weight[:, :width]
+
+    @torch.no_grad()
+    def teach(self, image: Tensor) -> Taught:
+        """What the teacher makes of tiles (n, 3, 256, 256), and of their hybrids."""
+        keep = torch.zeros(len(image), dtype=torch.bool)
+        coded, mixed = (Coded(self.teacher, x, 0.25, keep) for x in (image, hybrids(image)))
+        return Taught(coded.semantic.z_hat, coded.y_hat, mixed.y_hat, coded.logits.half())
 
 
 def spherical_means(points: Tensor, count: int, rounds: int = 20) -> Tensor:
@@ -97,8 +121,14 @@ class Losses:
         """Both networks, without gradients of their own."""
         return Losses(*(LPIPS(n).to(device).requires_grad_(False) for n in ("alexnet", "vgg16")))
 
-    def gradient(self, stage: Stage, critic: Discriminator, image: Tensor, output: Tensor, rng: torch.Generator) -> "Verdict":
-        """The gradient of all losses at the output, and what the discriminator learns from; images (n, 3, 256h, 256w)."""
+    def gradient(
+        self, stage: Stage, critic: Discriminator, image: Tensor, output: Tensor, rng: torch.Generator, texture: Tensor | None = None
+    ) -> "Verdict":
+        """The gradient of all losses at the output, and what the discriminator learns from; images (n, 3, 256h, 256w).
+
+        `texture` (n,) weighs the losses of networks and of the grid on each image; 1 if it is not given.
+        """
+        texture = image.new_ones(len(image)) if texture is None else texture.to(image.device)
         output = output.detach().requires_grad_()
         terms = {"pixel": (image - output).abs().mean(), "colour": colour_error(image - output)}
         total = stage.pixel * terms["pixel"] + stage.colour * terms["colour"]
@@ -107,11 +137,11 @@ class Losses:
         with torch.no_grad():
             real_taps = self.alexnet.taps(shifted[0])
         taps = self.alexnet.taps(shifted[1])
-        terms["lpips_alexnet"] = self.alexnet.distance(real_taps, taps).mean()
+        terms["lpips_alexnet"] = (texture * self.alexnet.distance(real_taps, taps)).mean()
         total = total + stage.alexnet * terms["lpips_alexnet"]
         if stage.vgg16:
             a, b = random_crops(torch.cat([image, output], 1), stage.vgg16_side, rng).split(3, 1)
-            terms["lpips_vgg16"] = self.vgg16(a, b).mean()
+            terms["lpips_vgg16"] = (texture.repeat(len(a) // len(texture)) * self.vgg16(a, b)).mean()
             total = total + stage.vgg16 * terms["lpips_vgg16"]
         if stage.grid:
             tiles = [
@@ -119,14 +149,15 @@ class Losses:
             ]
             with torch.no_grad():
                 natural = grid_excess(tiles[0])
-            terms["grid"] = F.relu(grid_excess(tiles[1]) - natural).mean()
+            excess = F.relu(grid_excess(tiles[1]) - natural)
+            terms["grid"] = (texture.repeat_interleave(len(excess) // len(texture)) * excess).mean()
             total = total + stage.grid * terms["grid"]
         (gradient,) = torch.autograd.grad(total, output, retain_graph=True)
         critic_total = torch.zeros((), device=image.device)
         if stage.adversarial:
             deceived = deceive_loss(critic(shifted[1], taps))
             (adversarial,) = torch.autograd.grad(deceived, output)
-            gradient = balance(gradient, adversarial, stage.adversarial)
+            gradient = balance(gradient, adversarial, stage.adversarial * texture)
             critic_total = critic_loss(critic(shifted[0], real_taps), critic(shifted[1].detach(), [t.detach() for t in taps]))
             terms |= {"deceived": deceived, "critic": critic_total}
         return Verdict(gradient, critic_total, {name: term.detach() for name, term in terms.items()})
@@ -202,8 +233,19 @@ def some_channels(n: int, channels: int, share: float, rng: torch.Generator) -> 
 class Coded:
     """Both branches of a batch after their quantisers, and the logits of the latent adaptor."""
 
-    def __init__(self, model: DLF, image: Tensor, commitment: float, drop: Tensor, channels: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        model: DLF,
+        image: Tensor,
+        commitment: float,
+        drop: Tensor,
+        channels: Tensor | None = None,
+        mixed: Tensor | None = None,
+    ) -> None:
         z, y = model.analysis(image)
+        if mixed is not None and mixed.any():
+            # Encoded by itself, so that no token can tell the detail what the colours are.
+            y = y.index_put((mixed.to(image.device),), model.analysis(hybrids(image)[mixed])[1].to(y.dtype))
         with torch.autocast(image.device.type, enabled=False):
             self.z, self.y = z.float(), y.float()
             self.semantic: Semantic = quantise_semantic(model.hybrid_codec.quantize, self.z, commitment)
@@ -260,21 +302,44 @@ def proxy(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], r
     return Outcome(loss, loss.new_zeros(()), loss.new_zeros(()), log)
 
 
+def decoder(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
+    """The decoder and the adaptor learn the teacher's latents from tokens, with the teacher's detail, a hybrid's or none.
+
+    Encoder and generator have no part in it, so that it sees a hundred times as many tiles in its time as a stage end to end.
+    """
+    z_hat, y_hat, y_hat_hybrid, taught = batch
+    model, entries = nets.model, nets.model.vqgan.quantize.embedding.weight.detach()
+    coin = torch.rand(len(z_hat), generator=rng).to(z_hat.device)
+    drop, mixed = coin < stage.detail_dropout, coin > 1 - stage.hybrid
+    y_hat = torch.where(mixed[:, None, None, None], y_hat_hybrid, y_hat) * ~drop[:, None, None, None]
+    logits = model.prior_fusion(*model.synthesis(z_hat, y_hat)).float()
+    cross_entropy = -(taught.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+    latent, wanted = (torch.einsum("nkhw,kd->ndhw", x.softmax(1), entries) for x in (logits, taught))
+    distance = (latent - wanted).square().mean((1, 2, 3)) / wanted.var((0, 2, 3)).mean()
+    named = {"dropped": drop, "hybrid": mixed, "kept": ~(drop | mixed)}
+    log = {"cross_entropy": cross_entropy} | {f"latent_{name}": distance[chosen].mean() for name, chosen in named.items()}
+    loss = 0.2 * cross_entropy + distance.mean()
+    nothing = loss.new_zeros(())
+    return Outcome(loss, nothing, nothing, {name: term.detach() for name, term in log.items()})
+
+
 def finetune(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...], rng: torch.Generator) -> Outcome:
     """Everything, end to end, on pixels and features."""
     (image,) = batch
     n, channels = len(image), nets.model.config.detail_channels
     drop, some = dropped(n, stage.detail_dropout, rng), some_channels(n, channels, stage.channel_dropout, rng)
-    coded = Coded(nets.model, image, stage.commitment, drop, some)
+    mixed = torch.rand(n, generator=rng) < stage.hybrid
+    coded = Coded(nets.model, image, stage.commitment, drop, some, mixed)
     output = generate(nets.model, nets.model.vqgan.quantize(coded.logits))
-    verdict = losses.gradient(stage, nets.critic, image, output, rng)
+    texture = torch.where(drop, stage.alone, 1.0)
+    verdict = losses.gradient(stage, nets.critic, image, output, rng, texture)
     tokens = unlike(coded.z, nets.proxy(image))
     log = verdict.terms | {"detail_bpp": coded.bpp.detach(), "vq": coded.semantic.loss.detach(), "tokens": tokens.detach()}
     loss = (output * verdict.gradient).sum() + 0.25 * coded.semantic.loss + stage.proxy * tokens
     return Outcome(loss, coded.bpp, verdict.critic, log, coded.z.detach(), coded.semantic.indices)
 
 
-STEP = {"generator": generator, "proxy": proxy, "finetune": finetune}
+STEP = {"generator": generator, "proxy": proxy, "decoder": decoder, "finetune": finetune}
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ from torch import Tensor
 from dlf.export.checkpoint import GROUPS_KEY
 from dlf.export.model import DLF, Config
 from dlf.export.training.data import Photographs, build_cache, pack_crops
+from dlf.export.training.hybrid import Taught
 from dlf.export.training.optimiser import Optimiser, average, schedule
 from dlf.export.training.quantisers import revive
 from dlf.export.training.stages import STEP, Losses, Nets, Outcome, Stage, judge
@@ -36,6 +37,7 @@ from dlf.runtime.errors import CheckpointError
 
 # Tiles down and across of a large crop.
 LARGE = ((1, 2), (2, 1))
+TAUGHT_AT_ONCE = 8  # tiles
 # The weight of the rate at a stage's start, how fast it follows the rate, and how fast averages of a run move.
 RATE_START, RATE_GAIN, RATE_MEMORY, USAGE_MEMORY = 10.0, 0.03, 0.9, 0.98
 
@@ -57,6 +59,7 @@ class Settings:
     judge_minutes: float
     revive_steps: int
     proxy_tiles: int
+    taught_tiles: int = 0
 
     @staticmethod
     def read(path: Path) -> "Settings":
@@ -106,6 +109,7 @@ class Trainer:
         self.rate_weight, self.rate_mean = RATE_START, 0.0
         self.usage = torch.full((settings.model.codebook_size,), 1 / settings.model.codebook_size, device=machine.device)
         self.optimiser: Optimiser | None = None
+        self.taught: Taught | None = None
         self.critic_optimiser = torch.optim.AdamW(self.nets.critic.parameters(), settings.critic_lr, (0.5, 0.9))
         self.shadow = self._weights()
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,6 +123,7 @@ class Trainer:
             stage = self.settings.stages[self.stage]
             if self.optimiser is None:
                 self._start(stage)
+            self.taught = self._teach() if stage.kind == "decoder" else None
             last, saved, judged = self.clock(), self.seconds, self.seconds
             while self.seconds < 60 * stage.minutes:
                 self._train_step(stage, self.seconds / (60 * stage.minutes))
@@ -146,13 +151,26 @@ class Trainer:
         if stage.kind == "proxy":
             rng = np.random.default_rng(self.settings.seed)
             self.nets.start_proxy(self.photographs.crops(rng, self.settings.proxy_tiles, 1, 1).to(self.machine.device))
+        if stage.kind == "decoder":
+            self.nets.start_decoder()
         self.optimiser = Optimiser(self.nets.trained(stage.kind), stage.lr, self.settings.weight_decay)
         self.rate_weight = RATE_START
         # The average starts again from where this stage starts.
         self.shadow = self._weights()
 
+    def _teach(self) -> Taught:
+        """What the teacher makes of `taught_tiles` tiles, the same whenever a run goes on."""
+
+        def part(i: int) -> Taught:
+            crops = self.photographs.crops(np.random.default_rng((self.settings.seed, i)), TAUGHT_AT_ONCE, 1, 1)
+            return self.nets.teach(crops.to(self.machine.device))
+
+        return Taught.join(list(self.pool.map(part, range(self.settings.taught_tiles // TAUGHT_AT_ONCE))))
+
     def _batch(self, stage: Stage, rng: np.random.Generator) -> tuple[Tensor, ...]:
         tiles = stage.tiles * self.machine.batch
+        if self.taught is not None:
+            return self.taught.batch(torch.from_numpy(rng.integers(len(self.taught.z_hat), size=tiles)))
         down, across = LARGE[rng.integers(len(LARGE))] if rng.random() < stage.large_crops else (1, 1)
         return (self.photographs.crops(rng, max(1, tiles // (down * across)), down, across).to(self.machine.device),)
 

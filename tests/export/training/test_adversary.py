@@ -32,7 +32,7 @@ def test_losses_at_their_ends() -> None:
 
 
 def test_balance_weighs_by_norm_whatever_the_scale() -> None:
-    main, other = torch.randn(2, 3, 4, 4), 1000 * torch.randn(2, 3, 4, 4)
-    added = balance(main, other, 0.5) - main
-    assert (added.flatten(1).norm(dim=1) / main.flatten(1).norm(dim=1)).tolist() == pytest.approx([0.5, 0.5], rel=1e-4)
-    torch.testing.assert_close(balance(main, torch.zeros_like(main), 0.5), main)
+    main, other, share = torch.randn(2, 3, 4, 4), 1000 * torch.randn(2, 3, 4, 4), torch.tensor([0.5, 0.1])
+    added = balance(main, other, share) - main
+    assert (added.flatten(1).norm(dim=1) / main.flatten(1).norm(dim=1)).tolist() == pytest.approx([0.5, 0.1], rel=1e-4)
+    torch.testing.assert_close(balance(main, torch.zeros_like(main), share), main)

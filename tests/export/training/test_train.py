@@ -88,6 +88,7 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
             revive_steps=2,
             judge_minutes=1.0,
             proxy_tiles=8,
+            taught_tiles=8,
         )
 
     return make
@@ -106,13 +107,13 @@ def log(folder: Path) -> list[dict[str, float]]:
 def test_all_stages_run_and_leave_a_checkpoint(
     settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = settings("generator", "proxy", "finetune")
+    config = settings("generator", "proxy", "decoder", "finetune")
     run = trainer(config, photographs, tmp_path / "run", monkeypatch)
     run.run()
     lines = log(tmp_path / "run")
     assert all(np.isfinite(v) for line in lines for k, v in line.items() if k != "stage")
-    assert {line["stage"] for line in lines} == {"generator", "proxy", "finetune"}
-    assert sum("lr" in line for line in lines) == 9
+    assert {line["stage"] for line in lines} == {"generator", "proxy", "decoder", "finetune"}
+    assert sum("lr" in line for line in lines) == 12
     assert all(1 <= line["token_perplexity"] <= 16.01 for line in lines if "token_perplexity" in line)
     model = load_checkpoint(tmp_path / "run" / "finetune.safetensors")
     assert model.config == config.model
@@ -139,7 +140,21 @@ def test_tokens_learn_their_codes_and_the_decoder_to_read_them(
         assert np.mean(distances[-10:]) < 0.8 * np.mean(distances[:10]), distance
 
 
-@pytest.mark.parametrize("first", ["generator", "proxy"])
+def test_the_decoder_learns_what_it_is_taught(
+    settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings("decoder", steps=30)
+    run = trainer(replace(config, stages=(replace(config.stages[0], hybrid=0.3),)), photographs, tmp_path / "run", monkeypatch)
+    before = run._weights()
+    run.run()
+    distances = [line["latent_kept"] for line in log(tmp_path / "run") if "latent_kept" in line]
+    assert np.mean(distances[-5:]) < 0.8 * np.mean(distances[:5])
+    moved = {name for name, tensor in run.nets.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[1] for name in moved} == {"decoder", "quantize_feat", "titok_in", "feat_in", "merge", "ffn"}
+    assert not any(part in name for name in moved for part in ("enc_", "prior_vec", "spatial_prior"))
+
+
+@pytest.mark.parametrize("first", ["generator", "proxy", "decoder"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     first: str, settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,11 +205,13 @@ def test_the_weight_of_the_rate_follows_the_rate(
 
 
 def test_the_configurations_are_complete() -> None:
-    builtin, tokens = (Settings.read(BUILTIN.with_name(f"{name}.toml")) for name in ("builtin", "tokens"))
+    builtin, tokens, both = (Settings.read(BUILTIN.with_name(f"{name}.toml")) for name in ("builtin", "tokens", "both"))
     assert {stage.kind for stage in builtin.stages} == {"generator"}
     assert [stage.kind for stage in tokens.stages] == ["proxy", "finetune", "finetune"]
-    for config in (builtin, tokens):
+    assert [stage.kind for stage in both.stages] == ["decoder", "finetune"]
+    for config in (builtin, tokens, both):
         assert config.model.codebook_size & (config.model.codebook_size - 1) == 0, "token bits would be wasted"
+    assert tokens.model == both.model
     assert replace(tokens.model, codebook_size=builtin.model.codebook_size) == builtin.model
 
 
