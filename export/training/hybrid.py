@@ -1,8 +1,8 @@
 """Pictures whose colours are another's, and a decoder that learns to hear whose they are.
 
 A decoder that has the whole detail hears no token: the detail says all that they say. So the detail of some tiles is that of a
-hybrid (Oliva, Torralba and Schyns, 2006): fine structure of the tile, coarse colours of another. Their colours stand in the tokens
-alone. A detail that may be wrong on colours is not worth its bits there, so that the encoder learns to leave them out.
+hybrid (Oliva, Torralba and Schyns, 2006): the fine structure of the tile, the coarse colours of another. The tile's own colours
+stand in its tokens alone, and colours in the detail that may be another's are not worth their bits.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The stages of training: what each trains, from what, and on which losses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -40,10 +40,15 @@ class Stage:
     detail_bpp: float = 0.0  # target of the detail stream, bits per pixel
     detail_dropout: float = 0.0  # share of the tiles whose decoder gets no detail
     channel_dropout: float = 0.0  # share of the tiles whose decoder gets each channel of the detail by a coin
-    hybrid: float = 0.0  # share of the tiles whose detail is that of a hybrid
+    hybrid: tuple[float, float] = (0.0, 0.0)  # share of the tiles whose detail is that of a hybrid, at first and at last
     alone: float = 1.0  # weight of all that judges texture on tiles without detail, as a share of its weight on others
     large_crops: float = 0.0  # share of batches with crops of several tiles
     proxy: float = 0.0  # weight of the tokens' distance from the codes of `Proxy`
+
+    def at(self, progress: float) -> "Stage":
+        """The stage as it is at a share of its time."""
+        first, last = self.hybrid
+        return replace(self, hybrid=(first + (last - first) * progress,) * 2)
 
 
 class Nets(nn.Module):
@@ -122,7 +127,13 @@ class Losses:
         return Losses(*(LPIPS(n).to(device).requires_grad_(False) for n in ("alexnet", "vgg16")))
 
     def gradient(
-        self, stage: Stage, critic: Discriminator, image: Tensor, output: Tensor, rng: torch.Generator, texture: Tensor | None = None
+        self,
+        stage: Stage,
+        critic: Discriminator,
+        image: Tensor,
+        output: Tensor,
+        rng: torch.Generator,
+        texture: Tensor | None = None,
     ) -> "Verdict":
         """The gradient of all losses at the output, and what the discriminator learns from; images (n, 3, 256h, 256w).
 
@@ -310,7 +321,7 @@ def decoder(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...],
     z_hat, y_hat, y_hat_hybrid, taught = batch
     model, entries = nets.model, nets.model.vqgan.quantize.embedding.weight.detach()
     coin = torch.rand(len(z_hat), generator=rng).to(z_hat.device)
-    drop, mixed = coin < stage.detail_dropout, coin > 1 - stage.hybrid
+    drop, mixed = coin < stage.detail_dropout, coin > 1 - stage.hybrid[0]
     y_hat = torch.where(mixed[:, None, None, None], y_hat_hybrid, y_hat) * ~drop[:, None, None, None]
     logits = model.prior_fusion(*model.synthesis(z_hat, y_hat)).float()
     cross_entropy = -(taught.softmax(1) * logits.log_softmax(1)).sum(1).mean()
@@ -328,7 +339,7 @@ def finetune(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...]
     (image,) = batch
     n, channels = len(image), nets.model.config.detail_channels
     drop, some = dropped(n, stage.detail_dropout, rng), some_channels(n, channels, stage.channel_dropout, rng)
-    mixed = torch.rand(n, generator=rng) < stage.hybrid
+    mixed = torch.rand(n, generator=rng) < stage.hybrid[0]
     coded = Coded(nets.model, image, stage.commitment, drop, some, mixed)
     output = generate(nets.model, nets.model.vqgan.quantize(coded.logits))
     texture = torch.where(drop, stage.alone, 1.0)
@@ -343,9 +354,9 @@ STEP = {"generator": generator, "proxy": proxy, "decoder": decoder, "finetune": 
 
 
 @torch.no_grad()
-def judge(nets: Nets, losses: Losses, image: Tensor) -> dict[str, Tensor]:
-    """How a batch of single tiles comes back: whole, from its tokens alone, and with its neighbour's tokens."""
-    model = nets.model
+def judge(model: DLF, losses: Losses, image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """How images (n, 3, 256h, 256w) come back: whole, from their tokens alone, and with the tokens of the tile before; and their
+    tokens (n, tiles, 32)."""
     keep = torch.zeros(len(image), dtype=torch.bool)
     coded = Coded(model, image, 0.25, keep)
 
@@ -355,11 +366,19 @@ def judge(nets: Nets, losses: Losses, image: Tensor) -> dict[str, Tensor]:
 
     z_hat, y_hat = coded.semantic.z_hat, coded.y_hat
     whole = picture(z_hat, y_hat)
-    alone, swapped = picture(z_hat, torch.zeros_like(y_hat)), picture(z_hat.roll(1, 0), y_hat)
-    named = {"": whole, "_tokens_alone": alone, "_tokens_swapped": swapped}
-    return {f"lpips_alexnet{name}": losses.alexnet(image, x).mean() for name, x in named.items()} | {
+    others = z_hat.flatten(0, 2).roll(1, 0).reshape(z_hat.shape)
+    named = {"": whole, "_tokens_alone": picture(z_hat, torch.zeros_like(y_hat)), "_tokens_swapped": picture(others, y_hat)}
+    figures = {f"lpips_alexnet{name}": losses.alexnet(image, x).mean() for name, x in named.items()}
+    figures |= {
         "lpips_vgg16": losses.vgg16(*(x[..., 64:192, 64:192] for x in (image, whole))).mean(),
         "psnr": 10 * torch.log10(4 / (image - whole).square().mean((1, 2, 3))).mean(),
-        "grid": grid_excess(whole).mean() - grid_excess(image).mean(),
+        "grid": grid_excess(whole[..., :TILE, :TILE]).mean() - grid_excess(image[..., :TILE, :TILE]).mean(),
         "detail_bpp": coded.bpp,
     }
+    return figures, coded.semantic.indices
+
+
+def perplexity(usage: Tensor) -> float:
+    """Of a codebook whose entries are used in these shares or counts."""
+    shares = usage / usage.sum()
+    return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))

@@ -2,6 +2,7 @@
 
     python -m dlf.export.training.train cache PHOTOGRAPHS... --cache CACHE
     python -m dlf.export.training.train run CONFIG.toml --cache CACHE --run FOLDER
+    python -m dlf.export.training.train judge WEIGHTS.safetensors PHOTOGRAPHS...
 
 `run` goes through the stages of the configuration, from the weights that it names, and writes into FOLDER: `log.jsonl`;
 `checkpoint.pt`, from which a killed, stopped or extended run goes on; `NAME.safetensors` after each stage and
@@ -23,22 +24,24 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dlf.export.checkpoint import GROUPS_KEY
+from dlf.export.checkpoint import GROUPS_KEY, load_checkpoint
 from dlf.export.model import DLF, Config
-from dlf.export.training.data import Photographs, build_cache, pack_crops
+from dlf.export.training.data import Photographs, build_cache, pack_crops, to_tensor
 from dlf.export.training.hybrid import Taught
 from dlf.export.training.optimiser import Optimiser, average, schedule
 from dlf.export.training.quantisers import revive
-from dlf.export.training.stages import STEP, Losses, Nets, Outcome, Stage, judge
+from dlf.export.training.stages import STEP, Losses, Nets, Outcome, Stage, judge, perplexity
 from dlf.runtime.errors import CheckpointError
+from dlf.runtime.formats import TILE
 
 # Tiles down and across of a large crop.
 LARGE = ((1, 2), (2, 1))
 TAUGHT_AT_ONCE = 8  # tiles
-# The weight of the rate at a stage's start, how fast it follows the rate, and how fast averages of a run move.
+# The weight of the rate at a run's start, how fast it follows the rate, and how fast averages of a run move.
 RATE_START, RATE_GAIN, RATE_MEMORY, USAGE_MEMORY = 10.0, 0.03, 0.9, 0.98
 
 
@@ -65,9 +68,13 @@ class Settings:
     def read(path: Path) -> "Settings":
         """Read a TOML file; an unknown or missing key raises TypeError."""
         content = tomllib.loads(path.read_text())
-        model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.pop("model").items()}
-        stages = tuple(Stage(**stage) for stage in content.pop("stage"))
-        return Settings(Config(**model), stages, str(path.parent / content.pop("start")), **content)
+        stages = tuple(Stage(**_tuples(stage)) for stage in content.pop("stage"))
+        model = Config(**_tuples(content.pop("model")))
+        return Settings(model, stages, str(path.parent / content.pop("start")), **content)
+
+
+def _tuples(table: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,6 @@ class Trainer:
         if stage.kind == "decoder":
             self.nets.start_decoder()
         self.optimiser = Optimiser(self.nets.trained(stage.kind), stage.lr, self.settings.weight_decay)
-        self.rate_weight = RATE_START
         # The average starts again from where this stage starts.
         self.shadow = self._weights()
 
@@ -178,7 +184,7 @@ class Trainer:
         assert self.optimiser is not None
         rng = np.random.default_rng((self.settings.seed, self.step))
         torch.manual_seed(int(rng.integers(2**62)))
-        outcomes, gradients = self._gradients(stage, self._batch(stage, rng))
+        outcomes, gradients = self._gradients(stage.at(progress), self._batch(stage, rng))
         params = [*self.optimiser.params, *self.nets.critic.parameters()]
         for p, gradient in zip(params, gradients, strict=True):
             p.grad = gradient
@@ -238,9 +244,7 @@ class Trainer:
         moved = 0
         if (self.stage_step + 1) % self.settings.revive_steps == 0 and progress < 0.7:
             moved = revive(self.nets.model.hybrid_codec.quantize, self.usage, z, threshold=0.05)
-        used = self.usage / self.usage.sum()
-        perplexity = float(torch.exp(-(used * (used + 1e-9).log()).sum()))
-        return {"token_perplexity": perplexity, "codebook_moved": moved}
+        return {"token_perplexity": perplexity(self.usage), "codebook_moved": moved}
 
     @torch.no_grad()
     def _judge(self, stage: Stage) -> None:
@@ -248,7 +252,7 @@ class Trainer:
         kept = self._weights()
         self.nets.model.load_state_dict(self.shadow)
         batches = self.photographs.judged().to(self.machine.device).split(4)
-        logs = list(self.pool.map(lambda image: judge(self.nets, self.losses, image), batches))
+        logs = list(self.pool.map(lambda image: judge(self.nets.model, self.losses, image)[0], batches))
         self.nets.model.load_state_dict(kept)
         self._write({f"judged_{k}": float(np.mean([float(log[k]) for log in logs])) for k in logs[0]}, stage)
 
@@ -343,6 +347,23 @@ def run(
     """Train, or go on training."""
     machine = Machine(torch.device(device), bfloat16, threads, batch)
     Trainer(Settings.read(config), Photographs.open(cache), run, machine).run(minutes)
+
+
+@app.command(name="judge")
+def judge_weights(
+    weights: Annotated[Path, typer.Argument(help="a file of `run`")],
+    files: Annotated[list[Path], typer.Argument(help="photographs, whose last rows and columns beyond whole tiles are left out")],
+) -> None:
+    """Print, as JSON, how photographs come back: whole, from their tokens alone, and with the tokens of the tile before."""
+    model, losses = load_checkpoint(weights), Losses.make(CPU.device)
+    figures, used = [], torch.zeros(model.config.codebook_size)
+    for file in files:
+        pixels = np.asarray(Image.open(file).convert("RGB"))
+        height, width = (side // TILE * TILE for side in pixels.shape[:2])
+        found, tokens = judge(model, losses, to_tensor([pixels[:height, :width]]))
+        figures.append(found)
+        used += torch.bincount(tokens.flatten(), minlength=len(used))
+    typer.echo(json.dumps(_means(figures) | {"token_perplexity": perplexity(used)}, indent=1))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,17 @@ import pytest
 import torch
 from tests.export.training.test_train import TINY
 
-from dlf.export.training.stages import COLOUR_BLOCK, Coded, Nets, colour_error, dropped, spherical_means, unlike
+from dlf.export.training.stages import (
+    COLOUR_BLOCK,
+    Coded,
+    Nets,
+    Stage,
+    colour_error,
+    dropped,
+    perplexity,
+    spherical_means,
+    unlike,
+)
 
 
 def test_colour_error_weighs_a_lost_hue_above_lost_grain() -> None:
@@ -48,3 +58,13 @@ def test_tokens_are_unlike_codes_by_their_angle_alone() -> None:
     codes = torch.nn.functional.normalize(torch.randn(2, 1, 1, 12, 32, generator=torch.Generator().manual_seed(0)), dim=3)
     assert float(unlike(7 * codes, codes)) == pytest.approx(0, abs=1e-6)
     assert float(unlike(-codes, codes)) == pytest.approx(2)
+
+
+def test_perplexity_counts_the_entries_that_are_used_alike() -> None:
+    assert perplexity(torch.tensor([5.0, 5.0, 0.0, 5.0, 5.0])) == pytest.approx(4)
+    assert perplexity(torch.tensor([3.0, 0.0])) == pytest.approx(1)
+
+
+def test_the_share_of_hybrids_goes_from_its_first_to_its_last_value() -> None:
+    stage = Stage("a", "finetune", 1, 0.1, 4, hybrid=(0.5, 0.1))
+    assert [stage.at(progress).hybrid[0] for progress in (0, 0.5, 1)] == pytest.approx([0.5, 0.3, 0.1])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from dlf.export.checkpoint import GROUPS_KEY, load_checkpoint
 from dlf.export.model import Config
@@ -19,7 +20,7 @@ from dlf.export.training.adversary import Discriminator
 from dlf.export.training.data import Photographs, build_cache, pack_crops
 from dlf.export.training.optimiser import Optimiser, orthogonalise, schedule
 from dlf.export.training.stages import Losses, Nets, Stage, Verdict
-from dlf.export.training.train import Settings, Trainer
+from dlf.export.training.train import Settings, Trainer, app
 from dlf.runtime.errors import CheckpointError
 
 BUILTIN = Path(__file__).parents[3] / "export" / "training" / "builtin.toml"
@@ -51,7 +52,13 @@ class Judge(Losses):
         super().__init__(alexnet=distance, vgg16=distance)  # type: ignore[arg-type]
 
     def gradient(
-        self, stage: Stage, critic: Discriminator, image: torch.Tensor, output: torch.Tensor, rng: torch.Generator
+        self,
+        stage: Stage,
+        critic: Discriminator,
+        image: torch.Tensor,
+        output: torch.Tensor,
+        rng: torch.Generator,
+        texture: torch.Tensor | None = None,
     ) -> Verdict:
         leaf = output.detach().requires_grad_()
         error = (image - leaf).abs().mean()
@@ -144,7 +151,9 @@ def test_the_decoder_learns_what_it_is_taught(
     settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings("decoder", steps=30)
-    run = trainer(replace(config, stages=(replace(config.stages[0], hybrid=0.3),)), photographs, tmp_path / "run", monkeypatch)
+    run = trainer(
+        replace(config, stages=(replace(config.stages[0], hybrid=(0.3, 0.3)),)), photographs, tmp_path / "run", monkeypatch
+    )
     before = run._weights()
     run.run()
     distances = [line["latent_kept"] for line in log(tmp_path / "run") if "latent_kept" in line]
@@ -169,6 +178,18 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     for name, tensor in whole.nets.state_dict().items():
         assert torch.equal(tensor, resumed.nets.state_dict()[name]), name
     assert resumed.rate_weight == whole.rate_weight
+
+
+def test_weights_are_judged_on_photographs_of_any_size(
+    settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = settings("generator").start  # random weights: their tokens swapped or alone give pictures as far from the photograph
+    monkeypatch.setattr(stages.Losses, "make", staticmethod(lambda device: Judge()))
+    result = CliRunner().invoke(app, ["judge", start, *map(str, sorted((tmp_path / "photographs").iterdir()))])
+    figures = json.loads(result.stdout)
+    assert 0 < figures["lpips_alexnet"] < 2
+    assert figures["lpips_alexnet_tokens_swapped"] != figures["lpips_alexnet"] != figures["lpips_alexnet_tokens_alone"]
+    assert 1 <= figures["token_perplexity"] <= TINY.codebook_size
 
 
 def test_weights_of_another_size_are_refused(
