@@ -222,6 +222,23 @@ def test_without_an_adapter_of_webgpu_the_cpu_computes(page):
     assert device == "cpu"
 
 
+@pytest.mark.slow
+def test_webgpu_decodes_to_the_native_picture(page, native):
+    """Chromium's own software adapter, SwiftShader, computes the stages; it needs minutes."""
+    flags = ["--enable-unsafe-webgpu"]
+    if not page.run("return Boolean(await navigator.gpu?.requestAdapter().catch(() => null));", flags=flags):
+        pytest.skip("this Chromium has no adapter of WebGPU, not even in software")
+    image = PHOTO[:256, :256]
+    file = native.encode(image)
+    script = """
+    const codec = await dlf.Dlf.open("model/", {device: "gpu"});
+    return [codec.model.device, b64((await codec.decode(files.file)).data)];"""
+    device, found = page.run(script, {"file": file}, timeout=3000, flags=flags)
+    assert device == "gpu"
+    pixels = array(found, np.uint8).reshape(256, 256, 4)[..., :3]
+    assert np.abs(pixels.astype(int) - native.decode(file)).mean() < 0.5
+
+
 def assert_close(found: str, expected: bytes) -> None:
     assert np.abs(array(found, np.uint8).astype(int) - np.frombuffer(expected, np.uint8)).mean() < 0.1
 
