@@ -9,8 +9,8 @@ import { pathToFileURL } from "node:url";
 
 const [playwright, executablePath, url] = process.argv.slice(2);
 const { chromium } = (await import(pathToFileURL(`${playwright}/index.js`))).default;
-const { files, script, view = {}, shot } = JSON.parse(readFileSync(0, "utf8"));
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+const { files, script, view = {}, shot, flags = [] } = JSON.parse(readFileSync(0, "utf8"));
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu", ...flags] });
 try {
   const page = await (await browser.newContext(view)).newPage();
   page.on("pageerror", (error) => console.error(`page: ${error}`));

@@ -37,7 +37,7 @@ class Page:
     def run(self, script: str, files: Mapping[str, bytes] | None = None, *, timeout: float = 300, **options: Any) -> Any:
         """Run a script (browser.mjs says how) with these files; return what it returns.
 
-        `options`: the "view", as playwright's newContext takes it; "shot", the file of a screenshot.
+        `options`: the "view", as playwright's newContext takes it; "shot", the file of a screenshot; "flags" of Chromium's own.
         """
         encoded = {name: base64.b64encode(data).decode() for name, data in (files or {}).items()}
         command = [str(part) for part in (NODE, HERE / "browser.mjs", PLAYWRIGHT, CHROMIUM, self.url)]

@@ -222,6 +222,39 @@ def test_without_an_adapter_of_webgpu_the_cpu_computes(page):
     assert device == "cpu"
 
 
+@pytest.fixture(scope="module")
+def webgpu_flags(page):
+    """With these Chromium has an adapter of WebGPU that computes on the CPU, SwiftShader. It needs minutes for a picture."""
+    flags = ["--enable-unsafe-webgpu"]
+    if not page.run("return Boolean(await navigator.gpu?.requestAdapter().catch(() => null));", flags=flags):
+        pytest.skip("this Chromium has no adapter of WebGPU, not even in software")
+    return flags
+
+
+@pytest.mark.slow
+def test_webgpu_decodes_to_the_native_picture(page, native, webgpu_flags):
+    file = native.encode(PHOTO[:256, :256])
+    script = """
+    const codec = await dlf.Dlf.open("model/", {device: "gpu"});
+    return [codec.model.device, b64((await codec.decode(files.file)).data)];"""
+    device, found = page.run(script, {"file": file}, timeout=3000, flags=webgpu_flags)
+    assert device == "gpu"
+    pixels = array(found, np.uint8).reshape(256, 256, 4)[..., :3]
+    assert np.abs(pixels.astype(int) - native.decode(file)).mean() < 0.5
+
+
+@pytest.mark.slow
+def test_webgpu_encodes_to_the_native_tokens_and_symbols(page, native, webgpu_flags):
+    script = """
+    const codec = await dlf.Dlf.open("model/", {device: "gpu"});
+    const image = new ImageData(new Uint8ClampedArray(files.rgba.buffer), 256, 256);
+    return [codec.model.device, b64(await codec.encode(image))];"""
+    rgba = np.dstack([PHOTO[:256, :256], np.full((256, 256), 255, np.uint8)]).tobytes()
+    device, found = page.run(script, {"rgba": rgba}, timeout=3000, flags=webgpu_flags)
+    assert device == "gpu"
+    assert base64.b64decode(found) == native.encode(PHOTO[:256, :256])
+
+
 def assert_close(found: str, expected: bytes) -> None:
     assert np.abs(array(found, np.uint8).astype(int) - np.frombuffer(expected, np.uint8)).mean() < 0.1
 
