@@ -209,15 +209,11 @@ class Gate:
             for sample, picture in zip(self._samples, pictures, strict=True)
         ]
 
-    def noisiest(self, emulated: Mapping[str, Path], among: Sequence[str]) -> str:
-        """The stage of the decoder that, by itself, changes the fp32 bundle's pictures most."""
-
-        def agreement(name: str) -> float:
-            following = DECODER_STAGES[DECODER_STAGES.index(name) :]
-            pictures = self._decode({**self._stages, name: emulated[name]}, following, self._fp32_inputs(name), FP32)
-            return min(psnr(picture, sample.picture) for picture, sample in zip(pictures, self._samples, strict=True))
-
-        return min(among, key=agreement) if len(among) > 1 else among[0]
+    def disturbance(self, name: str, emulated: Path) -> float:
+        """What a stage of the decoder, by itself, changes in the fp32 bundle's pictures: the mean squared error of the worst."""
+        following = DECODER_STAGES[DECODER_STAGES.index(name) :]
+        pictures = self._decode({**self._stages, name: emulated}, following, self._fp32_inputs(name), FP32)
+        return max(_squared_error(picture, sample.picture) for picture, sample in zip(pictures, self._samples, strict=True))
 
     def _fp32_inputs(self, name: str) -> list[Arrays]:
         return [sample.inputs[name] for sample in self._samples]
@@ -281,8 +277,12 @@ class Gate:
 
 def psnr(a: Pixels, b: Pixels) -> float:
     """Return the peak signal-to-noise ratio in dB; infinite for equal pictures."""
-    error = np.mean((a.astype(np.float64) - b) ** 2)
+    error = _squared_error(a, b)
     return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def _squared_error(a: Pixels, b: Pixels) -> float:
+    return float(np.mean((a.astype(np.float64) - b) ** 2))
 
 
 def load_photographs(folder: Path | None) -> list[Pixels]:

@@ -17,7 +17,12 @@ class Progress:
     """Told of the work; this one keeps it to itself.
 
     Work is counted in units of about one time: a tile that one stage computes.
+
+    Attributes:
+        done: units.
     """
+
+    done = 0.0
 
     def __call__(self, what: str) -> None:
         """What begins now."""
@@ -27,6 +32,14 @@ class Progress:
 
     def advance(self, units: float) -> None:
         """So much is done."""
+        self.done += units
+
+    @contextmanager
+    def allotted(self, units: float) -> Iterator[None]:
+        """Work that is expected to take so many units at most: those that it does not take are not expected any more."""
+        before = self.done
+        yield
+        self.expect(self.done - before - units)
 
 
 UNSEEN = Progress()
@@ -44,6 +57,7 @@ class _Bar(Progress):
         self._bar.update(self._task, total=(self._bar.tasks[0].total or 0) + units)
 
     def advance(self, units: float) -> None:
+        super().advance(units)
         self._bar.update(self._task, advance=units)
 
 
