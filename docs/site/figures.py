@@ -73,7 +73,7 @@ def speed(report: dict[str, Any], columns: list[str]) -> Iterator[list[str]]:
 def circumstances(report: dict[str, Any]) -> str:
     """The sentence that tells how the seconds of a report were measured, and on which machine."""
     machine, results = report["machine"], report["results"]
-    versions = {package: version for result in results for package, version in result["versions"].items()}
+    versions = {package: re.split("[-+]", version)[0] for each in results for package, version in each["versions"].items()}
     libraries = ", ".join(f"{name} {versions[package]}" for package, name in LIBRARIES.items() if package in versions)
     return (
         f"Seconds from file to file of {Path(report['image']).stem} ({report['width']}x{report['height']}), medians of "

@@ -53,7 +53,7 @@ def report_of_speed(*peers: tuple[str, str, float, float]) -> dict[str, object]:
     results = [
         {
             **{"peer": peer, "precision": precision, "direction": direction, "seconds": value, "stages": stages[direction]},
-            **{"repeats": [value] * 5, "versions": {peer.removesuffix(".compile"): f"{peer[0]}.1"}},
+            **{"repeats": [value] * 5, "versions": {peer.removesuffix(".compile"): f"{peer[0]}.1-a+b"}},
         }
         for (peer, precision, *both), stages in zip(peers, of_stages, strict=True)
         for direction, value in zip(("encode", "decode"), both, strict=True)
