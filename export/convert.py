@@ -222,8 +222,7 @@ def _return_fewest(blamed: Sequence[_Stage], gate: Gate, passes: Callable[[], bo
     """
     tiles, runs = sum(gate.tiles), sum(len(stage.runs) for stage in blamed)
     most = (2 * len(blamed) + work * (trials(runs) + 1)) * tiles + runs * gate.tiles[0]
-    progress.expect(most)
-    with progress.allotted(most):
+    with progress.at_most(most):
         before = {stage.name: stage.kept for stage in blamed}
 
         def keep(chosen: Collection[tuple[_Stage, list[str]]]) -> None:

@@ -133,6 +133,7 @@ class Gate:
         self._progress = progress
         self.tiles = [tiles_of(pixels) for pixels in photographs]
         self._runs: OrderedDict[str, _Run] = OrderedDict()  # by digest
+        self._known: set[str] = set()  # the digests of all, of those too that are not kept any more
         try:
             self._lpips = LPIPS("alexnet").eval()
         except CalledProcessError as error:
@@ -231,6 +232,9 @@ class Gate:
         digests = map(file_sha256, (file, *_weights_of(file)))
         digest = sha256(" ".join((origin, name, *digests)).encode()).hexdigest()
         if digest not in self._runs:
+            if digest in self._known:
+                self._progress.expect(sum(self.tiles))  # once more, since it was not kept
+            self._known.add(digest)
             self._runs[digest] = self._computed(digest, file, inputs)
             if len(self._runs) > KEPT_RUNS:
                 self._runs.popitem(last=False)

@@ -19,27 +19,29 @@ class Progress:
     Work is counted in units of about one time: a tile that one stage computes.
 
     Attributes:
-        done: units.
+        left: units that are expected and not done.
     """
 
-    done = 0.0
+    left = 0.0
 
     def __call__(self, what: str) -> None:
         """What begins now."""
 
     def expect(self, units: float) -> None:
         """There is so much more to do than was told before."""
+        self.left += units
 
     def advance(self, units: float) -> None:
         """So much is done."""
-        self.done += units
+        self.left -= units
 
     @contextmanager
-    def allotted(self, units: float) -> Iterator[None]:
-        """Work that is expected to take so many units at most: those that it does not take are not expected any more."""
-        before = self.done
+    def at_most(self, units: float) -> Iterator[None]:
+        """There is so much more to do, or less: when it ends, what it did not take is no longer expected."""
+        before = self.left
+        self.expect(units)
         yield
-        self.expect(self.done - before - units)
+        self.expect(before - self.left)
 
 
 UNSEEN = Progress()
@@ -54,6 +56,7 @@ class _Bar(Progress):
         self._bar.update(self._task, description=what, refresh=True)
 
     def expect(self, units: float) -> None:
+        super().expect(units)
         self._bar.update(self._task, total=(self._bar.tasks[0].total or 0) + units)
 
     def advance(self, units: float) -> None:

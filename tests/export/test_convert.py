@@ -121,12 +121,14 @@ def test_the_stage_that_spoils_the_picture_goes_back_to_fp32(
 
 
 class Counted(Progress):
-    """Sums the work up that it is told of."""
+    """Sums up what is done."""
 
-    expected = 0.0
+    done = 0.0
 
-    def expect(self, units: float) -> None:
-        self.expected += units
+    def advance(self, units: float) -> None:
+        super().advance(units)
+        assert self.left > -0.001
+        self.done += units
 
 
 @pytest.mark.parametrize(("target", "bars"), [("fp16", LAX), ("int8", LAX), ("int8", replace(LAX, psnr=inf))])
@@ -136,7 +138,7 @@ def test_all_work_that_is_expected_is_done(
     told = Counted()
     calibration = photographs if target == "int8" else None
     convert_bundle(source, tmp_path / target, target, photographs, calibration=calibration, bars=bars, progress=told)
-    assert told.done == pytest.approx(told.expected)
+    assert told.left == pytest.approx(0)
     assert told.done > 0
     stages = manifest_of(tmp_path / target)["stages"].values()
     assert any(entry["fp32_nodes"] for entry in stages) == (bars.psnr == inf)
@@ -197,7 +199,7 @@ def test_of_errors_that_add_up_the_fewest_runs_return_in_few_passes(stages: list
     )
     assert sum(len(stage.kept) for stage in blamed) == next(enough)
     assert len(passes) <= trials(len(squares)) + 2  # the last of the search, and this test's own
-    assert told.expected == told.done == 0  # of the work that was expected nothing is left
+    assert told.left == 0  # of the work that was expected, and was not done
 
 
 def test_refuses_and_writes_nothing_where_a_bar_cannot_be_reached(
