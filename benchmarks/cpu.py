@@ -64,6 +64,7 @@ class Result:
     shares: dict[str, float]  # of the machine's rate
     peak_bytes: int
     peak_bytes_low_memory: int | None  # with each stage released after use
+    versions: dict[str, str]  # of the libraries that computed it
 
 
 def peers(models: list[Path], checkpoint: Path | None, compiled: bool, width: int, height: int) -> list[Peer]:
@@ -96,6 +97,7 @@ def time(peer: Peer, direction: str, image: Path, threads: int, repeats: int, fo
         shares={stage: rate / gemm[peer.precision] for stage, rate in rates.items()},
         peak_bytes=found["peak_bytes"],
         peak_bytes_low_memory=low,
+        versions=found["versions"],
     )
 
 
@@ -139,6 +141,7 @@ def main(
     console.print(f"{machine.describe()['processor']}, {threads} threads; matrix products: {speeds}")
     height, width, _ = load(image).shape
     results: list[Result] = []
+    subject = {"image": image.name, "width": width, "height": height, "threads": threads}
     for peer in peers(model, checkpoint, compiled, width, height):
         with TemporaryDirectory(prefix="dlf-bench-") as folder:
             for direction in DIRECTIONS:
@@ -147,7 +150,8 @@ def main(
                 except DLFError as error:
                     console.print(f"{peer} {direction}: {error}")
                     break
-                content = {"machine": machine.describe(), "gemm": gemm, "results": [asdict(result) for result in results]}
+                found = [asdict(result) for result in results]
+                content = {"machine": machine.describe(), **subject, "gemm": gemm, "results": found}
                 if json_file:
                     write_atomically(json_file, json.dumps(content, indent=1).encode())
                 last = results[-1]

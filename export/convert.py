@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 
 from dlf.export import emulation, levels
 from dlf.export.bundle import cut_generator, versions, vouch
+from dlf.export.fewest import fewest, trials
 from dlf.export.fp16 import LAYERS, MOVEMENT, Converter
 from dlf.export.output_folder import writing
 from dlf.export.parity import Bars, Gate, StageFigures
@@ -43,7 +44,7 @@ TARGETS: dict[str, tuple[str, Bars]] = {
 LISTING_LEVELS = {"int8"}
 # Stages that a comparison computes, where those of fp32's inputs are known: to decode fp32's files, and to decode its own.
 COMPARED = 2 + 3
-# Into how many runs of layers a stage is cut to find which of them disturb it most.
+# Into how many runs of layers a stage is cut to find which of them disturb the picture most.
 RUNS = 8
 # How many of a stage's tensors the manifest names, those closest to overflow.
 TENSORS_NAMED = 5
@@ -111,7 +112,7 @@ class _Stage:
         graph = onnx.load(source, load_external_data=False).graph
         self._order = [node.name for node in graph.node]
         self._layers = [node.name for node in graph.node if node.op_type in LAYERS]
-        self._runs: list[list[str]] | None = None
+        self._written: set[str] | None = None
 
     @property
     def layers(self) -> list[str]:
@@ -123,22 +124,29 @@ class _Stage:
         """The nodes that were returned to fp32, in the order of the graph."""
         return [name for name in self._order if name in self.kept]
 
+    @property
+    def runs(self) -> list[list[str]]:
+        """The layers that are not in fp32, in runs of neighbours, `RUNS` if there are as many layers."""
+        return [[str(layer) for layer in run] for run in np.array_split(self.layers, min(RUNS, len(self.layers)))]
+
     def convert(self, gate: Gate) -> StageFigures:
         """Write the stage and measure it."""
-        self._convert(self.kept)
+        self.write(self.kept)
         self.figures = gate.measure(self.name, self.emulated)
         log.info("%s: error %s, %d nodes back in fp32", self.name, self.figures.error, len(self.kept))
         return self.figures
 
-    def keep_noisiest(self, gate: Gate, progress: Progress) -> None:
-        """Return to fp32 the run of layers that, converted alone, causes the largest error of the stage."""
-        if self._runs is None:
-            count = min(RUNS, len(self.layers))
-            progress.expect(count * gate.tiles[0])
-            runs = [[str(layer) for layer in run] for run in np.array_split(self.layers, count)]
-            self._runs = sorted(runs, key=lambda run: self._noise(run, gate))
-        self.kept.update(self._runs.pop())
-        self.convert(gate)
+    def write(self, kept: set[str]) -> None:
+        """Write the stage with these nodes in fp32, unless it is written so, and its emulated form."""
+        if kept != self._written:
+            self._converter(self._source, self._target, kept)
+            emulation.emulate(self._target, self.emulated)
+            self._written = kept.copy()
+
+    def noise(self, run: Collection[str], gate: Gate) -> float:
+        """Write the stage with this run of its layers alone converted, and return its error."""
+        self.write(self.kept.union(self._layers).difference(run))
+        return gate.measure(self.name, self.emulated, photographs=1).noise
 
     def keep_overflowing(self, tensors: Collection[str]) -> None:
         """Return to fp32 the nodes that compute these fp16 tensors, or that read them cast from fp32."""
@@ -159,14 +167,6 @@ class _Stage:
         if len(self.kept) == before:
             raise ExportError(f"stage {self.name}: {', '.join(tensors)} leave fp16's range, no other node can return to fp32")
 
-    def _noise(self, run: Collection[str], gate: Gate) -> float:
-        self._convert(self.kept.union(self._layers).difference(run))
-        return gate.measure(self.name, self.emulated, photographs=1).noise
-
-    def _convert(self, keep: Collection[str]) -> None:
-        self._converter(self._source, self._target, keep)
-        emulation.emulate(self._target, self.emulated)
-
 
 def _make_room(stage: _Stage, gate: Gate, bars: Bars) -> None:
     """Convert a stage, and return to fp32 the nodes whose values come too close to fp16's largest number."""
@@ -182,33 +182,78 @@ def _make_room(stage: _Stage, gate: Gate, bars: Bars) -> None:
 
 
 def _reach_bars(stages: dict[str, _Stage], gate: Gate, bars: Bars, progress: Progress) -> list[dict[str, float]]:
-    """Return layers to fp32 until every photograph passes the bars. Returns the photographs' figures.
+    """Return layers to fp32 until the photographs pass the bars. Returns their figures.
 
-    The decoder comes first, by what it makes of fp32's files: what it fails by itself, no layer of the encoder mends.
+    The decoder comes first, by what it makes of fp32's files: what it fails by itself, no layer of the encoder mends. Once it
+    passes, the encoder is the likely cause of what is left.
     """
     emulated = {name: stage.emulated for name, stage in stages.items()}
 
-    def return_layers(failed: Collection[str], blamed: Sequence[str], work: int) -> None:
-        stage = stages[gate.noisiest(emulated, blamed)]
-        progress(f"{', '.join(failed)} not reached; layers of {stage.name} are returned to fp32")
-        progress.expect(work * sum(gate.tiles))
-        stage.keep_noisiest(gate, progress)
-        log.warning("%s not reached: of stage %s %d layers are left", ", ".join(failed), stage.name, len(stage.layers))
+    def decoder_failures() -> list[str]:
+        return bars.decoder_failures(gate.compare_decoder(emulated))
 
-    def with_layers(names: Sequence[str]) -> list[str]:
-        return [name for name in names if stages[name].layers]
+    def failures() -> list[str]:
+        return bars.failures(gate.compare(emulated))
 
-    while (failed := bars.decoder_failures(gate.compare_decoder(emulated))) and (blamed := with_layers(DECODER_STAGES)):
-        return_layers(failed, blamed, len(DECODER_STAGES))
-    while failed := bars.failures(figures := gate.compare(emulated)):
-        # The decoder by itself passes, so that the encoder is the likely cause of what is left.
-        blamed = with_layers(ENCODER_STAGES) or (with_layers(DECODER_STAGES) if failed == ["lpips"] else [])
-        if not blamed:
-            raise ExportError(
-                f"the bars {', '.join(failed)} are not reached, even with the stages that matter in fp32: {figures}"
-            )
-        return_layers(failed, blamed, 1 + len(DECODER_STAGES))
+    def return_layers(failed: Collection[str], names: Sequence[str], passes: Callable[[], bool], work: int) -> None:
+        blamed = [stages[name] for name in names if stages[name].layers]
+        if blamed:
+            progress(f"{', '.join(failed)} not reached; layers of {', '.join(s.name for s in blamed)} are returned to fp32")
+            _return_fewest(blamed, gate, passes, work, progress)
+            left = ", ".join(f"{stage.name} {len(stage.layers)}" for stage in blamed)
+            log.warning("%s not reached: layers that are left of the stages: %s", ", ".join(failed), left)
+
+    if failed := decoder_failures():
+        return_layers(failed, DECODER_STAGES, lambda: not decoder_failures(), len(DECODER_STAGES))
+    if failed := failures():
+        return_layers(failed, ENCODER_STAGES, lambda: not failures(), len(STAGES))
+    if (failed := failures()) == ["lpips"]:
+        return_layers(failed, DECODER_STAGES, lambda: not failures(), 2 * len(DECODER_STAGES))
+    figures = gate.compare(emulated)
+    if failed := bars.failures(figures):
+        raise ExportError(f"the bars {', '.join(failed)} are not reached, even with the stages that matter in fp32: {figures}")
     return figures
+
+
+def _return_fewest(blamed: Sequence[_Stage], gate: Gate, passes: Callable[[], bool], work: int, progress: Progress) -> None:
+    """Return to fp32 the fewest runs of layers of these stages with which the gate `passes`, the worst first; or all.
+
+    `work` is how many stages the gate computes at most.
+    """
+    tiles, runs = sum(gate.tiles), sum(len(stage.runs) for stage in blamed)
+    most = (2 * len(blamed) + work * (trials(runs) + 1)) * tiles + runs * gate.tiles[0]
+    with progress.at_most(most):
+        before = {stage.name: stage.kept for stage in blamed}
+
+        def keep(chosen: Collection[tuple[_Stage, list[str]]]) -> None:
+            for stage in blamed:
+                stage.kept = before[stage.name].union(*(run for owner, run in chosen if owner is stage))
+                stage.write(stage.kept)
+
+        def enough(chosen: Collection[tuple[_Stage, list[str]]]) -> bool:
+            keep(chosen)
+            return passes()
+
+        keep(fewest(_worst_first(blamed, gate), enough))
+        passes()  # which computes what the figures of all stages are made of
+        for stage in blamed:
+            stage.convert(gate)
+
+
+def _worst_first(blamed: Sequence[_Stage], gate: Gate) -> list[tuple[_Stage, list[str]]]:
+    """The runs of layers of these stages, those first that by themselves change the fp32 bundle's pictures most.
+
+    Of the squared error that a stage causes in the pictures each run has its share of the squared errors in the stage's output:
+    errors of roundings are independent, so that their squares add up.
+    """
+    causes = {stage.name: gate.disturbance(stage.name, stage.emulated) for stage in blamed} if len(blamed) > 1 else {}
+    found = []
+    for stage in blamed:
+        runs = stage.runs
+        squares = [stage.noise(run, gate) ** 2 for run in runs]
+        scale = causes.get(stage.name, 1.0) / (sum(squares) or 1.0)
+        found += [(square * scale, stage, run) for square, run in zip(squares, runs, strict=True)]
+    return [(stage, run) for _, stage, run in sorted(found, key=lambda entry: entry[0], reverse=True)]
 
 
 def _manifest(

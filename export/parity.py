@@ -133,6 +133,7 @@ class Gate:
         self._progress = progress
         self.tiles = [tiles_of(pixels) for pixels in photographs]
         self._runs: OrderedDict[str, _Run] = OrderedDict()  # by digest
+        self._known: set[str] = set()  # the digests of all, of those too that are not kept any more
         try:
             self._lpips = LPIPS("alexnet").eval()
         except CalledProcessError as error:
@@ -209,15 +210,11 @@ class Gate:
             for sample, picture in zip(self._samples, pictures, strict=True)
         ]
 
-    def noisiest(self, emulated: Mapping[str, Path], among: Sequence[str]) -> str:
-        """The stage of the decoder that, by itself, changes the fp32 bundle's pictures most."""
-
-        def agreement(name: str) -> float:
-            following = DECODER_STAGES[DECODER_STAGES.index(name) :]
-            pictures = self._decode({**self._stages, name: emulated[name]}, following, self._fp32_inputs(name), FP32)
-            return min(psnr(picture, sample.picture) for picture, sample in zip(pictures, self._samples, strict=True))
-
-        return min(among, key=agreement) if len(among) > 1 else among[0]
+    def disturbance(self, name: str, emulated: Path) -> float:
+        """What a stage of the decoder, by itself, changes in the fp32 bundle's pictures: the mean squared error of the worst."""
+        following = DECODER_STAGES[DECODER_STAGES.index(name) :]
+        pictures = self._decode({**self._stages, name: emulated}, following, self._fp32_inputs(name), FP32)
+        return max(_squared_error(picture, sample.picture) for picture, sample in zip(pictures, self._samples, strict=True))
 
     def _fp32_inputs(self, name: str) -> list[Arrays]:
         return [sample.inputs[name] for sample in self._samples]
@@ -235,6 +232,9 @@ class Gate:
         digests = map(file_sha256, (file, *_weights_of(file)))
         digest = sha256(" ".join((origin, name, *digests)).encode()).hexdigest()
         if digest not in self._runs:
+            if digest in self._known:
+                self._progress.expect(sum(self.tiles))  # once more, since it was not kept
+            self._known.add(digest)
             self._runs[digest] = self._computed(digest, file, inputs)
             if len(self._runs) > KEPT_RUNS:
                 self._runs.popitem(last=False)
@@ -281,8 +281,12 @@ class Gate:
 
 def psnr(a: Pixels, b: Pixels) -> float:
     """Return the peak signal-to-noise ratio in dB; infinite for equal pictures."""
-    error = np.mean((a.astype(np.float64) - b) ** 2)
+    error = _squared_error(a, b)
     return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def _squared_error(a: Pixels, b: Pixels) -> float:
+    return float(np.mean((a.astype(np.float64) - b) ** 2))
 
 
 def load_photographs(folder: Path | None) -> list[Pixels]:

@@ -17,16 +17,31 @@ class Progress:
     """Told of the work; this one keeps it to itself.
 
     Work is counted in units of about one time: a tile that one stage computes.
+
+    Attributes:
+        left: units that are expected and not done.
     """
+
+    left = 0.0
 
     def __call__(self, what: str) -> None:
         """What begins now."""
 
     def expect(self, units: float) -> None:
         """There is so much more to do than was told before."""
+        self.left += units
 
     def advance(self, units: float) -> None:
         """So much is done."""
+        self.left -= units
+
+    @contextmanager
+    def at_most(self, units: float) -> Iterator[None]:
+        """There is so much more to do, or less: when it ends, what it did not take is no longer expected."""
+        before = self.left
+        self.expect(units)
+        yield
+        self.expect(before - self.left)
 
 
 UNSEEN = Progress()
@@ -41,9 +56,11 @@ class _Bar(Progress):
         self._bar.update(self._task, description=what, refresh=True)
 
     def expect(self, units: float) -> None:
+        super().expect(units)
         self._bar.update(self._task, total=(self._bar.tasks[0].total or 0) + units)
 
     def advance(self, units: float) -> None:
+        super().advance(units)
         self._bar.update(self._task, advance=units)
 
 

@@ -32,7 +32,10 @@ def test_times_every_peer_and_divides_by_what_a_stage_computes(tiny_bundle: Path
     content = json.loads((tmp_path / "cpu.json").read_text())
     peers = ["torch", *(name for name in ("openvino", "onnxruntime") if name in cpu.installed())]
     assert [(r["peer"], r["direction"]) for r in content["results"]] == [(p, d) for p in peers for d in ("encode", "decode")]
+    assert (content["image"], content["width"], content["height"], content["threads"]) == ("photo.png", 300, 200, 1)
+    assert content["machine"]["vectors"]
     for found in content["results"]:
+        assert found["versions"].keys() == {found["peer"]}
         assert set(found["stages"]) == set(cpu.STAGES[found["direction"]])
         assert sum(found["stages"].values()) <= found["seconds"]
         for stage, rate in found["rates"].items():

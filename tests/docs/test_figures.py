@@ -47,17 +47,41 @@ def test_means_of_codecs(figures, tmp_path):
     assert figures.filled(figures.filled(page, tmp_path), tmp_path) == figures.filled(page, tmp_path)
 
 
-def test_seconds_of_peers(figures, tmp_path):
-    seconds = [("torch", "fp32", 1, 3), ("torch.compile", "fp32", 1, 1), ("openvino", "int8", 0.5, 1.5)]
+def report_of_speed(*peers: tuple[str, str, float, float]) -> dict[str, object]:
+    """A report of dlf.benchmarks.cpu: seconds of each peer's encode, which is its analysis, and decode, half the generator's."""
+    of_stages = ({"encode": {"analysis": encode}, "decode": {"generator": decode / 2}} for *_, encode, decode in peers)
     results = [
-        {"peer": peer, "precision": precision, "direction": direction, "seconds": value}
-        for peer, precision, *both in seconds
+        {
+            **{"peer": peer, "precision": precision, "direction": direction, "seconds": value, "stages": stages[direction]},
+            **{"repeats": [value] * 5, "versions": {peer.removesuffix(".compile"): f"{peer[0]}.1-a+b"}},
+        }
+        for (peer, precision, *both), stages in zip(peers, of_stages, strict=True)
         for direction, value in zip(("encode", "decode"), both, strict=True)
     ]
-    (tmp_path / "b.json").write_text(json.dumps({"results": results}))
-    found = figures.filled("<!-- speed b.json -->\n<!-- end of figures -->", tmp_path).splitlines()[3:-1]
-    assert found == [
-        "| PyTorch eager | 1.000 | 3.000 | 1.00 |",
-        "| torch.compile | 1.000 | 1.000 | 2.00 |",
-        "| OpenVINO, int8 | 0.500 | 1.500 | 2.00 |",
+    machine = {"processor": "A Processor", "vectors": "AVX2", "cores": "2", "dlf": "0.1.0", "python": "3.11.7"}
+    return {"machine": machine, "image": "kodim23.png", "width": 768, "height": 512, "threads": 3, "results": results}
+
+
+def test_seconds_of_peers(figures, tmp_path):
+    report = report_of_speed(("torch", "fp32", 1, 3), ("torch.compile", "fp32", 1, 1), ("openvino", "int8", 0.5, 1.5))
+    (tmp_path / "b.json").write_text(json.dumps(report))
+    columns = "encode, decode, times PyTorch eager, generator"
+    page = f"before\n<!-- speed b.json: {columns} -->\n<!-- end of figures -->\nafter"
+    found = figures.filled(page, tmp_path)
+    assert found.splitlines()[2:-2] == [
+        "Seconds from file to file of kodim23 (768x512), medians of 5, 3 threads of 2 cores, A Processor (AVX2); "
+        "PyTorch t.1, OpenVINO o.1, dlf 0.1.0, Python 3.11.7:",
+        "",
+        "| seconds | encode | decode | times PyTorch eager | generator |",
+        "|---|---|---|---|---|",
+        "| PyTorch eager | 1.000 | 3.000 | 1.00 | 1.500 |",
+        "| torch.compile | 1.000 | 1.000 | 2.00 | 0.500 |",
+        "| dlf on OpenVINO, int8 | 0.500 | 1.500 | 2.00 | 0.750 |",
     ]
+    assert figures.filled(found, tmp_path) == found
+
+
+def test_a_report_of_speed_without_pytorch_fills_no_table(figures, tmp_path):
+    (tmp_path / "b.json").write_text(json.dumps(report_of_speed(("openvino", "fp32", 1, 1))))
+    with pytest.raises(KeyError, match="torch"):
+        figures.filled("<!-- speed b.json: encode -->\n<!-- end of figures -->", tmp_path)
