@@ -188,7 +188,8 @@ def test_weights_are_judged_on_photographs_of_any_size(
     result = CliRunner().invoke(app, ["judge", start, *map(str, sorted((tmp_path / "photographs").iterdir()))])
     figures = json.loads(result.stdout)
     assert 0 < figures["lpips_alexnet"] < 2
-    assert figures["lpips_alexnet_tokens_swapped"] != figures["lpips_alexnet"] != figures["lpips_alexnet_tokens_alone"]
+    assert figures["lpips_alexnet_tokens_swapped"] == figures["lpips_alexnet"]  # a picture of one tile has no other
+    assert figures["lpips_alexnet_tokens_alone"] != figures["lpips_alexnet"]
     assert 1 <= figures["token_perplexity"] <= TINY.codebook_size
 
 
