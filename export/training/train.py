@@ -41,8 +41,8 @@ from dlf.runtime.formats import TILE
 # Tiles down and across of a large crop.
 LARGE = ((1, 2), (2, 1))
 TAUGHT_AT_ONCE = 8  # tiles
-# The weight of the rate at a run's start, how fast it follows the rate, and how fast averages of a run move.
-RATE_START, RATE_GAIN, RATE_MEMORY, USAGE_MEMORY = 10.0, 0.03, 0.9, 0.98
+# How fast the weight of the rate follows the rate, and how fast averages of a run move.
+RATE_GAIN, RATE_MEMORY, USAGE_MEMORY = 0.03, 0.9, 0.98
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Settings:
     revive_steps: int
     proxy_tiles: int
     taught_tiles: int = 0
+    rate_weight: float = 10.0  # at the start
 
     @staticmethod
     def read(path: Path) -> "Settings":
@@ -113,7 +114,7 @@ class Trainer:
         self.nets.model.vqgan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.losses = Losses.make(machine.device)
         self.stage, self.step, self.stage_step, self.seconds = 0, 0, 0, 0.0
-        self.rate_weight, self.rate_mean = RATE_START, 0.0
+        self.rate_weight, self.rate_mean = settings.rate_weight, 0.0
         self.usage = torch.full((settings.model.codebook_size,), 1 / settings.model.codebook_size, device=machine.device)
         self.optimiser: Optimiser | None = None
         self.taught: Taught | None = None
@@ -149,6 +150,9 @@ class Trainer:
             self._judge(stage)
             self.stage, self.stage_step, self.seconds, self.optimiser = self.stage + 1, 0, 0.0, None
             self._save(stage.name)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.machine.device.type, torch.bfloat16, enabled=self.machine.bfloat16)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.nets.model.state_dict().items()}
@@ -189,7 +193,8 @@ class Trainer:
         for p, gradient in zip(params, gradients, strict=True):
             p.grad = gradient
         factor = schedule(progress, self.settings.warm_up)
-        norm = self.optimiser.step(factor, self.settings.clip)
+        with self._autocast():
+            norm = self.optimiser.step(factor, self.settings.clip)
         if math.isfinite(norm):
             self.critic_optimiser.step()
         self.critic_optimiser.zero_grad()
@@ -217,7 +222,7 @@ class Trainer:
 
         def part(inputs: tuple[Tensor, ...], seed: int) -> tuple[Outcome, tuple[Tensor | None, ...]]:
             rng = torch.Generator().manual_seed(seed)
-            with torch.autocast(self.machine.device.type, torch.bfloat16, enabled=self.machine.bfloat16):
+            with self._autocast():
                 outcome = STEP[stage.kind](self.nets, self.losses, stage, inputs, rng)
             share = len(inputs[0]) / n
             loss = (outcome.loss + self.rate_weight * outcome.rate) * share
