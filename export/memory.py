@@ -46,7 +46,7 @@ def record(bundle: Path, progress: Progress = UNSEEN) -> None:
     content.pop("memory", None)
     manifest.write(bundle, content)  # so that no older measurement refuses the pictures
     memory = {}
-    for backend in _backends():
+    for backend in backends():
         memory[backend] = _measured(bundle, backend, progress)
     manifest.write(bundle, {**content, "memory": memory})
 
@@ -54,10 +54,11 @@ def record(bundle: Path, progress: Progress = UNSEEN) -> None:
 def work() -> int:
     """How many tiles stages compute to measure a bundle."""
     tiles = sum(_tiles(size) for size in (*SMALL, *LARGE))
-    return len(_backends()) * len(STAGES) * tiles
+    return len(backends()) * len(STAGES) * tiles
 
 
-def _backends() -> list[str]:
+def backends() -> list[str]:
+    """The backends on the CPU that are installed."""
     return [name for name in INSTALL if name not in GPU_ONLY and find_spec(name)]
 
 
@@ -81,7 +82,7 @@ def _line(
 ) -> dict[str, float]:
     peaks = []
     for size in sizes:
-        peaks.append(_peak(bundle, backend, direction, size, folder / "{}x{}.dlf".format(*size)))
+        peaks.append(peak(bundle, backend, direction, size, folder / "{}x{}.dlf".format(*size)))
         progress.advance(len(DIRECTIONS[direction]) * _tiles(size))
     low, high = peaks
     (less, more) = (height * width for height, width in sizes)
@@ -89,7 +90,11 @@ def _line(
     return {"bytes": max(0, round(low - slope * less)), "bytes_per_pixel": round(slope, 1)}
 
 
-def _peak(bundle: Path, backend: str, direction: str, size: Size, file: Path) -> int:
+def peak(bundle: Path, backend: str, direction: str, size: Size, file: Path) -> int:
+    """The peak, in bytes, of a process that encodes a made picture to a file, or decodes that file.
+
+    Raises ExportError: the backend does not run the bundle.
+    """
     command = [sys.executable, "-m", __spec__.name, str(bundle), "--run", backend, direction, *map(str, size), str(file)]
     first_run = {**os.environ, "XDG_CACHE_HOME": os.devnull}  # in which stages are compiled, which takes more
     done = subprocess.run(command, env=first_run, capture_output=True, text=True, check=False)

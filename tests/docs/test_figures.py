@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -47,13 +48,18 @@ def test_means_of_codecs(figures, tmp_path):
     assert figures.filled(figures.filled(page, tmp_path), tmp_path) == figures.filled(page, tmp_path)
 
 
-def report_of_speed(*peers: tuple[str, str, float, float]) -> dict[str, object]:
+def report_of_speed(*peers: tuple[str, str, float, float]) -> dict[str, Any]:
     """A report of dlf.benchmarks.cpu: seconds of each peer's encode, which is its analysis, and decode, half the generator's."""
     of_stages = ({"encode": {"analysis": encode}, "decode": {"generator": decode / 2}} for *_, encode, decode in peers)
     results = [
         {
             **{"peer": peer, "precision": precision, "direction": direction, "seconds": value, "stages": stages[direction]},
-            **{"repeats": [value] * 5, "versions": {peer.removesuffix(".compile"): f"{peer[0]}.1-a+b"}},
+            **{
+                "peak_bytes": 0,
+                "peak_bytes_low_memory": 0,
+                "repeats": [value] * 5,
+                "versions": {peer.removesuffix(".compile"): f"{peer[0]}.1-a+b"},
+            },
         }
         for (peer, precision, *both), stages in zip(peers, of_stages, strict=True)
         for direction, value in zip(("encode", "decode"), both, strict=True)
@@ -85,3 +91,71 @@ def test_a_report_of_speed_without_pytorch_fills_no_table(figures, tmp_path):
     (tmp_path / "b.json").write_text(json.dumps(report_of_speed(("openvino", "fp32", 1, 1))))
     with pytest.raises(KeyError, match="torch"):
         figures.filled("<!-- speed b.json: encode -->\n<!-- end of figures -->", tmp_path)
+
+
+def table_of(figures: ModuleType, folder: Path, begin: str, report: dict[str, Any]) -> list[str]:
+    """The lines of a table that a report fills, without the comments around it."""
+    (folder / "c.json").write_text(json.dumps(report))
+    page = f"<!-- {begin} -->\n<!-- end of figures -->"
+    found = figures.filled(page, folder)
+    assert figures.filled(found, folder) == found
+    return found.splitlines()[1:-1]
+
+
+def test_memory_of_backends(figures, tmp_path):
+    peaks = [
+        {"backend": backend, "direction": direction, "side": side, "bytes": bytes_, "expected": 2_000_000}
+        for backend, direction, side, bytes_ in (
+            ("openvino", "encode", 512, 1_400_000),
+            ("openvino", "encode", 1024, 1_600_000),
+            ("onnxruntime", "decode", 512, 3_000_000),
+        )
+    ]
+    assert table_of(figures, tmp_path, "memory c.json: 512x512, 1024x1024", {"peaks": peaks}) == [
+        "| MB (expected) | 512x512 | 1024x1024 |",
+        "|---|---|---|",
+        "| OpenVINO, encode | 1 (2) | 2 (2) |",
+        "| ONNX Runtime, decode | 3 (2) |  |",
+    ]
+
+
+def test_peaks_in_a_table_of_speed(figures, tmp_path):
+    report = report_of_speed(("torch", "fp32", 1, 3))
+    for result, peak in zip(report["results"], (1e9, 2e9), strict=True):
+        result |= {"peak_bytes": peak, "peak_bytes_low_memory": None}
+    assert table_of(figures, tmp_path, "speed c.json: peak GB, dropping stages GB", report)[2:] == [
+        "| seconds | peak GB | dropping stages GB |",
+        "|---|---|---|",
+        "| PyTorch eager | 1.00 / 2.00 |  |",
+    ]
+
+
+def test_what_tokens_tell(figures, tmp_path):
+    report = {"lpips_alexnet": 0.41321, "lpips_alexnet_tokens_alone": 0.5, "token_perplexity": 171.4}
+    assert table_of(figures, tmp_path, "judged c.json: tokens alone, whole, perplexity of the tokens", report) == [
+        "| LPIPS-Alex | tokens alone | whole | perplexity of the tokens |",
+        "|---|---|---|---|",
+        "| built-in model | 0.500 | 0.413 | 171 |",
+    ]
+
+
+def test_parts_of_the_battery(figures, tmp_path):
+    parts = {"damage": {"figures": {"files": 12, "accepted": 0}, "wrong": [], "seconds": 165.6}}
+    assert table_of(figures, tmp_path, "battery c.json", parts) == [
+        "| part | figures | seconds |",
+        "|---|---|---|",
+        "| damage | files: 12; accepted: 0 | 166 |",
+    ]
+    parts["damage"]["wrong"] = ["a file was accepted"]
+    with pytest.raises(ValueError, match="damage went wrong: a file was accepted"):
+        table_of(figures, tmp_path, "battery c.json", parts)
+
+
+def test_rows_of_another_command(figures, tmp_path):
+    report = {"command": "hey", "machine": "a machine", "rows": [["encode, 1", 8.7], ["decode", "1.6"]]}
+    assert table_of(figures, tmp_path, "rows c.json: clients, images/s", report) == [
+        "| clients | images/s |",
+        "|---|---|",
+        "| encode, 1 | 8.7 |",
+        "| decode | 1.6 |",
+    ]

@@ -16,7 +16,7 @@ def test_the_line_is_within_15_percent_of_the_peak_at_other_sizes(bundle_copy: P
     measured = json.loads((bundle_copy / "manifest.json").read_text())["memory"][backend]
     for side, large in ((3 * 256, False), (8 * 256, True)):
         for direction in ("encode", "decode"):
-            peak = memory._peak(bundle_copy, backend, direction, (side, side), tmp_path / f"{side}.dlf")
+            peak = memory.peak(bundle_copy, backend, direction, (side, side), tmp_path / f"{side}.dlf")
             line = measured[direction]["large"] if large else measured[direction]
             estimate = line["bytes"] + line["bytes_per_pixel"] * side**2
             assert abs(estimate - peak) <= 0.15 * peak
@@ -28,4 +28,4 @@ def test_the_line_is_within_15_percent_of_the_peak_at_other_sizes(bundle_copy: P
 def test_a_bundle_that_does_not_run_is_told(bundle_copy: Path, backend: str, tmp_path: Path) -> None:
     (bundle_copy / "analysis.onnx").write_bytes(b"")
     with pytest.raises(ExportError, match=f"cannot encode 512x512 pixels on {backend}: .*analysis.onnx has 0 bytes"):
-        memory._peak(bundle_copy, backend, "encode", (512, 512), tmp_path / "picture.dlf")
+        memory.peak(bundle_copy, backend, "encode", (512, 512), tmp_path / "picture.dlf")
