@@ -251,7 +251,7 @@ def _worst_first(blamed: Sequence[_Stage], gate: Gate, failed: Collection[str]) 
     squared error that a stage causes in them each run has its share of the squared errors in the stage's worst output, since
     errors of roundings are independent, so that their squares add up.
     """
-    deciding = {OUTPUT_OF.get(bar) for bar in failed}
+    deciding = {OUTPUT_OF[bar] for bar in failed if bar in OUTPUT_OF}
     causes = {stage.name: gate.disturbance(stage.name, stage.emulated) for stage in blamed} if len(blamed) > 1 else {}
     found = []
     for stage in blamed:

@@ -38,7 +38,8 @@ def convert(source: Path, target: Path, keep: Collection[str]) -> None:
     done = set()
     for node in graph.proto.node:
         for i, name in enumerate(node.input):
-            if node.op_type == "Cast" or not graph.is_matrix(name) or products.get(name) in (None, *keep):
+            product = products.get(name)
+            if product is None or product in keep or not graph.is_matrix(name) or node.op_type == "Cast":
                 continue
             stored, scale, floats, restored = (f"{name}.{what}" for what in ("int8", "scale", "float", "restored"))
             if name not in done:
