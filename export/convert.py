@@ -44,6 +44,8 @@ TARGETS: dict[str, tuple[str, Bars]] = {
 LISTING_LEVELS = {"int8"}
 # Stages that a comparison computes, where those of fp32's inputs are known: to decode fp32's files, and to decode its own.
 COMPARED = 2 + 3
+# The output of the analysis that alone decides what a bar measures.
+OUTPUT_OF = {"tokens": "z", "bytes": "y"}
 # Into how many runs of layers a stage is cut to find which of them disturb the picture most.
 RUNS = 8
 # How many of a stage's tensors the manifest names, those closest to overflow.
@@ -143,8 +145,8 @@ class _Stage:
             emulation.emulate(self._target, self.emulated)
             self._written = kept.copy()
 
-    def noise(self, run: Collection[str], gate: Gate) -> float:
-        """Write the stage with this run of its layers alone converted, and return its error."""
+    def noise(self, run: Collection[str], gate: Gate) -> dict[str, float]:
+        """Write the stage with this run of its layers alone converted, and return the error of each output."""
         self.write(self.kept.union(self._layers).difference(run))
         return gate.measure(self.name, self.emulated, photographs=1).noise
 
@@ -199,7 +201,7 @@ def _reach_bars(stages: dict[str, _Stage], gate: Gate, bars: Bars, progress: Pro
         blamed = [stages[name] for name in names if stages[name].layers]
         if blamed:
             progress(f"{', '.join(failed)} not reached; layers of {', '.join(s.name for s in blamed)} are returned to fp32")
-            _return_fewest(blamed, gate, passes, work, progress)
+            _return_fewest(blamed, gate, failed, passes, work, progress)
             left = ", ".join(f"{stage.name} {len(stage.layers)}" for stage in blamed)
             log.warning("%s not reached: layers that are left of the stages: %s", ", ".join(failed), left)
 
@@ -215,10 +217,12 @@ def _reach_bars(stages: dict[str, _Stage], gate: Gate, bars: Bars, progress: Pro
     return figures
 
 
-def _return_fewest(blamed: Sequence[_Stage], gate: Gate, passes: Callable[[], bool], work: int, progress: Progress) -> None:
+def _return_fewest(
+    blamed: Sequence[_Stage], gate: Gate, failed: Collection[str], passes: Callable[[], bool], work: int, progress: Progress
+) -> None:
     """Return to fp32 the fewest runs of layers of these stages with which the gate `passes`, the worst first; or all.
 
-    `work` is how many stages the gate computes at most.
+    `failed` are the bars that it does not pass without, and `work` is how many stages it computes at most.
     """
     tiles, runs = sum(gate.tiles), sum(len(stage.runs) for stage in blamed)
     most = (2 * len(blamed) + work * (trials(runs) + 1)) * tiles + runs * gate.tiles[0]
@@ -234,23 +238,26 @@ def _return_fewest(blamed: Sequence[_Stage], gate: Gate, passes: Callable[[], bo
             keep(chosen)
             return passes()
 
-        keep(fewest(_worst_first(blamed, gate), enough))
+        keep(fewest(_worst_first(blamed, gate, failed), enough))
         passes()  # which computes what the figures of all stages are made of
         for stage in blamed:
             stage.convert(gate)
 
 
-def _worst_first(blamed: Sequence[_Stage], gate: Gate) -> list[tuple[_Stage, list[str]]]:
-    """The runs of layers of these stages, those first that by themselves change the fp32 bundle's pictures most.
+def _worst_first(blamed: Sequence[_Stage], gate: Gate, failed: Collection[str]) -> list[tuple[_Stage, list[str]]]:
+    """The runs of layers of these stages, those first that by themselves change most of what the failed bars measure.
 
-    Of the squared error that a stage causes in the pictures each run has its share of the squared errors in the stage's output:
+    In the analysis that is the worst of the outputs that decide them. In the decoder it is the fp32 bundle's pictures: of the
+    squared error that a stage causes in them each run has its share of the squared errors in the stage's worst output, since
     errors of roundings are independent, so that their squares add up.
     """
+    deciding = {OUTPUT_OF[bar] for bar in failed if bar in OUTPUT_OF}
     causes = {stage.name: gate.disturbance(stage.name, stage.emulated) for stage in blamed} if len(blamed) > 1 else {}
     found = []
     for stage in blamed:
         runs = stage.runs
-        squares = [stage.noise(run, gate) ** 2 for run in runs]
+        noises = [stage.noise(run, gate) for run in runs]
+        squares = [max(noise[name] for name in deciding & noise.keys() or noise) ** 2 for noise in noises]
         scale = causes.get(stage.name, 1.0) / (sum(squares) or 1.0)
         found += [(square * scale, stage, run) for square, run in zip(squares, runs, strict=True)]
     return [(stage, run) for _, stage, run in sorted(found, key=lambda entry: entry[0], reverse=True)]

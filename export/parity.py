@@ -74,7 +74,7 @@ class StageFigures:
     """How far a stage of lower precision differs from fp32 on equal inputs; the worst of the photographs."""
 
     error: dict[str, float]  # of each output: largest deviation over largest magnitude
-    noise: float  # RMS of the deviation over RMS, of the worst output
+    noise: dict[str, float]  # of each output: RMS of the deviation over RMS
     headroom: dict[str, float]  # of each fp16 tensor: 65504 over its largest magnitude
 
 
@@ -163,12 +163,12 @@ class Gate:
         else:  # not kept: a search looks at each once
             run = self._computed("", emulated, self._fp32_inputs(name)[:photographs])
         error: dict[str, float] = {}
+        noise: dict[str, float] = {}
         largest: dict[str, float] = {}
-        noise = 0.0
         for sample, found, magnitudes in zip(self._samples, run.outputs, run.magnitudes, strict=False):
             for output, expected in sample.outputs[name].items():
                 deviation = found[output] - expected
-                noise = _worst(noise, np.sqrt(np.mean(deviation**2) / np.mean(expected**2)))
+                noise[output] = _worst(noise.get(output, 0), np.sqrt(np.mean(deviation**2) / np.mean(expected**2)))
                 error[output] = _worst(error.get(output, 0), np.abs(deviation).max() / np.abs(expected).max())
             for tensor, value in magnitudes.items():
                 largest[tensor] = _worst(largest.get(tensor, 0), value)

@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from dlf.export.fp16 import save
+from dlf.export.fp16 import FLOAT, HALF, save
 
 
 class StageGraph:
@@ -35,6 +35,11 @@ class StageGraph:
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a weight; of anything else, ()."""
         return tuple(self._tensors[name].dims) if name in self._tensors else ()
+
+    def is_matrix(self, name: str) -> bool:
+        """Whether this is a weight of floats with two axes, or more, that are longer than 1."""
+        tensor = self._tensors.get(name)
+        return tensor is not None and tensor.data_type in (FLOAT, HALF) and sum(length > 1 for length in tensor.dims) > 1
 
     def save(self, nodes: Sequence[NodeProto], tensors: Sequence[TensorProto], target: Path) -> None:
         """Write the graph with these nodes and, beside its own, these tensors to `target`, without weights that are not read."""

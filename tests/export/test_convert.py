@@ -159,8 +159,8 @@ class StandIn:
     def runs(self) -> list[list[str]]:
         return [[f"{self.name} {i}"] for i in range(len(self.errors))]
 
-    def noise(self, run: list[str], gate: object) -> float:
-        return self.errors[self.runs.index(run)]
+    def noise(self, run: list[str], gate: object) -> dict[str, float]:
+        return {"picture": self.errors[self.runs.index(run)], "nothing": 0.0}
 
     def write(self, kept: set[str]) -> None:
         self.written = kept
@@ -189,7 +189,7 @@ def test_of_errors_that_add_up_the_fewest_runs_return_in_few_passes(stages: list
         return passes[-1]
 
     told = Counted()
-    convert._return_fewest(blamed, gate, judged, 3, told)  # type: ignore[arg-type]
+    convert._return_fewest(blamed, gate, ["psnr"], judged, 3, told)  # type: ignore[arg-type]
     assert judged()
     squares = [(stage.gain * error) ** 2 for stage in blamed for error in stage.errors]
     enough = (
@@ -200,6 +200,15 @@ def test_of_errors_that_add_up_the_fewest_runs_return_in_few_passes(stages: list
     assert sum(len(stage.kept) for stage in blamed) == next(enough)
     assert len(passes) <= trials(len(squares)) + 2  # the last of the search, and this test's own
     assert told.left == 0  # of the work that was expected, and was not done
+
+
+@pytest.mark.parametrize(
+    ("failed", "order"), [("tokens", [1, 0, 2]), ("bytes", [0, 2, 1]), ("tokens bytes", [1, 0, 2]), ("psnr", [1, 2, 0])]
+)
+def test_of_the_analysis_the_runs_return_first_that_disturb_what_the_failed_bars_measure(failed: str, order: list[int]) -> None:
+    noises = [{"z": 0.2, "y": 0.3, "x": 0.0}, {"z": 0.8, "y": 0.1, "x": 0.0}, {"z": 0.1, "y": 0.2, "x": 0.7}]
+    stage = SimpleNamespace(name="analysis", runs=[["0"], ["1"], ["2"]], noise=lambda run, gate: noises[int(run[0])])
+    assert [int(run[0]) for _, run in convert._worst_first([stage], None, failed.split())] == order  # type: ignore[arg-type, list-item]
 
 
 def test_refuses_and_writes_nothing_where_a_bar_cannot_be_reached(

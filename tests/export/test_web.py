@@ -55,12 +55,47 @@ def test_weights_are_rounded_to_255_levels_of_each_output_channel(tmp_path: Path
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
 
 
-def test_nodes_that_are_kept_keep_their_weight(tmp_path: Path) -> None:
-    source, target = tmp_path / "s.onnx", tmp_path / "t.onnx"
+def save_tables(source: Path) -> dict[str, np.ndarray]:
+    """Write a stage of tables: two that reach a product, one of them through a Slice, and one behind the last product."""
+    rng = np.random.default_rng(1)
+    tables = {name: rng.normal(size=(16, 8)).astype(np.float32) for name in ("positions", "halves", "last")}
+    integers = {"start": np.array([0]), "end": np.array([8]), "indexes": np.eye(2, dtype=np.int64)}
+    nodes = [
+        helper.make_node("Gather", ["positions", "indexes"], ["places"], "gather"),
+        helper.make_node("ReduceMax", ["places"], ["place"], "place", keepdims=0),
+        helper.make_node("Add", ["a", "place"], ["placed"], "add"),
+        helper.make_node("Slice", ["halves", "start", "end"], ["half"], "slice"),
+        helper.make_node("MatMul", ["placed", "half"], ["b"], "product"),
+        helper.make_node("Mul", ["b", "gain"], ["c"], "scaled"),
+        helper.make_node("Add", ["c", "last"], ["d"], "behind"),
+    ]
+    save_stage(source, nodes, {"a": [16, 8]}, {"d": [16, 8]}, **tables, **integers, gain=np.ones((1, 8), np.float32))
+    return tables
+
+
+def stored(folder: Path, file: str) -> dict[str, np.ndarray]:
+    return {tensor.name: numpy_helper.to_array(tensor, str(folder)) for tensor in onnx.load(folder / file).graph.initializer}
+
+
+def test_tables_that_reach_a_product_are_rounded_to_255_levels_of_each_row(tmp_path: Path) -> None:
+    tables = save_tables(tmp_path / "s.onnx")
+    int8_weights.convert(tmp_path / "s.onnx", tmp_path / "t.onnx", ())
+    kept = stored(tmp_path, "t.onnx")
+    assert {"last", "gain", "indexes"} < set(kept) and tables.keys() & kept.keys() == {"last"}
+    for name in ("positions", "halves"):
+        assert kept[f"{name}.int8"].dtype == np.int8 and kept[f"{name}.scale"].shape == (16, 1)
+        largest = np.abs(tables[name]).max(axis=1, keepdims=True)
+        assert np.all(np.abs(kept[f"{name}.int8"] * kept[f"{name}.scale"] - tables[name]) <= largest / 127 * 0.5001)
+
+
+def test_nodes_that_are_kept_keep_their_weight_and_their_tables(tmp_path: Path) -> None:
+    save_tables(tmp_path / "s.onnx")
+    int8_weights.convert(tmp_path / "s.onnx", tmp_path / "t.onnx", ["product"])
+    assert stored(tmp_path, "t.onnx").keys() == stored(tmp_path, "s.onnx").keys()
     product = helper.make_node("MatMul", ["a", "weight"], ["b"], "product")
-    save_stage(source, [product], {"a": ["n", 8]}, {"b": ["n", 8]}, weight=np.eye(8, dtype=np.float32))
-    int8_weights.convert(source, target, ["product"])
-    assert [tensor.name for tensor in onnx.load(target).graph.initializer] == ["weight"]
+    save_stage(tmp_path / "p.onnx", [product], {"a": ["n", 8]}, {"b": ["n", 8]}, weight=np.eye(8, dtype=np.float32))
+    int8_weights.convert(tmp_path / "p.onnx", tmp_path / "q.onnx", ["product"])
+    assert stored(tmp_path, "q.onnx").keys() == {"weight"}
 
 
 @pytest.mark.usefixtures("photographs", "no_lpips")
