@@ -10,6 +10,8 @@ SCALE ?= 1
 SINCE ?= $(shell git describe --tags --abbrev=0)
 # On a machine with an NVIDIA GPU: make test EXTRAS=test,onnxruntime-gpu,tensorrt
 EXTRAS ?= test,onnxruntime
+# Two processes, in each of which PyTorch has one thread: on two cores more would spend their time waiting for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery abi docs figures man wheel web clean
 
@@ -17,10 +19,10 @@ demo: $(VENV)/installed
 	$(BIN)/dlf demo $(IMAGE)
 
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
+	$(PYTEST) -m slow
 
 gpu-check: $(VENV)/installed
 	$(BIN)/python -m dlf.benchmarks.gpu_check

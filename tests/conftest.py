@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.bundle import make_toy_bundle
 from helpers.export import tiny_model, write_synthetic
+from helpers.shared import made_once
 
 import dlf
 from dlf.runtime.backends import compiled_cache
@@ -72,6 +73,4 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported bundle of the smallest model (`helpers.export.TINY`) with random weights; not to be changed."""
     from dlf.export.bundle import write_bundle
 
-    path = tmp_path_factory.mktemp("tiny") / "bundle"
-    write_bundle(tiny_model(), path, "tiny")
-    return path
+    return made_once(tmp_path_factory, "tiny", lambda path: write_bundle(tiny_model(), path, "tiny"))

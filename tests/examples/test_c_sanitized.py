@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from helpers.c import SIZES, build_example, config, picture, ppm, sanitized_library, tool
+from helpers.built import sanitized_library
+from helpers.c import SIZES, build_example, config, picture, ppm, tool
 from PIL import Image
 
 PROGRAMS = ("dlf_transcode", "dlf_to_ppm", "dlf_batch")
@@ -45,14 +46,12 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def address_sanitized(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("address")
-    return runner(build(folder, sanitized_library(folder / "libdlf", "address,undefined")))
+    return runner(build(tmp_path_factory.mktemp("address"), sanitized_library("address,undefined")))
 
 
 @pytest.fixture(scope="module")
 def thread_sanitized(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("thread")
-    return runner(build(folder, sanitized_library(folder / "libdlf", "thread")))
+    return runner(build(tmp_path_factory.mktemp("thread"), sanitized_library("thread")))
 
 
 def use_one_by_one(run: Run, bundle: Path, folder: Path) -> None:

@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.built import NATIVE, released
 from helpers.c import cmake, tool
 
 import dlf
 
-NATIVE = Path(__file__).parents[2] / "runtime" / "native"
 PROGRAM = "#include <dlf.h>\n#include <stdio.h>\nint main(void) { puts(dlf_version()); return 0; }\n"
 PROJECT = """cmake_minimum_required(VERSION 3.21)
 project(user C)
@@ -34,9 +34,7 @@ def run(*command: object) -> str:
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An installed libdlf, in a folder with a space in its name, moved after its installation."""
     folder = tmp_path_factory.mktemp("installed here")
-    run(cmake(), "-S", NATIVE, "-B", folder / "build", f"-DCMAKE_INSTALL_PREFIX={folder / 'first'}")
-    run(cmake(), "--build", folder / "build", "--parallel", 2)
-    run(cmake(), "--install", folder / "build")
+    run(cmake(), "--install", released("dlf"), "--prefix", folder / "first")
     return Path(shutil.move(folder / "first", folder / "moved"))
 
 

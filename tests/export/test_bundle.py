@@ -53,6 +53,7 @@ def test_refused_export_writes_nothing(tmp_path: Path) -> None:
 
 def test_refuses_an_integer_prior_that_costs_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dlf.export.bundle, "MAX_PRIOR_COST", -0.5)
+    monkeypatch.setattr(dlf.export.bundle, "PARITY_SIZES", ((1, 1, 1),))
     with pytest.raises(ExportError, match="the integer prior codes"):
         write_bundle(tiny_model(), tmp_path / "bundle", "costly")
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from helpers.c import cmake
+from helpers.built import QUICKLY_COMPILED, sanitized
 from helpers.fuzz import write_seeds
 
 FOLDER = Path(__file__).parent
@@ -32,33 +32,31 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def build(folder: Path, compiler: str, *sanitizers: str) -> Path:
+def build(folder: Path, compiler: str, *sanitizers: str, options: tuple[str, ...] = ()) -> Path:
     """The folder of the built targets. Skips the test where the compiler or its sanitizers are not installed."""
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    source = folder.with_suffix(".cpp")
+    source = folder / "minimal.cpp"
     source.write_text(MINIMAL_TARGET)
-    flags = [f"-fsanitize={','.join(sanitizers)}", "-o", folder.with_suffix(".probe")]
+    flags = [f"-fsanitize={','.join(sanitizers)}", "-o", folder / "minimal"]
     if subprocess.run([compiler, source, *flags], capture_output=True).returncode != 0:
         pytest.skip(f"{compiler} has no run-time library of {', '.join(sanitizers)}")
-    subprocess.run([cmake(), "-S", FOLDER, "-B", folder, f"-DCMAKE_CXX_COMPILER={compiler}"], check=True, capture_output=True)
-    built = subprocess.run([cmake(), "--build", folder, "-j2"], capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return folder
+    return sanitized(compiler, "address,undefined", "all", *options)
 
 
 @pytest.fixture(scope="module")
 def feeders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("fuzz") / "feeders", "g++", "address", "undefined")
+    return build(tmp_path_factory.mktemp("fuzz"), "g++", "address", "undefined", options=(QUICKLY_COMPILED,))
 
 
 @pytest.fixture(scope="module")
 def campaigns(tmp_path_factory: pytest.TempPathFactory, seeds: Path) -> dict[str, "subprocess.CompletedProcess[str]"]:
     """Every target's run in libFuzzer."""
-    programs = build(tmp_path_factory.mktemp("fuzz") / "fuzzers", "clang++", "fuzzer", "address", "undefined")
+    folder = tmp_path_factory.mktemp("fuzz")
+    programs = build(folder, "clang++", "fuzzer", "address", "undefined")
 
     def run(target: str) -> "subprocess.CompletedProcess[str]":
-        found, crashes = Path(os.environ.get("DLF_FUZZ_CORPUS") or programs / "corpus") / target, FOLDER / "regressions" / target
+        found, crashes = Path(os.environ.get("DLF_FUZZ_CORPUS") or folder / "corpus") / target, FOLDER / "regressions" / target
         found.mkdir(parents=True, exist_ok=True)
         crashes.mkdir(parents=True, exist_ok=True)
         # No limit on the peak of the whole process: Linux lets it begin at that of the process that started it.

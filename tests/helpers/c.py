@@ -61,18 +61,6 @@ def pkg_config(*packages: str) -> list[str]:
     return run.stdout.split()
 
 
-def sanitized_library(folder: Path, sanitizers: str) -> list[str]:
-    """Build libdlf with sanitizers; returns the flags of programs that use it."""
-    flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
-    native = ROOT / "runtime" / "native"
-    output(
-        *(cmake(), "-S", str(native), "-B", str(folder)),
-        *("-DCMAKE_BUILD_TYPE=RelWithDebInfo", f"-DCMAKE_CXX_FLAGS={' '.join(flags)}"),
-    )
-    output(cmake(), "--build", str(folder), "--target", "dlf", "-j2")
-    return [*flags, f"-I{native / 'include'}", f"-L{folder}", f"-Wl,-rpath,{folder}", "-ldlf"]
-
-
 def build_example(
     folder: Path, name: str, flags: Sequence[str], sources: Sequence[Path] = (), compiler: Sequence[str] = ("cc", "-std=c11")
 ) -> Path:

@@ -175,8 +175,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert part.stage_step == 2
     resumed = trainer(config, photographs, tmp_path / "part", monkeypatch)
     resumed.run()
+    found = resumed.nets.state_dict()
     for name, tensor in whole.nets.state_dict().items():
-        assert torch.equal(tensor, resumed.nets.state_dict()[name]), name
+        assert torch.equal(tensor, found[name]), name
     assert resumed.rate_weight == whole.rate_weight
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.c import cmake
+from helpers.built import NATIVE, built, released
 from helpers.entropy import random_tables
 
 from dlf.runtime import errors
 from dlf.runtime.libdlf import EntropyModel
 
-NATIVE = Path(__file__).parents[3] / "runtime" / "native"
 ISAS = ("scalar", "avx2", "avx512", "neon")
 CROSS_COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 
@@ -32,14 +31,6 @@ def processor_isas() -> set[str]:
     return isas
 
 
-def build_check(folder: Path, *options: str) -> Path:
-    """The check program, built with CMake."""
-    configure = [cmake(), "-S", str(NATIVE), "-B", str(folder), "-DDLF_CHECKS=ON", *options]
-    subprocess.run(configure, check=True, capture_output=True)
-    subprocess.run([cmake(), "--build", str(folder), "--target", "check_kernels", "-j2"], check=True, capture_output=True)
-    return folder / "check_kernels"
-
-
 @pytest.fixture
 def entropy_bin(tmp_path: Path) -> Path:
     path = tmp_path / "entropy.bin"
@@ -53,25 +44,28 @@ def assert_checked(output: str, isas: set[str]) -> None:
     assert {line.split(":")[0] for line in output.splitlines() if "allocates nothing" in line} == isas
 
 
-def test_kernels_equal_the_scalar_code(tmp_path, entropy_bin):
-    program = build_check(tmp_path / "build")
+def test_kernels_equal_the_scalar_code(entropy_bin):
+    program = released("check_kernels") / "check_kernels"
     run = subprocess.run([program, entropy_bin], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
     assert_checked(run.stdout, processor_isas())
 
 
-def test_neon_kernels_equal_the_scalar_code(tmp_path, entropy_bin):
+def test_neon_kernels_equal_the_scalar_code(entropy_bin):
     for tool in (CROSS_COMPILER, EMULATOR):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed (Debian: g++-aarch64-linux-gnu, qemu-user)")
-    program = build_check(
-        tmp_path / "build",
+    folder = built(
+        "neon",
+        NATIVE,
+        "check_kernels",
+        "-DDLF_CHECKS=ON",
         "-DCMAKE_SYSTEM_NAME=Linux",
         "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
         f"-DCMAKE_CXX_COMPILER={CROSS_COMPILER}",
         "-DCMAKE_EXE_LINKER_FLAGS=-static",
     )
-    run = subprocess.run([EMULATOR, program, entropy_bin], capture_output=True, text=True)
+    run = subprocess.run([EMULATOR, folder / "check_kernels", entropy_bin], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
     assert_checked(run.stdout, {"scalar", "neon"})
 
