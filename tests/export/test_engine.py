@@ -24,11 +24,8 @@ import dlf.export.cli
 import dlf.export.memory
 import dlf.export.tf32
 from dlf.export import engine
-from dlf.export.checkpoint import load_checkpoint
 from dlf.export.engine import build_engine, parse_size, target_gpus
 from dlf.export.fp16 import convert
-from dlf.export.integer_prior import entropy_tables
-from dlf.export.stages import export_stage, stages
 from dlf.runtime.bundles import builtin
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendMissingError, ExportError, InvalidArgumentError
@@ -47,21 +44,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineCache:
     """An empty cache, which is also the user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return EngineCache()
-
-
-@pytest.fixture(scope="session")
-def mini_bundle(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The synthetic mini checkpoint's graphs as a bundle; only their parity is not checked."""
-    folder = tmp_path_factory.mktemp("mini") / "bundle"
-    folder.mkdir()
-    model = load_checkpoint(mini_checkpoint)
-    (folder / "entropy.bin").write_bytes(entropy_tables(model).to_bytes())
-    described = {}
-    for stage in stages(model.config):
-        file = export_stage(model, stage, folder)
-        described[stage.name] = {"file": file.name, "precision": "fp32", "inputs": [port.describe() for port in stage.inputs]}
-    seal(folder, stages=described)
-    return folder
 
 
 def in_fp16(bundle: Path, stage: str, folder: Path) -> Path:

@@ -164,12 +164,8 @@ def test_built_in_model_on_kodak():
 
 
 @pytest.mark.slow
-def test_mini_model(mini_checkpoint, tmp_path):
-    from dlf.export.bundle import write_bundle
-    from dlf.export.checkpoint import load_checkpoint
-
-    write_bundle(load_checkpoint(mini_checkpoint), tmp_path / "bundle", "mini")
-    native, python = native_codec(tmp_path / "bundle"), dlf.Codec(tmp_path / "bundle", "openvino", threads=1)
+def test_mini_model(mini_bundle):
+    native, python = native_codec(mini_bundle), dlf.Codec(mini_bundle, "openvino", threads=1)
     for height, width in [(1, 1), (421, 300)]:
         assert_same(native, python, photograph(height, width))
 
