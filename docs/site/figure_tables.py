@@ -26,7 +26,7 @@ JUDGED = {
 
 
 def rows(report: dict[str, Any], columns: list[str]) -> Rows:
-    """The rows that a report has, under `columns`; how they were measured stands in the page."""
+    """The rows that a report has, under `columns`; they were copied by hand, and the page tells how they were measured."""
     yield from ([*columns], *([str(cell) for cell in row] for row in report["rows"]))
 
 

@@ -8,7 +8,8 @@ A table stands between two comments, of which the first says what is in it:
     <!-- memory memory.json: 512x512, 1024x1024 -->    peaks in a report of dlf.benchmarks.memory
     <!-- judged judged.json: whole, tokens alone -->    what the training's `judge` found
     <!-- battery battery.json -->                       a report of `make battery`
-    <!-- rows serve.json: clients, images/s -->         the `rows` of a report of any other command, which the report names
+    <!-- rows serve.json: clients, images/s -->         the `rows` that are copied by hand from what another command printed;
+                                                        the report names it and the machine
     <!-- end of figures -->
 
 With --check nothing is written, and the exit code is 1 if a page would change.
