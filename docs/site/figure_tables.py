@@ -6,6 +6,7 @@ Each kind takes a report and the columns that a page asks for, and gives the tab
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeAlias
 
 Rows: TypeAlias = Iterator[list[str]]
@@ -72,6 +73,19 @@ def speed(report: dict[str, Any], columns: list[str]) -> Rows:
         yield [label, *(f"{eager / both[peer]:.2f}" if column == TIMES else found[column] for column in columns)]
 
 
+def started(report: dict[str, Any], columns: list[str]) -> Rows:
+    """Seconds in a report of dlf-bench from the start of a process to its end: dlf's first result, and the medians of rivals that
+    are commands; `columns` are directions."""
+    yield ["seconds", *columns]
+    (model,) = report["models"]
+    cells: dict[str, dict[str, str]] = {}
+    for timing in model["speed"]["timings"]:
+        seconds = median(timing["warm"]) if timing["process_each"] else timing["cold"]
+        cells.setdefault(timing["peer"], {})[timing["direction"]] = f"{seconds:.2f}"
+    for peer, found in cells.items():
+        yield [f"dlf on {LIBRARIES[peer]}" if peer in LIBRARIES else peer, *(found[column] for column in columns)]
+
+
 def memory(report: dict[str, Any], columns: list[str]) -> Rows:
     """Megabytes in a report of dlf.benchmarks.memory, and in brackets what the manifest lets expect; `columns` are sizes, such
     as 512x512."""
@@ -103,4 +117,12 @@ def circumstances(report: dict[str, Any]) -> str:
     )
 
 
-KINDS = {"quality": quality, "speed": speed, "memory": memory, "judged": judged, "battery": battery, "rows": rows}
+KINDS = {
+    "quality": quality,
+    "speed": speed,
+    "started": started,
+    "memory": memory,
+    "judged": judged,
+    "battery": battery,
+    "rows": rows,
+}

@@ -2,6 +2,7 @@
 
     python compressai_codec.py encode bmshj2018-hyperprior 1 image.png image.bin
     python compressai_codec.py decode image.bin image.png
+    python compressai_codec.py time bmshj2018-hyperprior 1 image.png    seconds with the model in memory, as JSON
 
 The weights are random, of one seed, since the trained ones are not in the package: **the speed is true; rate and quality mean
 nothing**. With `--pretrained` CompressAI fetches the trained weights, and all figures are true.
@@ -12,6 +13,8 @@ import json
 import struct
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -29,13 +32,23 @@ def model(architecture: str, quality: int, pretrained: bool) -> torch.nn.Module:
     return network
 
 
+def read(image: Path) -> torch.Tensor:
+    """The pixels of an image, (1, 3, height, width), 0 to 1."""
+    return torch.from_numpy(np.array(Image.open(image).convert("RGB"))).permute(2, 0, 1)[None] / 255
+
+
+def pad(pixels: torch.Tensor) -> torch.Tensor:
+    """The same with sides that are multiples of `MULTIPLE`."""
+    height, width = pixels.shape[2:]
+    return torch.nn.functional.pad(pixels, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
+
+
 def encode(architecture: str, quality: int, pretrained: bool, image: Path, file: Path) -> None:
     """Write a header of one JSON object, its length before it in four bytes, and the strings of the coder."""
-    pixels = torch.from_numpy(np.array(Image.open(image).convert("RGB"))).permute(2, 0, 1)[None] / 255
+    pixels = read(image)
     height, width = pixels.shape[2:]
-    padded = torch.nn.functional.pad(pixels, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
     with torch.inference_mode():
-        coded = model(architecture, quality, pretrained).compress(padded)
+        coded = model(architecture, quality, pretrained).compress(pad(pixels))
     strings = [string for (string,) in coded["strings"]]
     header = json.dumps([architecture, quality, pretrained, height, width, list(coded["shape"]), [len(s) for s in strings]])
     file.write_bytes(struct.pack("<I", len(header)) + header.encode() + b"".join(strings))
@@ -54,6 +67,22 @@ def decode(file: Path, image: Path) -> None:
     Image.fromarray(pixels).save(image)
 
 
+def time(architecture: str, quality: int, pretrained: bool, image: Path, repeats: int) -> None:
+    """Print the median seconds of coding and decoding an image, pixels to strings and back, after one run of each."""
+    network, padded = model(architecture, quality, pretrained), pad(read(image))
+    seconds: dict[str, list[float]] = {"encode": [], "decode": []}
+    with torch.inference_mode():
+        for _ in range(1 + repeats):
+            start = perf_counter()
+            coded = network.compress(padded)
+            between = perf_counter()
+            network.decompress(coded["strings"], coded["shape"])
+            seconds["encode"].append(between - start)
+            seconds["decode"].append(perf_counter() - between)
+    medians = {direction: round(median(runs[1:]), 3) for direction, runs in seconds.items()}
+    print(json.dumps({"architecture": architecture, "threads": torch.get_num_threads(), "repeats": repeats, **medians}))
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,8 +96,14 @@ def main() -> None:
     decoder = commands.add_parser("decode")
     decoder.add_argument("file", type=Path)
     decoder.add_argument("image", type=Path)
+    timer = commands.add_parser("time")
+    timer.add_argument("architecture", choices=image_models)
+    timer.add_argument("quality", type=int)
+    timer.add_argument("image", type=Path)
+    timer.add_argument("--pretrained", action="store_true")
+    timer.add_argument("--repeats", type=int, default=5)
     options = vars(parser.parse_args())
-    {"encode": encode, "decode": decode}[options.pop("command")](**options)
+    {"encode": encode, "decode": decode, "time": time}[options.pop("command")](**options)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,25 @@ def table_of(figures: ModuleType, folder: Path, begin: str, report: dict[str, An
     return found.splitlines()[1:-1]
 
 
+def test_seconds_of_new_processes(figures, tmp_path):
+    timings = [
+        {"peer": peer, "direction": direction, "cold": cold, "warm": warm, "process_each": peer == "mbt2018"}
+        for peer, direction, cold, warm in (
+            ("openvino", "encode", 0.7, [0.1, 0.1, 0.1]),
+            ("openvino", "decode", 1.3, [0.4, 0.4, 0.4]),
+            ("mbt2018", "encode", 9.0, [7.0, 5.0, 6.0]),
+            ("mbt2018", "decode", 9.0, [8.0, 8.5, 8.125]),
+        )
+    ]
+    report = {"models": [{"speed": {"timings": timings}}]}
+    assert table_of(figures, tmp_path, "started c.json: encode, decode", report) == [
+        "| seconds | encode | decode |",
+        "|---|---|---|",
+        "| dlf on OpenVINO | 0.70 | 1.30 |",
+        "| mbt2018 | 6.00 | 8.12 |",
+    ]
+
+
 def test_memory_of_backends(figures, tmp_path):
     peaks = [
         {"backend": backend, "direction": direction, "side": side, "bytes": bytes_, "expected": 2_000_000}
