@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.export.model import DLF, Config
+from dlf.export.model.config import PATCH
 from dlf.export.perceptual.lpips import LPIPS
 from dlf.export.training.adversary import Discriminator, balance, critic_loss, deceive_loss
 from dlf.export.training.grid import grid_excess
@@ -44,6 +45,7 @@ class Stage:
     alone: float = 1.0  # weight of all that judges texture on tiles without detail, as a share of its weight on others
     large_crops: float = 0.0  # share of batches with crops of several tiles
     proxy: float = 0.0  # weight of the tokens' distance from the codes of `Proxy`
+    window: int = 0  # cells of 16x16 pixels a side of the part of each image that is generated and judged; 0: all of it
 
     def at(self, progress: float) -> "Stage":
         """The stage as it is at a share of its time."""
@@ -154,8 +156,9 @@ class Losses:
             terms["lpips_vgg16"] = (texture.repeat(len(a) // len(texture)) * self.vgg16(a, b)).mean()
             total = total + stage.vgg16 * terms["lpips_vgg16"]
         if stage.grid:
+            side = min(TILE, image.shape[3])
             tiles = [
-                x.unfold(2, TILE, TILE).unfold(3, TILE, TILE).permute(0, 2, 3, 1, 4, 5).flatten(0, 2) for x in (image, output)
+                x.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).flatten(0, 2) for x in (image, output)
             ]
             with torch.no_grad():
                 natural = grid_excess(tiles[0])
@@ -195,9 +198,9 @@ def colour_error(difference: Tensor) -> Tensor:
 
 
 def random_crops(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
-    """Random squares of x (n, c, 256h, 256w), as many as it has tiles; (n*h*w, c, side, side)."""
+    """Random squares of x (n, c, height, width), as many as it has tiles, at least one of each; (count, c, side, side)."""
     n, _, height, width = x.shape
-    count = n * (height // TILE) * (width // TILE)
+    count = n * max(1, height // TILE) * max(1, width // TILE)
     tops, lefts = (torch.randint(free - side + 1, (count,), generator=rng) for free in (height, width))
     return torch.stack(
         [x[i % n, :, top : top + side, left : left + side] for i, (top, left) in enumerate(zip(tops, lefts, strict=True))]
@@ -221,6 +224,23 @@ def generate(model: DLF, latent: Tensor) -> Tensor:
     """The image, not clamped."""
     image: Tensor = model.vqgan.decoder(model.vqgan.post_quant_conv(latent))
     return image.float()
+
+
+def generate_window(model: DLF, latent: Tensor, image: Tensor, cells: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Windows at random places, so many cells a side, of images (n, 3, height, width) and of what their latents generate; both
+    (n, 3, 16 * cells, 16 * cells).
+
+    The generator's upper levels take most of the time of a step, and see no further than a few cells.
+    """
+    base = model.vqgan.decoder.base(model.vqgan.post_quant_conv(latent))
+    places = [torch.randint(side - cells + 1, (len(image),), generator=rng).tolist() for side in base.shape[2:]]
+
+    def cut(x: Tensor, cell: int) -> Tensor:
+        side = cells * cell
+        corners = ((cell * top, cell * left) for top, left in zip(*places, strict=True))
+        return torch.stack([part[:, top : top + side, left : left + side] for part, (top, left) in zip(x, corners, strict=True)])
+
+    return cut(image, PATCH), model.vqgan.decoder.upper(cut(base, 1)).float()
 
 
 def dropped(n: int, share: float, rng: torch.Generator) -> Tensor:
@@ -345,10 +365,14 @@ def finetune(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...]
     drop, some = dropped(n, stage.detail_dropout, rng), some_channels(n, channels, stage.channel_dropout, rng)
     mixed = torch.rand(n, generator=rng) < stage.hybrid[0]
     coded = Coded(nets.model, image, stage.commitment, drop, some, mixed)
-    output = generate(nets.model, nets.model.vqgan.quantize(coded.logits))
+    tokens = unlike(coded.z, nets.proxy(image))
+    latent = nets.model.vqgan.quantize(coded.logits)
+    if stage.window:
+        image, output = generate_window(nets.model, latent, image, stage.window, rng)
+    else:
+        output = generate(nets.model, latent)
     texture = torch.where(drop, stage.alone, 1.0)
     verdict = losses.gradient(stage, nets.critic, image, output, rng, texture)
-    tokens = unlike(coded.z, nets.proxy(image))
     log = verdict.terms | {"detail_bpp": coded.bpp.detach(), "vq": coded.semantic.loss.detach(), "tokens": tokens.detach()}
     loss = (output * verdict.gradient).sum() + 0.25 * coded.semantic.loss + stage.proxy * tokens
     return Outcome(loss, coded.bpp, verdict.critic, log, coded.z.detach(), coded.semantic.indices)

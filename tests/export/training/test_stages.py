@@ -12,6 +12,8 @@ from dlf.export.training.stages import (
     Stage,
     colour_error,
     dropped,
+    generate,
+    generate_window,
     perplexity,
     spherical_means,
     unlike,
@@ -35,6 +37,33 @@ def test_an_image_without_detail_has_a_latent_of_zeros_and_costs_nothing() -> No
     assert float(both.y_hat[1].abs().max()) == 0
     torch.testing.assert_close(both.y_hat[:1], first.y_hat)
     torch.testing.assert_close(both.bpp, first.bpp)
+
+
+@torch.no_grad()
+def test_a_window_shows_the_same_place_of_the_image_and_of_what_is_generated() -> None:
+    torch.manual_seed(0)
+    model = Nets(TINY).model
+    # As upper levels: what is below them, enlarged, so that there is an image that they return exactly.
+    enlarge = torch.nn.Upsample(scale_factor=16)
+    model.vqgan.decoder.upper = lambda base: enlarge(base[:, :3])  # type: ignore[method-assign]
+    latent = torch.randn(5, TINY.vqgan_codebook_dim, 16, 32)
+    image = generate(model, latent)
+    rng = torch.Generator().manual_seed(0)
+    windows = [generate_window(model, latent, image, 3, rng) for _ in range(4)]
+    for shown, generated in windows:
+        assert shown.shape == (5, 3, 48, 48)
+        assert torch.equal(shown, generated)
+    assert not torch.equal(windows[0][0], windows[1][0])
+
+
+@torch.no_grad()
+def test_a_window_of_the_whole_image_is_the_image() -> None:
+    torch.manual_seed(0)
+    model, image = Nets(TINY).model, torch.rand(2, 3, 256, 256)
+    latent = torch.randn(2, TINY.vqgan_codebook_dim, 16, 16)
+    shown, generated = generate_window(model, latent, image, 16, torch.Generator().manual_seed(0))
+    assert torch.equal(shown, image)
+    torch.testing.assert_close(generated, generate(model, latent))
 
 
 def test_detail_is_dropped_at_the_asked_rate_and_never_from_a_whole_batch() -> None:

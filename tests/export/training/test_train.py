@@ -115,14 +115,15 @@ def test_all_stages_run_and_leave_a_checkpoint(
     settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings("generator", "proxy", "decoder", "finetune")
+    config = replace(config, stages=(*config.stages, replace(config.stages[-1], name="windows", window=4)))
     run = trainer(config, photographs, tmp_path / "run", monkeypatch)
     run.run()
     lines = log(tmp_path / "run")
     assert all(np.isfinite(v) for line in lines for k, v in line.items() if k != "stage")
-    assert {line["stage"] for line in lines} == {"generator", "proxy", "decoder", "finetune"}
-    assert sum("lr" in line for line in lines) == 12
+    assert {line["stage"] for line in lines} == {"generator", "proxy", "decoder", "finetune", "windows"}
+    assert sum("lr" in line for line in lines) == 15
     assert all(1 <= line["token_perplexity"] <= 16.01 for line in lines if "token_perplexity" in line)
-    model = load_checkpoint(tmp_path / "run" / "finetune.safetensors")
+    model = load_checkpoint(tmp_path / "run" / "windows.safetensors")
     assert model.config == config.model
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, run.shadow[name]), name
