@@ -5,7 +5,7 @@ A table stands between two comments, of which the first says what is in it:
     <!-- quality kodak.json: bytes, bpp, PSNR -->       means of a report of dlf-bench, a row for each codec
     <!-- speed cpu.json: encode, decode, generator -->  seconds of directions and stages in a report of dlf.benchmarks.cpu, a
                                                         row for each peer, below a sentence that tells how they were measured
-    <!-- started rivals.json: encode, decode -->       seconds of new processes in a report of dlf-bench, of dlf and its rivals
+    <!-- started rivals.json: encode, decode -->        seconds of new processes in a report of dlf-bench, of dlf and its rivals
     <!-- memory memory.json: 512x512, 1024x1024 -->    peaks in a report of dlf.benchmarks.memory
     <!-- judged judged.json: whole, tokens alone -->    what the training's `judge` found
     <!-- battery battery.json -->                       a report of `make battery`
