@@ -1,4 +1,5 @@
-"""An architecture of CompressAI as a command for dlf-bench: pip install compressai.
+"""An architecture of CompressAI as a command for dlf-bench: pip install compressai, in an environment of its own, since it wants
+NumPy below 2.
 
     python compressai_codec.py encode bmshj2018-hyperprior 1 image.png image.bin
     python compressai_codec.py decode image.bin image.png
