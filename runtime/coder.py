@@ -84,7 +84,8 @@ class Coder:
         if once:
             self.stages.pop(name, None)  # which would keep its parts
         with self._timed("load"), self._failures(name, "load"):
-            stage = self.stages.get(name) or stages.load(self._backend, self.bundle, name, once=once)
+            shapes = {each: array.shape for each, array in inputs.items()}
+            stage = self.stages.get(name) or stages.load(self._backend, self.bundle, name, once_on=shapes if once else None)
         if not once:
             self.stages[name] = stage
         with self._timed(name), self._failures(name, "run"):

@@ -1,14 +1,15 @@
 """Loading a stage on a backend, with libdlf in the place of the pixel generator's upper levels where it computes them faster."""
 
 from dlf.runtime import progress
-from dlf.runtime.backends import Arrays, Backend, Stage
+from dlf.runtime.backends import Arrays, Backend, CanLoadForOneRun, Shapes, Stage
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BundleBrokenError
 from dlf.runtime.formats import BASE
 
 
-def load(backend: Backend, bundle: Bundle, stage: str, *, once: bool = False) -> Stage:
-    """Load a stage of a bundle on a backend. One that runs only `once` is released when it has, with the memory of its run.
+def load(backend: Backend, bundle: Bundle, stage: str, *, once_on: Shapes | None = None) -> Stage:
+    """Load a stage of a bundle on a backend. One for a single run, on inputs of the shapes `once_on`, is released when it has run,
+    with the memory of its run.
 
     On a backend on the CPU, the generator is the bundle's graph of its base and libdlf's levels, if the bundle lists levels that
     libdlf has kernels for on this processor. Else it is the whole graph.
@@ -18,7 +19,12 @@ def load(backend: Backend, bundle: Bundle, stage: str, *, once: bool = False) ->
     with progress.step(f"loading {progress.numbered(stage)}"):
         levels = bundle.levels(backend.threads) if stage == "generator" and backend.on_cpu else None
         name = stage if levels is None else levels.stage
-        loaded = _Once(backend.load(bundle, name)) if once and backend.on_cpu else backend.load(bundle, name)
+        if once_on is None or not backend.on_cpu:
+            loaded = backend.load(bundle, name)
+        elif isinstance(backend, CanLoadForOneRun):
+            loaded = _Once(backend.load_for_one_run(bundle, name, once_on))
+        else:
+            loaded = _Once(backend.load(bundle, name))
     if levels is None:
         return loaded
 

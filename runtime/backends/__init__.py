@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dlf.runtime.bundles.bundle import Bundle
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
 class Stage(Protocol):
@@ -57,6 +58,15 @@ class Backend(Protocol):
 
         Raises BundleBrokenError; fails with whatever the library raises.
         """
+        ...
+
+
+@runtime_checkable
+class CanLoadForOneRun(Protocol):
+    """A backend on which a stage takes less memory if it is loaded for the shapes of the only run that it is for."""
+
+    def load_for_one_run(self, bundle: "Bundle", stage: str, shapes: Shapes) -> Stage:
+        """As `Backend.load`; `shapes` are those of the run's inputs, by name."""
         ...
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from dlf.runtime.files import cache_folder, write_atomically
 
-LARGEST_STAGE = 32 << 20  # bytes of a stage's files; larger ones run so long that compiling them hardly shows
 LIMIT = 256 << 20  # bytes of the folder; what was not used for longest goes first
 
 _DIGEST = hashlib.sha256().digest_size

@@ -7,7 +7,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from dlf.runtime.backends import Arrays, HasDigests, Stage, compiled_cache, require_float32, telemetry
+from dlf.runtime.backends import Arrays, HasDigests, Shapes, Stage, compiled_cache, require_float32, telemetry
+from dlf.runtime.formats import LARGEST_KEPT_STAGE
 from dlf.runtime.libdlf import library
 
 with telemetry.off():
@@ -41,7 +42,20 @@ class OpenVINOBackend:
     def load(self, bundle: HasDigests, stage: str) -> Stage:
         """See `dlf.runtime.backends.Backend`."""
         file = bundle.stage(stage)
-        compiled = self._compiled(bundle, stage, file)
+        return self._loaded(file, self._compiled(bundle, stage, file))
+
+    def load_for_one_run(self, bundle: HasDigests, stage: str, shapes: Shapes) -> Stage:
+        """See `dlf.runtime.backends.CanLoadForOneRun`.
+
+        Of a graph without unknown shapes OpenVINO lays out all maps in one block, in which those share a place that are not
+        needed at the same time. A stage that is kept compiled, for all shapes, is small and loads faster.
+        """
+        file = bundle.stage(stage)
+        if _is_kept(file):
+            return self.load(bundle, stage)
+        return self._loaded(file, self._compile(file, shapes))
+
+    def _loaded(self, file: Path, compiled: Any) -> Stage:
         ports = (*compiled.inputs, *compiled.outputs)
         require_float32(file, {port.get_any_name(): port.element_type.get_type_name() for port in ports}, "f32")
         names = [output.get_any_name() for output in compiled.outputs]
@@ -57,7 +71,7 @@ class OpenVINOBackend:
         return run
 
     def _compiled(self, bundle: HasDigests, stage: str, file: Path) -> Any:
-        if _size(file) > compiled_cache.LARGEST_STAGE:
+        if not _is_kept(file):
             return self._compile(file)
         place = compiled_cache.place(bundle.stage_digest(stage), "openvino", self.versions["openvino"], self._config)
         content = compiled_cache.read(place)
@@ -70,15 +84,18 @@ class OpenVINOBackend:
         compiled_cache.write(place, compiled.export_model().getvalue())
         return compiled
 
-    def _compile(self, file: Path) -> Any:
+    def _compile(self, file: Path, shapes: Shapes | None = None) -> Any:
         with _releasing_pages(file):
-            return self._core.compile_model(file, "CPU", self._config)
+            model = self._core.read_model(file)
+            if shapes is not None:
+                model.reshape(dict(shapes))
+            return self._core.compile_model(model, "CPU", self._config)
 
 
-def _size(file: Path) -> int:
-    """Bytes of a graph and of the weights beside it."""
+def _is_kept(file: Path) -> bool:
+    """Whether a stage is kept compiled, by the bytes of its graph and of the weights beside it."""
     weights = file.with_name(f"{file.name}.data")
-    return file.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
+    return file.stat().st_size + (weights.stat().st_size if weights.exists() else 0) <= LARGEST_KEPT_STAGE
 
 
 @contextmanager

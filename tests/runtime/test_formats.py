@@ -19,6 +19,7 @@ HEADER = (Path(__file__).parents[2] / "runtime" / "native" / "src" / "support" /
         ("TOKENS_PER_TILE", "kTokensPerTile"),
         ("DETAIL_PER_TILE", "kDetailPerTile"),
         ("LARGE_BATCH", "kLargeBatch"),
+        ("LARGEST_KEPT_STAGE", "kLargestKeptStage"),
     ],
 )
 def test_constant_is_libdlfs(python, native):

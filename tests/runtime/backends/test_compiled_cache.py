@@ -84,7 +84,7 @@ def test_folder_that_cannot_be_written_is_no_failure(toy_bundle: Path, kept: Pat
 
 
 def test_large_stages_are_not_kept(toy_bundle: Path, kept: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(compiled_cache, "LARGEST_STAGE", 0)
+    monkeypatch.setattr("dlf.runtime.backends.openvino.LARGEST_KEPT_STAGE", 0)
     round_trip(toy_bundle)
     assert not kept.exists()
 

@@ -1,4 +1,4 @@
-"""The pages of the weights that OpenVINO maps: they do not stay in memory, and nothing is said where that cannot be."""
+"""What OpenVINO takes of memory: the pages of the weights do not stay, and a large stage for one run is compiled for its shapes."""
 
 import os
 import subprocess
@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from helpers.bundle import save_stage
+from helpers.bundle import LoneStage, save_stage
 from helpers.c import output, tool
 from onnx import helper
+
+from dlf.runtime.backends.choice import open_backend
 
 pytest.importorskip("openvino")
 
@@ -68,3 +70,18 @@ def test_pages_stay_without_a_word_where_the_system_does_not_tell_what_is_mapped
     shim = tmp_path / "shim.so"
     output(tool("cc", "gcc"), "-shared", "-fPIC", str(tmp_path / "shim.c"), "-o", str(shim), "-ldl")
     assert min(resident(tmp_path, LD_PRELOAD=str(shim))) > 1000
+
+
+@pytest.mark.parametrize(("largest_kept", "other_shapes"), [(0, False), (1 << 20, True)])
+def test_only_a_large_stage_for_one_run_is_compiled_for_its_shapes_alone(tmp_path, monkeypatch, largest_kept, other_shapes):
+    monkeypatch.setattr("dlf.runtime.backends.openvino.LARGEST_KEPT_STAGE", largest_kept)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    save_stage(tmp_path / "twice.onnx", [helper.make_node("Add", ["x", "x"], ["y"])], {"x": ["n", 4]}, {"y": ["n", 4]})
+    stage = open_backend("openvino", 1).load_for_one_run(LoneStage(tmp_path / "twice.onnx"), "twice", {"x": (2, 4)})
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    np.testing.assert_array_equal(stage({"x": x})["y"], 2 * x)
+    if other_shapes:
+        np.testing.assert_array_equal(stage({"x": x[:1]})["y"], 2 * x[:1])
+    else:
+        with pytest.raises(RuntimeError):
+            stage({"x": x[:1]})

@@ -10,9 +10,10 @@ import onnx
 import pytest
 from helpers.bundle import PORTS, retype, save_stage, seal
 from helpers.native import Context, Model, openvino_library
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import dlf
+from dlf.runtime.formats import LARGEST_KEPT_STAGE
 
 NATIVE = Path(__file__).parents[3] / "runtime" / "native"
 GRAY = np.full((4, 4), 128, np.uint8)
@@ -51,6 +52,12 @@ namespace dlf::openvino { DLF_OPENVINO_FUNCTIONS(CHECK) }
 static_assert(sizeof(theirs::ov_shape_t) == sizeof(ours::Shape));
 static_assert(offsetof(theirs::ov_shape_t, rank) == offsetof(ours::Shape, rank));
 static_assert(offsetof(theirs::ov_shape_t, dims) == offsetof(ours::Shape, dims));
+static_assert(sizeof(theirs::ov_dimension_t) == sizeof(ours::Dimension));
+static_assert(offsetof(theirs::ov_dimension_t, min) == offsetof(ours::Dimension, least));
+static_assert(offsetof(theirs::ov_dimension_t, max) == offsetof(ours::Dimension, greatest));
+static_assert(sizeof(theirs::ov_partial_shape_t) == sizeof(ours::PartialShape));
+static_assert(offsetof(theirs::ov_partial_shape_t, rank) == offsetof(ours::PartialShape, rank));
+static_assert(offsetof(theirs::ov_partial_shape_t, dims) == offsetof(ours::PartialShape, dims));
 static_assert(sizeof(theirs::ov_version_t) == sizeof(ours::Version));
 static_assert(offsetof(theirs::ov_version_t, buildNumber) == offsetof(ours::Version, build_number));
 static_assert(theirs::OK == 0);
@@ -128,6 +135,19 @@ def test_stage_with_other_outputs_than_the_codec_needs_is_broken(bundle_copy, ou
     seal(bundle_copy)
     with pytest.raises(dlf.BundleBrokenError, match=r"stage analysis.* z\b"):
         native(bundle_copy).encode(GRAY)
+
+
+def test_large_stage_for_one_run_gives_what_a_kept_one_gives(bundle_copy):
+    model = onnx.load(bundle_copy / "analysis.onnx")
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(LARGEST_KEPT_STAGE // 4, np.float32), "unused"))
+    onnx.save(model, bundle_copy / "analysis.onnx")
+    seal(bundle_copy)
+    image = np.random.default_rng(0).integers(0, 256, (300, 520), np.uint8)
+    once = Context(Model(bundle_copy, threads=1, openvino=str(openvino_library()).encode(), low_memory=1))
+    data = native(bundle_copy).encode(image)
+    assert [once.encode(image), once.encode(image)] == [data, data]
+    with dlf.Codec(bundle_copy, "openvino", threads=1, low_memory=True) as codec:
+        assert codec.encode(image) == data
 
 
 def _round_trip(codec, data):

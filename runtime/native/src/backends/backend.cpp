@@ -25,15 +25,20 @@ struct Message {
 
 } // namespace
 
-Backend::Backend(const dlf_backend &table, std::shared_ptr<void> owner)
+Backend::Backend(const dlf_backend &table, std::shared_ptr<void> owner, LoadForOneRun load_for_one_run)
     : name_(table.name), device_(table.device == nullptr ? "" : table.device),
-      version_(table.version == nullptr ? "" : table.version), table_(table), owner_(std::move(owner)) {}
+      version_(table.version == nullptr ? "" : table.version), table_(table), load_for_one_run_(load_for_one_run),
+      owner_(std::move(owner)) {}
 
-Stage::Stage(std::shared_ptr<const Backend> backend, std::string name, dlf_bundle &bundle)
+Stage::Stage(std::shared_ptr<const Backend> backend, std::string name, dlf_bundle &bundle, const std::vector<dlf_tensor> &inputs)
     : backend_(std::move(backend)), name_(std::move(name)) {
     const dlf_backend &table = backend_->table_;
     Message message;
-    const dlf_result result = table.load(table.user, &bundle, name_.c_str(), &loaded_, message.text, sizeof message.text);
+    const LoadForOneRun for_one_run = inputs.empty() ? nullptr : backend_->load_for_one_run_;
+    const dlf_result result =
+        for_one_run == nullptr
+            ? table.load(table.user, &bundle, name_.c_str(), &loaded_, message.text, sizeof message.text)
+            : for_one_run(table.user, &bundle, name_.c_str(), inputs, &loaded_, message.text, sizeof message.text);
     const char *of_bundle = dlf_bundle_message(&bundle);
     if (result == DLF_ERROR_BUNDLE_BROKEN && *message.text == 0 && *of_bundle != 0)
         fail(result, of_bundle);

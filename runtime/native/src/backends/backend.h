@@ -14,7 +14,8 @@ class Backend;
 // A loaded stage.
 class Stage {
 public:
-    Stage(std::shared_ptr<const Backend> backend, std::string name, dlf_bundle &bundle); // throws a Failure
+    // Where inputs are given, for one run on such inputs. Throws a Failure.
+    Stage(std::shared_ptr<const Backend> backend, std::string name, dlf_bundle &bundle, const std::vector<dlf_tensor> &inputs);
     ~Stage();
     Stage(const Stage &) = delete;
     Stage &operator=(const Stage &) = delete;
@@ -46,10 +47,14 @@ private:
     std::vector<dlf_tensor> outputs_;
 };
 
-// A function table, with what it needs to live.
+// As dlf_backend's `load`, for one run on inputs of these shapes, in which the stage takes less memory.
+using LoadForOneRun = dlf_result (*)(void *user, dlf_bundle *bundle, const char *stage, const std::vector<dlf_tensor> &inputs,
+                                     void **loaded, char *message, size_t message_size);
+
+// A function table, with what it needs to live, and one function more that a backend of libdlf's own may have.
 class Backend {
 public:
-    explicit Backend(const dlf_backend &table, std::shared_ptr<void> owner = nullptr);
+    explicit Backend(const dlf_backend &table, std::shared_ptr<void> owner = nullptr, LoadForOneRun load_for_one_run = nullptr);
 
     const std::string &name() const { return name_; }
     const std::string &device() const { return device_; }
@@ -62,6 +67,7 @@ private:
 
     std::string name_, device_, version_;
     dlf_backend table_;
+    LoadForOneRun load_for_one_run_;
     std::shared_ptr<void> owner_; // of table_.user
 };
 

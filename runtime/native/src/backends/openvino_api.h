@@ -17,12 +17,22 @@ struct Shape {
     int64_t *dims;
 };
 
+struct Dimension { // from the least to the greatest
+    int64_t least, greatest;
+};
+
+struct PartialShape {
+    Dimension rank;
+    Dimension *dims;
+};
+
 struct Version {
     const char *build_number;
     const char *description;
 };
 
 struct Core;
+struct GraphModel; // ov_model
 struct CompiledModel;
 struct Port; // ov_output_const_port
 struct Request;
@@ -37,7 +47,12 @@ struct Tensor;
     X(ov_core_create, Status, (Core **))                                                                                         \
     X(ov_core_free, void, (Core *))                                                                                              \
     X(ov_core_get_property, Status, (const Core *, const char *, const char *, char **))                                         \
-    X(ov_core_compile_model_from_file, Status, (const Core *, const char *, const char *, size_t, CompiledModel **, ...))        \
+    X(ov_core_read_model, Status, (const Core *, const char *, const char *, GraphModel **))                                     \
+    X(ov_core_compile_model, Status, (const Core *, const GraphModel *, const char *, size_t, CompiledModel **, ...))            \
+    X(ov_model_reshape, Status, (const GraphModel *, const char **, const PartialShape *, size_t))                               \
+    X(ov_model_free, void, (GraphModel *))                                                                                       \
+    X(ov_partial_shape_create_static, Status, (int64_t, const int64_t *, PartialShape *))                                        \
+    X(ov_partial_shape_free, void, (PartialShape *))                                                                             \
     X(ov_compiled_model_free, void, (CompiledModel *))                                                                           \
     X(ov_compiled_model_inputs_size, Status, (const CompiledModel *, size_t *))                                                  \
     X(ov_compiled_model_input_by_index, Status, (const CompiledModel *, size_t, Port **))                                        \

@@ -11,6 +11,7 @@
 #include "backends/backend_guard.h"
 #include "backends/openvino_api.h"
 #include "support/failure.h"
+#include "support/formats.h"
 #include "support/mapped_pages.h"
 #include "support/shared_library.h"
 
@@ -50,14 +51,20 @@ public:
     const std::string &version() const { return version_; }
     ElementType float32() const { return float32_; }
 
-    Owned<CompiledModel> compile(const char *file) const {
+    // A stage's graph; where inputs are given, for their shapes alone.
+    Owned<CompiledModel> compile(const char *file, const std::vector<dlf_tensor> &inputs) const {
+        GraphModel *read = nullptr;
+        check(ov_core_read_model(core_.get(), file, nullptr, &read));
+        const Owned<GraphModel> model(read, ov_model_free);
+        if (!inputs.empty())
+            reshape(model.get(), inputs);
         CompiledModel *compiled = nullptr;
         // By its own default the plugin rounds where the processor makes it quick: to bfloat16 with AMX, and what meets int8
         // weights to int8 with AVX-512 VNNI.
         const size_t arguments = limited_ ? 8 : 6; // without a limit the last two are not read
-        check(ov_core_compile_model_from_file(core_.get(), file, "CPU", arguments, &compiled, "INFERENCE_PRECISION_HINT", "f32",
-                                              "DYNAMIC_QUANTIZATION_GROUP_SIZE", "0", "PERFORMANCE_HINT", "LATENCY",
-                                              "INFERENCE_NUM_THREADS", threads_.c_str()));
+        check(ov_core_compile_model(core_.get(), model.get(), "CPU", arguments, &compiled, "INFERENCE_PRECISION_HINT", "f32",
+                                    "DYNAMIC_QUANTIZATION_GROUP_SIZE", "0", "PERFORMANCE_HINT", "LATENCY",
+                                    "INFERENCE_NUM_THREADS", threads_.c_str()));
         return {compiled, ov_compiled_model_free};
     }
 
@@ -69,6 +76,23 @@ public:
     }
 
 private:
+    void reshape(const GraphModel *model, const std::vector<dlf_tensor> &inputs) const {
+        std::vector<const char *> names;
+        std::vector<PartialShape> shapes;
+        std::vector<std::unique_ptr<PartialShape, void (*)(PartialShape *)>> owned;
+        shapes.reserve(inputs.size()); // so that none moves
+        for (const dlf_tensor &input : inputs) {
+            int64_t dims[DLF_MAX_RANK];
+            std::copy_n(input.shape, input.rank, dims);
+            PartialShape shape = {};
+            check(ov_partial_shape_create_static(static_cast<int64_t>(input.rank), dims, &shape));
+            names.push_back(input.name);
+            shapes.push_back(shape);
+            owned.emplace_back(&shapes.back(), ov_partial_shape_free);
+        }
+        check(ov_model_reshape(model, names.data(), shapes.data(), shapes.size()));
+    }
+
     // The number of float32, which differs from release to release. In all of them it is the first type of four bytes.
     ElementType find_float32() const {
         constexpr ElementType kLast = 8; // float32 is 4 or 5
@@ -100,7 +124,9 @@ struct Run {
 
 class LoadedStage {
 public:
-    LoadedStage(const OpenVINO &openvino, const char *file) : ov_(openvino), file_(file), compiled_(compile(openvino, file)) {
+    // Where inputs are given, for one run on such inputs.
+    LoadedStage(const OpenVINO &openvino, const char *file, const std::vector<dlf_tensor> &inputs)
+        : ov_(openvino), file_(file), compiled_(compile(openvino, file_, inputs)) {
         size_t count = 0;
         ov_.check(ov_.ov_compiled_model_inputs_size(compiled_.get(), &count));
         for (size_t i = 0; i < count; ++i)
@@ -151,9 +177,19 @@ public:
     }
 
 private:
-    static Owned<CompiledModel> compile(const OpenVINO &openvino, const char *file) {
+    static Owned<CompiledModel> compile(const OpenVINO &openvino, const std::filesystem::path &file,
+                                        const std::vector<dlf_tensor> &inputs) {
         const MappedPagesReleased released(file);
-        return openvino.compile(file);
+        return openvino.compile(file.c_str(), size_of(file) > kLargestKeptStage ? inputs : std::vector<dlf_tensor>());
+    }
+
+    // Bytes of a graph and of the weights beside it.
+    static uint64_t size_of(const std::filesystem::path &file) {
+        std::filesystem::path weights = file;
+        weights += ".data";
+        std::error_code missing;
+        const uint64_t beside = std::filesystem::file_size(weights, missing);
+        return std::filesystem::file_size(file) + (missing ? 0 : beside);
     }
 
     using Get = Status (*)(const CompiledModel *, size_t, Port **);
@@ -226,11 +262,16 @@ private:
     std::vector<Owned<Request>> free_; // requests that wait for a run; as many as ran at the same time
 };
 
-dlf_result load(void *user, dlf_bundle *bundle, const char *stage, void **loaded, char *message, size_t message_size) {
+dlf_result load_for_one_run(void *user, dlf_bundle *bundle, const char *stage, const std::vector<dlf_tensor> &inputs,
+                            void **loaded, char *message, size_t message_size) {
     const char *file = nullptr;
     if (const dlf_result refusal = dlf_bundle_stage(bundle, stage, &file); refusal != DLF_OK)
         return refusal;
-    return reported(message, message_size, [&] { *loaded = new LoadedStage(*static_cast<OpenVINO *>(user), file); });
+    return reported(message, message_size, [&] { *loaded = new LoadedStage(*static_cast<OpenVINO *>(user), file, inputs); });
+}
+
+dlf_result load(void *user, dlf_bundle *bundle, const char *stage, void **loaded, char *message, size_t message_size) {
+    return load_for_one_run(user, bundle, stage, {}, loaded, message, message_size);
 }
 
 dlf_result run(void *, void *loaded, const dlf_tensor *inputs, size_t input_count, dlf_tensor *outputs, size_t *output_count,
@@ -269,7 +310,7 @@ std::shared_ptr<const Backend> open_openvino(const char *library, uint32_t threa
     table.run = run;
     table.release = release;
     table.unload = unload;
-    return std::make_shared<const Backend>(table, openvino);
+    return std::make_shared<const Backend>(table, openvino, load_for_one_run);
 }
 
 } // namespace dlf

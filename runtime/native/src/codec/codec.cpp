@@ -179,7 +179,7 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
 // Runs a stage for one image of so many tiles.
 Codec::Outputs Codec::run(const char *stage, const std::vector<dlf_tensor> &inputs, size_t down, size_t across) {
     const bool keep = model_->keeps_after(down * across);
-    Model::Loaded loaded = model_->stage(stage, keep);
+    Model::Loaded loaded = model_->stage(stage, keep, inputs);
     const StepTimer timer(stage);
     Outputs outputs = run(std::move(loaded.stage), inputs, keep);
     if (loaded.levels == nullptr)

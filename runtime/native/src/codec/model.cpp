@@ -59,7 +59,7 @@ bool Model::keeps_after(size_t tiles) const {
     return !low_memory_ && !is_large;
 }
 
-Model::Loaded Model::stage(const std::string &name, bool keep) {
+Model::Loaded Model::stage(const std::string &name, bool keep, const std::vector<dlf_tensor> &inputs) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto loaded = stages_.find(name);
     if (loaded != stages_.end()) {
@@ -73,7 +73,8 @@ Model::Loaded Model::stage(const std::string &name, bool keep) {
     Loaded stage;
     if (name == kDecoderStages.back() && !backend_->runs_whole_generator())
         stage.levels = GeneratorLevels::open(*bundle_.bundle, threads_);
-    stage.stage = std::make_shared<const Stage>(backend_, stage.levels == nullptr ? name : stage.levels->stage(), bundle_);
+    stage.stage = std::make_shared<const Stage>(backend_, stage.levels == nullptr ? name : stage.levels->stage(), bundle_,
+                                                keep ? std::vector<dlf_tensor>() : inputs);
     if (keep)
         stages_[name] = stage;
     return stage;

@@ -21,6 +21,10 @@ constexpr size_t kDetailPerTile = 8; // positions a side of the detail latent th
 // memory of a run, by far the most that is held, and to load a stage again takes a tenth of the time at most.
 constexpr size_t kLargeBatch = 1048576;
 
+// Bytes of the files of a stage up to which OpenVINO compiles it for all shapes, even for a single run: Python then keeps what it
+// compiled, and both give the same pictures. In a single run of a larger one, shapes that are known halve its memory.
+constexpr uint64_t kLargestKeptStage = 33554432;
+
 // A bundle's stages, in the order in which they run.
 constexpr const char *kEncoderStage = "analysis";
 constexpr std::array<const char *, 3> kDecoderStages = {"synthesis", "adaptor", "generator"};
