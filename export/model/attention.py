@@ -6,6 +6,10 @@ from torch import Tensor, nn
 
 from dlf.export.model.config import HEAD_WIDTH
 
+# Where a graph's attention is over more positions than this, it goes through its heads in groups, one after the other: a runtime
+# that holds the logits holds those of a group.
+LONG, HEAD_GROUPS = 512, 2
+
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention on (batch, heads, length, width), with an additive bias that broadcasts to the logits.
@@ -14,6 +18,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
     """
     if not torch.compiler.is_exporting():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    if bias is None and q.shape[1] % HEAD_GROUPS == 0 and q.shape[2] > LONG:
+        groups = (x.chunk(HEAD_GROUPS, 1) for x in (q, k, v))
+        return torch.cat([_spelled_out(*group) for group in zip(*groups, strict=True)], 1)
+    return _spelled_out(q, k, v, bias)
+
+
+def _spelled_out(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if bias is not None:
         logits = logits + bias

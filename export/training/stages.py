@@ -15,6 +15,7 @@ from dlf.export.training.grid import grid_excess
 from dlf.export.training.hybrid import Taught, hybrids
 from dlf.export.training.proxy import Proxy, opponent, restart_semantic
 from dlf.export.training.quantisers import Semantic, quantise_detail, quantise_semantic
+from dlf.export.training.texture import texture_distance
 from dlf.runtime.formats import TILE
 
 Kind = Literal["generator", "proxy", "decoder", "finetune"]
@@ -35,6 +36,7 @@ class Stage:
     alexnet: float = 1.0  # weight of LPIPS-AlexNet
     vgg16: float = 0.0  # weight of LPIPS-VGG16
     vgg16_side: int = 64  # pixels a side of the crop that VGG16 sees of each tile
+    texture: float = 0.0  # weight of the distance of texture in VGG16's features, on the same crops
     grid: float = 0.0  # weight of the grid beyond the photograph's
     adversarial: float = 0.0  # share of the adversarial gradient at the image, of the other losses' norm
     commitment: float = 0.25  # weight of the semantic latent's distance from its codebook
@@ -153,8 +155,12 @@ class Losses:
         total = total + stage.alexnet * terms["lpips_alexnet"]
         if stage.vgg16:
             a, b = random_crops(torch.cat([image, output], 1), stage.vgg16_side, rng).split(3, 1)
-            terms["lpips_vgg16"] = (texture.repeat(len(a) // len(texture)) * self.vgg16(a, b)).mean()
-            total = total + stage.vgg16 * terms["lpips_vgg16"]
+            with torch.no_grad():
+                real = self.vgg16.taps(a)
+            painted, weight = self.vgg16.taps(b), texture.repeat(len(a) // len(texture))
+            terms["lpips_vgg16"] = (weight * self.vgg16.distance(real, painted)).mean()
+            terms["texture"] = (weight * texture_distance(real, painted)).mean()
+            total = total + stage.vgg16 * terms["lpips_vgg16"] + stage.texture * terms["texture"]
         if stage.grid:
             side = min(TILE, image.shape[3])
             tiles = [
