@@ -11,8 +11,8 @@ DETAIL_PER_TILE = 8  # positions a side of the detail latent that one tile has
 # Pixels of the images that are coded together, padded to tiles. After so many, stages on the CPU are not kept: libraries keep the
 # memory of a run, by far the most that is held, and to load a stage again takes a tenth of the time at most.
 LARGE_BATCH = 1 << 20
-# Bytes of the files of a stage that is kept compiled for the next process. Larger ones run so long that compiling them hardly shows;
-# where one is for a single run, it is compiled for the shapes of that run alone, in which it takes less memory.
+# Bytes of the files of a stage that is kept compiled for the next process. Larger ones run so long that compiling them hardly
+# shows; where one is for a single run, it is compiled for the shapes of that run alone, in which it takes less memory.
 LARGEST_KEPT_STAGE = 32 << 20
 
 # A bundle's stages, in the order in which they run.

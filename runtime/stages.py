@@ -8,8 +8,8 @@ from dlf.runtime.formats import BASE
 
 
 def load(backend: Backend, bundle: Bundle, stage: str, *, once_on: Shapes | None = None) -> Stage:
-    """Load a stage of a bundle on a backend. One for a single run, on inputs of the shapes `once_on`, is released when it has run,
-    with the memory of its run.
+    """Load a stage of a bundle on a backend. One for a single run, on inputs of the shapes `once_on`, is released when it has
+    run, with the memory of its run.
 
     On a backend on the CPU, the generator is the bundle's graph of its base and libdlf's levels, if the bundle lists levels that
     libdlf has kernels for on this processor. Else it is the whole graph.

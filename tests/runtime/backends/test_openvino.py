@@ -1,4 +1,4 @@
-"""What OpenVINO takes of memory: the pages of the weights do not stay, and a large stage for one run is compiled for its shapes."""
+"""What OpenVINO takes of memory: pages of weights do not stay, and a large stage for one run is compiled for its shapes."""
 
 import os
 import subprocess

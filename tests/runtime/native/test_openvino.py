@@ -137,17 +137,37 @@ def test_stage_with_other_outputs_than_the_codec_needs_is_broken(bundle_copy, ou
         native(bundle_copy).encode(GRAY)
 
 
-def test_large_stage_for_one_run_gives_what_a_kept_one_gives(bundle_copy):
-    model = onnx.load(bundle_copy / "analysis.onnx")
+IMAGE = np.random.default_rng(0).integers(0, 256, (300, 520), np.uint8)
+
+
+def _with_large_analysis(folder: Path, *declared: int) -> Path:
+    """The bundle, sealed again: its analysis too large to be kept compiled, and declared for one shape alone where one is given."""
+    model = onnx.load(folder / "analysis.onnx")
+    for dim, value in zip(model.graph.input[0].type.tensor_type.shape.dim, declared, strict=False):
+        dim.dim_value = value
     model.graph.initializer.append(numpy_helper.from_array(np.zeros(LARGEST_KEPT_STAGE // 4, np.float32), "unused"))
-    onnx.save(model, bundle_copy / "analysis.onnx")
-    seal(bundle_copy)
-    image = np.random.default_rng(0).integers(0, 256, (300, 520), np.uint8)
-    once = Context(Model(bundle_copy, threads=1, openvino=str(openvino_library()).encode(), low_memory=1))
-    data = native(bundle_copy).encode(image)
-    assert [once.encode(image), once.encode(image)] == [data, data]
-    with dlf.Codec(bundle_copy, "openvino", threads=1, low_memory=True) as codec:
-        assert codec.encode(image) == data
+    onnx.save(model, folder / "analysis.onnx")
+    seal(folder)
+    return folder
+
+
+def _encoded_once(folder: Path) -> list[bytes]:
+    """The files that C and Python write where they release each stage after its run."""
+    context = Context(Model(folder, threads=1, openvino=str(openvino_library()).encode(), low_memory=1))
+    with dlf.Codec(folder, "openvino", threads=1, low_memory=True) as codec:
+        return [context.encode(IMAGE), codec.encode(IMAGE)]
+
+
+def test_large_stage_for_one_run_gives_what_a_kept_one_gives(bundle_copy):
+    folder = _with_large_analysis(bundle_copy)
+    assert _encoded_once(folder) == 2 * [native(folder).encode(IMAGE)]
+
+
+def test_large_stage_for_one_run_is_compiled_for_the_shapes_of_that_run(bundle_copy):
+    folder = _with_large_analysis(bundle_copy, 1, 3, 256, 256)  # which is not what the image is padded to
+    with pytest.raises(dlf.BackendFailedError):
+        native(folder).encode(IMAGE)
+    assert len(set(_encoded_once(folder))) == 1
 
 
 def _round_trip(codec, data):
