@@ -141,7 +141,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (300, 520), np.uint8)
 
 
 def _with_large_analysis(folder: Path, *declared: int) -> Path:
-    """The bundle, sealed again: its analysis too large to be kept compiled, and declared for one shape alone where one is given."""
+    """The bundle, sealed again: its analysis too large to be kept compiled, and declared for one shape where one is given."""
     model = onnx.load(folder / "analysis.onnx")
     for dim, value in zip(model.graph.input[0].type.tensor_type.shape.dim, declared, strict=False):
         dim.dim_value = value
