@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlf.export.model import DLF, Config
-from dlf.export.model.config import PATCH
+from dlf.export.model.config import GRID, PATCH
 from dlf.export.perceptual.lpips import LPIPS
 from dlf.export.training.adversary import Discriminator, balance, critic_loss, deceive_loss
 from dlf.export.training.grid import grid_excess
@@ -48,6 +48,10 @@ class Stage:
     large_crops: float = 0.0  # share of batches with crops of several tiles
     proxy: float = 0.0  # weight of the tokens' distance from the codes of `Proxy`
     window: int = 0  # cells of 16x16 pixels a side of the part of each image that is generated and judged; 0: all of it
+
+    def __post_init__(self) -> None:
+        if self.grid and 0 < self.window < GRID:
+            raise ValueError(f"stage {self.name}: the grid is told on whole tiles, not on windows of {self.window} cells")
 
     def at(self, progress: float) -> "Stage":
         """The stage as it is at a share of its time."""
@@ -162,9 +166,8 @@ class Losses:
             terms["texture"] = (weight * texture_distance(real, painted)).mean()
             total = total + stage.vgg16 * terms["lpips_vgg16"] + stage.texture * terms["texture"]
         if stage.grid:
-            side = min(TILE, image.shape[3])
             tiles = [
-                x.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).flatten(0, 2) for x in (image, output)
+                x.unfold(2, TILE, TILE).unfold(3, TILE, TILE).permute(0, 2, 3, 1, 4, 5).flatten(0, 2) for x in (image, output)
             ]
             with torch.no_grad():
                 natural = grid_excess(tiles[0])

@@ -97,3 +97,9 @@ def test_perplexity_counts_the_entries_that_are_used_alike() -> None:
 def test_the_share_of_hybrids_goes_from_its_first_to_its_last_value() -> None:
     stage = Stage("a", "finetune", 1, 0.1, 4, hybrid=(0.5, 0.1))
     assert [stage.at(progress).hybrid[0] for progress in (0, 0.5, 1)] == pytest.approx([0.5, 0.3, 0.1])
+
+
+def test_the_grid_is_not_asked_for_on_windows_in_which_it_cannot_be_told() -> None:
+    Stage("paint", "finetune", 1.0, 0.001, 8, grid=0.1, window=16)
+    with pytest.raises(ValueError, match="stage paint: the grid is told on whole tiles"):
+        Stage("paint", "finetune", 1.0, 0.001, 8, grid=0.1, window=8)
