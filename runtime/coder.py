@@ -84,8 +84,8 @@ class Coder:
         if once:
             self.stages.pop(name, None)  # which would keep its parts
         with self._timed("load"), self._failures(name, "load"):
-            shapes = {each: array.shape for each, array in inputs.items()}
-            stage = self.stages.get(name) or stages.load(self._backend, self.bundle, name, once_on=shapes if once else None)
+            once_on = {each: array.shape for each, array in inputs.items()} if once else None
+            stage = self.stages.get(name) or stages.load(self._backend, self.bundle, name, once_on=once_on)
         if not once:
             self.stages[name] = stage
         with self._timed(name), self._failures(name, "run"):
