@@ -13,7 +13,7 @@ EXTRAS ?= test,onnxruntime
 # Two processes, in each of which PyTorch has one thread: on two cores more would spend their time waiting for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-slow gpu-check coverage lint sanitize fuzz battery abi docs figures man wheel web clean
+.PHONY: demo test test-slow test-all gpu-check coverage lint sanitize fuzz battery abi docs figures man wheel web clean
 
 demo: $(VENV)/installed
 	$(BIN)/dlf demo $(IMAGE)
@@ -23,6 +23,10 @@ test: $(VENV)/installed lint
 
 test-slow: $(VENV)/installed
 	$(PYTEST) -m slow
+
+# Both at once, so that what they share is made once.
+test-all: $(VENV)/installed lint
+	$(PYTEST)
 
 gpu-check: $(VENV)/installed
 	$(BIN)/python -m dlf.benchmarks.gpu_check

@@ -19,7 +19,11 @@ from torch import Tensor
 from dlf.runtime.formats import TILE
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-SCALES = (0.75, 1.25)  # source pixels of a crop per pixel of it
+# A photograph is seen dozens of times, so each crop of it is made another picture: without that, LPIPS-AlexNet fell twice as fast on
+# the photographs trained on as on others.
+SCALES = (0.75, 1.6)  # source pixels of a crop per pixel of it
+STRETCH = 0.1  # of one side against the other, at most, as a logarithm
+GAMMA, TINT = 0.25, 0.1  # of all channels and of each by itself, at most, as logarithms of an exponent
 
 
 def build_cache(folders: Iterable[Path], cache: Path, longest_short_side: int) -> int:
@@ -89,7 +93,8 @@ class Photographs:
         return self.pixels[start : start + 3 * height * width].reshape(height, width, 3)
 
     def crops(self, rng: np.random.Generator, n: int, down: int, across: int) -> Tensor:
-        """Random crops of `down` x `across` tiles from images that are large enough, drawn by area and mirrored at random.
+        """Random crops of `down` x `across` tiles from images that are large enough, drawn by area; scaled, stretched, mirrored and
+        tinted at random.
 
         Returns (n, 3, 256 * down, 256 * across), -1 to 1.
         """
@@ -102,11 +107,12 @@ class Photographs:
     def _crop(self, rng: np.random.Generator, i: int, down: int, across: int) -> NDArray[np.uint8]:
         image, size = self.image(i), TILE * np.array([down, across])
         scale = rng.uniform(SCALES[0], min(SCALES[1], (np.array(image.shape[:2]) / size).min()))
-        height, width = (int(s * scale) for s in size)
+        stretched = size * scale * np.exp(rng.uniform(-STRETCH, STRETCH, 2))
+        height, width = map(int, np.minimum(stretched, image.shape[:2]))
         top, left = rng.integers(image.shape[0] - height + 1), rng.integers(image.shape[1] - width + 1)
         crop = Image.fromarray(image[top : top + height, left : left + width])
         pixels = np.asarray(crop.resize((int(size[1]), int(size[0])), Image.Resampling.BICUBIC))
-        return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+        return tint(rng, pixels[:, ::-1] if rng.random() < 0.5 else pixels)
 
     def judged(self, down: int = 1, across: int = 1) -> Tensor:
         """The centres of the held-out images, (n, 3, 256 * down, 256 * across), -1 to 1."""
@@ -118,6 +124,13 @@ class Photographs:
             if top >= 0 and left >= 0:
                 out.append(image[top : top + height, left : left + width])
         return to_tensor(out)
+
+
+def tint(rng: np.random.Generator, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels (height, width, 3) lighter or darker, and of another tint: each channel to a random power of its own near 1."""
+    powers = np.exp(rng.uniform(-GAMMA, GAMMA) + rng.uniform(-TINT, TINT, (3, 1)))
+    tables = np.rint(255 * np.linspace(0, 1, 256) ** powers).astype(np.uint8)
+    return np.stack([table[pixels[..., c]] for c, table in enumerate(tables)], axis=2)
 
 
 def to_tensor(images: Sequence[NDArray[np.uint8]]) -> Tensor:

@@ -48,15 +48,19 @@ class Stage:
     large_crops: float = 0.0  # share of batches with crops of several tiles
     proxy: float = 0.0  # weight of the tokens' distance from the codes of `Proxy`
     window: int = 0  # cells of 16x16 pixels a side of the part of each image that is generated and judged; 0: all of it
+    whole: float = 0.0  # share of batches that are generated whole in spite of the window, half as many tiles
 
     def __post_init__(self) -> None:
-        if self.grid and 0 < self.window < GRID:
+        if self.grid and 0 < self.window < GRID and not self.whole:
             raise ValueError(f"stage {self.name}: the grid is told on whole tiles, not on windows of {self.window} cells")
 
-    def at(self, progress: float) -> "Stage":
-        """The stage as it is at a share of its time."""
+    def at(self, progress: float, coin: float = 1.0) -> "Stage":
+        """The stage as it is at a share of its time, for a batch that drew `coin`, 0 to 1."""
         first, last = self.hybrid
-        return replace(self, hybrid=(first + (last - first) * progress,) * 2)
+        now = replace(self, hybrid=(first + (last - first) * progress,) * 2)
+        if coin < self.whole:
+            return replace(now, window=0, tiles=self.tiles // 2)
+        return replace(now, grid=0.0) if self.whole else now
 
 
 class Nets(nn.Module):

@@ -188,7 +188,8 @@ class Trainer:
         assert self.optimiser is not None
         rng = np.random.default_rng((self.settings.seed, self.step))
         torch.manual_seed(int(rng.integers(2**62)))
-        outcomes, gradients = self._gradients(stage.at(progress), self._batch(stage, rng))
+        now = stage.at(progress, rng.random())
+        outcomes, gradients = self._gradients(now, self._batch(now, rng))
         params = [*self.optimiser.params, *self.nets.critic.parameters()]
         for p, gradient in zip(params, gradients, strict=True):
             p.grad = gradient

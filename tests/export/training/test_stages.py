@@ -103,3 +103,9 @@ def test_the_grid_is_not_asked_for_on_windows_in_which_it_cannot_be_told() -> No
     Stage("paint", "finetune", 1.0, 0.001, 8, grid=0.1, window=16)
     with pytest.raises(ValueError, match="stage paint: the grid is told on whole tiles"):
         Stage("paint", "finetune", 1.0, 0.001, 8, grid=0.1, window=8)
+
+
+def test_a_share_of_the_batches_is_generated_whole_and_they_alone_have_the_grid() -> None:
+    stage = Stage("paint", "finetune", 1.0, 0.001, 8, grid=0.1, window=8, whole=0.25)
+    drawn = {coin: stage.at(0.5, coin) for coin in (0.0, 0.24, 0.26, 1.0)}
+    assert [(s.window, s.grid, s.tiles) for s in drawn.values()] == [(0, 0.1, 4), (0, 0.1, 4), (8, 0.0, 8), (8, 0.0, 8)]
