@@ -25,7 +25,19 @@ PACKAGES = (
     "lomiri-wallpapers-20.04",
 )
 # Drawings that have texture enough to pass.
-DRAWINGS = ("Elephants", "Stripes", "wood-", "SafeLanding", "licorice", "Gulp", "grid-", "analogpattern", "Ubuntu-Mate", "Autumn", "screenshot")
+DRAWINGS = (
+    "Elephants",
+    "Stripes",
+    "wood-",
+    "SafeLanding",
+    "licorice",
+    "Gulp",
+    "grid-",
+    "analogpattern",
+    "Ubuntu-Mate",
+    "Autumn",
+    "screenshot",
+)
 FLAT = 0.28  # of the pixels, at most
 SHORT_SIDE = 1024  # of what is kept
 
