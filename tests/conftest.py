@@ -74,12 +74,3 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dlf.export.bundle import write_bundle
 
     return made_once(tmp_path_factory, "tiny", lambda path: write_bundle(tiny_model(), path, "tiny"))
-
-
-@pytest.fixture(scope="session")
-def mini_bundle(mini_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported bundle of the synthetic mini checkpoint; not to be changed."""
-    from dlf.export.bundle import write_bundle
-    from dlf.export.checkpoint import load_checkpoint
-
-    return made_once(tmp_path_factory, "mini", lambda path: write_bundle(load_checkpoint(mini_checkpoint), path, "mini"))

@@ -30,7 +30,7 @@ from dlf.runtime.bundles import builtin
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendMissingError, ExportError, InvalidArgumentError
 from dlf.runtime.gpu import driver, tensorrt_library
-from dlf.runtime.gpu.engines import DEFAULT_PROFILES, EngineCache, Profile, Size, build_command, engine_key
+from dlf.runtime.gpu.engines import DEFAULT_PROFILES, EngineCache, Size, build_command, engine_key
 
 STAGES = ("analysis", "synthesis", "adaptor", "generator")
 GPUS = ("sm_89", "sm_120")
@@ -95,24 +95,6 @@ def check_types(bundle: Bundle, stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_builtin_stage(stage: str, precision: str, tmp_path: Path, cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
     bundle = builtin.path() if precision == "fp32" else in_fp16(builtin.path(), stage, tmp_path / "fp16")
-    check_engines(bundle, stage, cache, caplog)
-
-
-@needs_rtx
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("stage", STAGES)
-def test_mini_stage(
-    stage: str,
-    precision: str,
-    mini_bundle: Path,
-    tmp_path: Path,
-    cache: EngineCache,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(engine, "DEFAULT_PROFILES", [Profile.static(KODAK)])
-    bundle = mini_bundle if precision == "fp32" else in_fp16(mini_bundle, stage, tmp_path / "fp16")
     check_engines(bundle, stage, cache, caplog)
 
 

@@ -163,13 +163,6 @@ def test_built_in_model_on_kodak():
         assert_same(native, python, np.asarray(Image.open(file).convert("RGB")))
 
 
-@pytest.mark.slow
-def test_mini_model(mini_bundle):
-    native, python = native_codec(mini_bundle), dlf.Codec(mini_bundle, "openvino", threads=1)
-    for height, width in [(1, 1), (421, 300)]:
-        assert_same(native, python, photograph(height, width))
-
-
 def test_gray_is_three_equal_channels(toy_bundle, codec):
     gray = photograph(40, 300)[:, :, 0].copy()
     native = native_codec(toy_bundle, codec.backend.name)
