@@ -19,7 +19,7 @@ from torch import Tensor
 from dlf.runtime.formats import TILE
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-# A photograph is seen dozens of times, so each crop of it is made another picture, lest it be learnt by heart (docs/model-card.md).
+# A photograph is seen dozens of times; each crop of it is made another picture, lest it be learnt by heart (docs/model-card.md).
 SCALES = (0.75, 1.6)  # source pixels of a crop per pixel of it
 STRETCH = 0.1  # of one side against the other, at most, as a logarithm
 GAMMA, TINT = 0.25, 0.1  # of all channels and of each by itself, at most, as logarithms of an exponent
