@@ -1,6 +1,6 @@
 """The stages of training: what each trains, from what, and on which losses."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from dlf.export.model import DLF, Config
 from dlf.export.model.config import GRID, PATCH
+from dlf.export.model.vector_quantiser import VectorQuantiser
 from dlf.export.perceptual.lpips import LPIPS
+from dlf.export.training.ablation import Part, VectorDetail, ablated
 from dlf.export.training.adversary import Discriminator, balance, critic_loss, deceive_loss
 from dlf.export.training.grid import grid_excess
 from dlf.export.training.hybrid import Taught, hybrids
@@ -66,12 +68,18 @@ class Stage:
 class Nets(nn.Module):
     """The model, its adversary, the codes that its tokens learn first, and the model as it was before that."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, without: Part | None = None) -> None:
         super().__init__()
-        self.model = DLF(config)
+        self.model = ablated(config, without)
         self.critic = Discriminator()
         self.proxy = Proxy(config.codebook_dim)
-        self.teacher = DLF(config).requires_grad_(False)
+        self.teacher = ablated(config, without).requires_grad_(False)
+
+    def codebooks(self) -> dict[str, VectorQuantiser]:
+        """The codebooks whose use is watched: that of the tokens, and that of the detail where it has one."""
+        codec = self.model.hybrid_codec
+        detail = codec.quantize_feat
+        return {"token": codec.quantize} | ({"detail": detail.book} if isinstance(detail, VectorDetail) else {})
 
     def trained(self, kind: Kind) -> nn.ModuleList:
         """The parts of the model that a stage trains."""
@@ -94,6 +102,10 @@ class Nets(nn.Module):
         restart_semantic(self.model, images[:64])
         entries = self.model.hybrid_codec.quantize.embedding.weight
         entries.copy_(spherical_means(self.proxy(images).mT.flatten(0, 3), len(entries)))
+        detail = self.model.hybrid_codec.quantize_feat
+        if isinstance(detail, VectorDetail):
+            vectors = F.normalize(detail.split(self.model.analysis(images[:64])[1]).mT.flatten(0, 2), dim=1)
+            detail.book.embedding.weight.copy_(spherical_means(vectors, len(detail.book.embedding.weight)))
 
     @torch.no_grad()
     def start_decoder(self) -> None:
@@ -222,15 +234,14 @@ def random_crops(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
 
 @dataclass
 class Outcome:
-    """What a step gives: the loss without the rate, the rate to weigh, the discriminator's loss, what to log, and tokens for the
-    codebook's upkeep."""
+    """What a step gives: the loss without the rate, the rate to weigh, the discriminator's loss, what to log, and for the upkeep
+    of each of `Nets.codebooks` the vectors that it quantised and their indices."""
 
     loss: Tensor
     rate: Tensor
     critic: Tensor
     log: dict[str, Tensor]
-    z: Tensor | None = None
-    indices: Tensor | None = None
+    vectors: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 def generate(model: DLF, latent: Tensor) -> Tensor:
@@ -257,9 +268,9 @@ def generate_window(model: DLF, latent: Tensor, image: Tensor, cells: int, rng: 
 
 
 def dropped(n: int, share: float, rng: torch.Generator) -> Tensor:
-    """Which of n images the decoder gets no detail of: each with the odds `share`, but never all; (n,), bool."""
+    """Which of n images the decoder gets no detail of: each with the odds `share`, but never all unless it is 1; (n,), bool."""
     out = torch.rand(n, generator=rng) < share
-    out[0] &= not bool(out.all())
+    out[0] &= share == 1 or not bool(out.all())
     return out
 
 
@@ -293,12 +304,12 @@ class Coded:
             self.z, self.y = z.float(), y.float()
             self.semantic: Semantic = quantise_semantic(model.hybrid_codec.quantize, self.z, commitment)
             keep = (~drop).to(image.device)
-            detail = quantise_detail(model.hybrid_codec.quantize_feat, self.y[keep])
+            self.detail = quantise_detail(model.hybrid_codec.quantize_feat, self.y[keep])
         # No detail means a latent of zeros.
-        self.y_hat = torch.zeros_like(self.y).index_put((keep,), detail.y_hat)
+        self.y_hat = torch.zeros_like(self.y).index_put((keep,), self.detail.y_hat)
         if channels is not None:
             self.y_hat = self.y_hat * channels.to(image.device)
-        self.bpp = detail.bits / (image[keep].numel() / image.shape[1])
+        self.bpp = self.detail.bits / max(1, image[keep].numel() / image.shape[1])
         self.logits = model.prior_fusion(*model.synthesis(self.semantic.z_hat, self.y_hat)).float()
 
 
@@ -387,8 +398,12 @@ def finetune(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...]
     texture = torch.where(drop, stage.alone, 1.0)
     verdict = losses.gradient(stage, nets.critic, image, output, rng, texture)
     log = verdict.terms | {"detail_bpp": coded.bpp.detach(), "vq": coded.semantic.loss.detach(), "tokens": tokens.detach()}
-    loss = (output * verdict.gradient).sum() + 0.25 * coded.semantic.loss + stage.proxy * tokens
-    return Outcome(loss, coded.bpp, verdict.critic, log, coded.z.detach(), coded.semantic.indices)
+    quantised = coded.semantic.loss + coded.detail.loss
+    loss = (output * verdict.gradient).sum() + 0.25 * quantised + stage.proxy * tokens
+    vectors = {"token": (coded.z.detach(), coded.semantic.indices)}
+    if coded.detail.vectors:
+        vectors["detail"] = (coded.detail.vectors[0].detach(), coded.detail.vectors[1])
+    return Outcome(loss, coded.bpp, verdict.critic, log, vectors)
 
 
 STEP = {"generator": generator, "proxy": proxy, "decoder": decoder, "finetune": finetune}

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from dlf.export.checkpoint import GROUPS_KEY, load_checkpoint
 from dlf.export.model import Config
-from dlf.export.training import stages
+from dlf.export.training import ablation, stages
+from dlf.export.training.ablation import Part
 from dlf.export.training.adversary import Discriminator
 from dlf.export.training.data import Photographs, build_cache, pack_crops
 from dlf.export.training.optimiser import Optimiser, orthogonalise, schedule
@@ -127,6 +128,31 @@ def test_all_stages_run_and_leave_a_checkpoint(
     assert model.config == config.model
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, run.shadow[name]), name
+
+
+@pytest.mark.parametrize("part", Part)
+def test_a_model_without_a_part_is_trained_from_random_weights_on_a_generator(
+    settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: Part
+) -> None:
+    config = settings("finetune")
+    config = replace(config, model=ablation.without(config.model, part), kept="vqgan.", without=part)
+    if part is Part.DETAIL:
+        config = replace(config, stages=(replace(config.stages[0], detail_dropout=1.0, detail_bpp=0.0),))
+    run = trainer(config, photographs, tmp_path / "run", monkeypatch)
+    given = load_file(config.start)
+    begun = run._weights()
+    shared = {name for name in begun.keys() & given.keys() if torch.equal(begun[name], given[name])}
+    assert {name for name in begun if name.startswith("vqgan.")} <= shared
+    assert not any(torch.equal(begun[name], given[name]) for name in given if name.endswith("transformer.0.attn.in_proj_weight"))
+    run.run()
+    model = ablation.load(tmp_path / "run" / "finetune.safetensors")
+    assert model.config == config.model
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, run.shadow[name]), name
+    lines = log(tmp_path / "run")
+    assert ("detail_perplexity" in lines[0]) == (part is Part.SCALAR)
+    expected = {Part.DETAIL: 0.0, Part.SCALAR: 0.03125}
+    assert part not in expected or [line["detail_bpp"] for line in lines if "lr" in line] == [expected[part]] * 3
 
 
 def test_a_stage_moves_what_it_trains_and_nothing_else(
