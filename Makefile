@@ -10,8 +10,9 @@ SCALE ?= 1
 SINCE ?= $(shell git describe --tags --abbrev=0)
 # On a machine with an NVIDIA GPU: make test EXTRAS=test,onnxruntime-gpu,tensorrt
 EXTRAS ?= test,onnxruntime
-# Two processes, in each of which PyTorch has one thread: on two cores more would spend their time waiting for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# Two processes, in each of which PyTorch has one thread: on two cores more would spend their time waiting for each other. The order
+# of the files is that of tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow test-all gpu-check coverage lint sanitize fuzz battery abi docs figures man wheel web clean
 
