@@ -18,6 +18,12 @@ LIBRARIES = {"torch": "PyTorch", "openvino": "OpenVINO", "onnxruntime": "ONNX Ru
 PEERS = {**LIBRARIES, "torch": "PyTorch eager", "torch.compile": "torch.compile"}
 TIMES = "times PyTorch eager"
 PEAKS = {"peak GB": "peak_bytes", "dropping stages GB": "peak_bytes_low_memory"}  # each as encode / decode
+ABLATED = {
+    "full": "the whole model",
+    "interactive": "without interactive transforms",
+    "detail": "without detail",
+    "scalar": "detail by a codebook",
+}
 JUDGED = {
     "whole": "lpips_alexnet",
     "with the tokens of the tile before": "lpips_alexnet_tokens_swapped",
@@ -105,6 +111,14 @@ def judged(report: dict[str, Any], columns: list[str]) -> Rows:
     yield ["built-in model", *(f"{value:.3f}" if value < 10 else f"{value:.0f}" for value in figures)]
 
 
+def ablation(report: dict[str, Any], columns: list[str]) -> Rows:
+    """A row for each model of a report of dlf.benchmarks.ablation: the means over the images."""
+    yield ["means", *columns]
+    for one in report["means"]:
+        means = {"bpp": one["bpp"], **one["metrics"]}
+        yield [ABLATED[one["model"]], *(f"{means[column]:.{DIGITS[column]}f}" for column in columns)]
+
+
 def circumstances(report: dict[str, Any]) -> str:
     """The sentence that tells how the seconds of a report were measured, and on which machine."""
     machine, results = report["machine"], report["results"]
@@ -123,6 +137,7 @@ KINDS = {
     "started": started,
     "memory": memory,
     "judged": judged,
+    "ablation": ablation,
     "battery": battery,
     "rows": rows,
 }

@@ -3,6 +3,7 @@
 Two of the three are models of the released layout, and are exported and used like any other.
 """
 
+import math
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,10 +15,11 @@ from dlf.export.checkpoint import GROUPS_KEY, infer_config
 from dlf.export.checkpoint_file import read_tensors
 from dlf.export.model import DLF, Config
 from dlf.export.model.scalar_quantiser import ScalarQuantiser
-from dlf.export.model.vector_quantiser import VectorQuantiser
 
 # At each position of the detail latent so many entries of so large a codebook: 4 times 8 bits for 32x32 pixels, 0.03125 bpp.
 PARTS, ENTRIES = 4, 256
+ROUNDS = 20  # of k-means
+BOOK = "hybrid_codec.quantize_feat.book"
 
 
 class Part(StrEnum):
@@ -29,19 +31,37 @@ class Part(StrEnum):
 
 
 class VectorDetail(ScalarQuantiser):
-    """The detail latent as unit vectors of a codebook, one for each of `PARTS` groups of channels; without a prior or a file."""
+    """The detail latent by the nearest entries of a codebook, one for each of `PARTS` groups of channels, at a fixed rate. It has
+    no file; the prior that it inherits is not used."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.book = VectorQuantiser(ENTRIES, config.detail_channels // PARTS)
+        self.book = nn.Parameter(torch.randn(ENTRIES, config.detail_channels // PARTS))
 
-    def split(self, y: Tensor) -> Tensor:
-        """A latent (n, channels, height, width) as vectors (n, height * width, channels / PARTS, PARTS)."""
-        return y.unflatten(1, (PARTS, -1)).flatten(3).permute(0, 3, 2, 1)
+    @torch.no_grad()
+    def start(self, y: Tensor) -> None:
+        """Begin with the k-means of latents (n, channels, height, width)."""
+        vectors = _split(y).flatten(0, -2)
+        self.book.copy_(vectors[torch.randperm(len(vectors))[:ENTRIES]])
+        for _ in range(ROUNDS):
+            nearest = torch.cdist(vectors, self.book).argmin(1)
+            counts = torch.bincount(nearest, minlength=ENTRIES)[:, None]
+            sums = torch.zeros_like(self.book).index_add_(0, nearest, vectors)
+            self.book.copy_(torch.where(counts > 0, sums / counts.clamp(min=1), self.book))
 
-    def join(self, vectors: Tensor, like: Tensor) -> Tensor:
-        """The inverse of `split`, in the shape of `like`."""
-        return vectors.permute(0, 3, 2, 1).reshape(like.shape)
+    def nearest(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The quantised latent, with the gradient of the identity; its bits; and a loss that draws entries to latents, and with a
+        quarter of the weight latents to entries (VQ-VAE)."""
+        vectors = _split(y)
+        entries = self.book[torch.cdist(vectors.detach(), self.book.detach()).argmin(-1)]
+        loss = (vectors.detach() - entries).square().mean() + 0.25 * (vectors - entries.detach()).square().mean()
+        joined = (vectors + (entries - vectors).detach()).permute(0, 3, 4, 1, 2).flatten(1, 2)
+        return joined, y.new_tensor(vectors[..., 0].numel() * math.log2(ENTRIES)), loss
+
+
+def _split(y: Tensor) -> Tensor:
+    """A latent (n, channels, height, width) as vectors (n, height, width, PARTS, channels / PARTS)."""
+    return y.unflatten(1, (PARTS, -1)).permute(0, 3, 4, 1, 2)
 
 
 def without(config: Config, part: Part | None) -> Config:
@@ -56,9 +76,19 @@ def ablated(config: Config, part: Part | None) -> DLF:
     model = DLF(config)
     if part is Part.SCALAR:
         model.hybrid_codec.quantize_feat = VectorDetail(config)
+    return model
+
+
+def load_into(model: DLF, tensors: dict[str, Tensor], part: Part | None) -> list[str]:
+    """Load a whole model's tensors into one without a part; returns the names of those that it lacks."""
+    own = model.state_dict()
+    if part is Part.INTERACTIVE:
+        tensors = {name: tensor for name, tensor in tensors.items() if name in own}
+    tensors = {name: tensor for name, tensor in tensors.items() if own[name].shape == tensor.shape}
+    missing: list[str] = model.load_state_dict(tensors, strict=False).missing_keys
     if part is Part.DETAIL:
         silence(model)
-    return model
+    return [name for name in missing if name != BOOK]
 
 
 @torch.no_grad()
@@ -67,18 +97,14 @@ def silence(model: DLF) -> None:
     quantiser = model.hybrid_codec.quantize_feat
     steps = [module for name, module in quantiser.named_children() if name.startswith("y_spatial_prior")]
     for module in (quantiser.enc_trans_1[-1], quantiser.y_prior_fusion[-1], *steps):
-        _zero(module)
-
-
-def _zero(module: nn.Module) -> None:
-    for parameter in module.parameters():
-        parameter.zero_()
+        for parameter in module.parameters():
+            parameter.zero_()
 
 
 def load(file: Path) -> DLF:
     """The model of a file that training wrote, also one without scalar quantisation, which `load_checkpoint` refuses."""
     tensors, metadata = read_tensors(file)
-    vectors = any(name.startswith("hybrid_codec.quantize_feat.book.") for name in tensors)
-    model = ablated(infer_config(tensors, int(metadata[GROUPS_KEY])), Part.SCALAR if vectors else None)
+    config = infer_config(tensors, int(metadata[GROUPS_KEY]))
+    model = ablated(config, Part.SCALAR if BOOK in tensors else None)
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(False)

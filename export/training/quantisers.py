@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlf.export.model.scalar_quantiser import STEPS, ScalarQuantiser, coded_mask
 from dlf.export.model.vector_quantiser import VectorQuantiser
-from dlf.export.training.ablation import ENTRIES, VectorDetail
+from dlf.export.training.ablation import VectorDetail
 
 MIN_SCALE = 0.11  # of the codec's CDFs
 MIN_PROBABILITY = 2.0**-16  # of the codec's CDFs
@@ -48,13 +48,11 @@ def gaussian_bits(value: Tensor, scale: Tensor) -> Tensor:
 
 
 class Detail(NamedTuple):
-    """A quantised detail latent (n, channels, 8h, 8w), and the bits of all of it; of a codebook also its loss, the vectors and
-    their indices."""
+    """A quantised detail latent (n, channels, 8h, 8w), the bits of all of it, and the loss of a codebook."""
 
     y_hat: Tensor
     bits: Tensor
     loss: Tensor
-    vectors: tuple[Tensor, Tensor] | None = None
 
 
 def quantise_detail(quantiser: ScalarQuantiser, y: Tensor) -> Detail:
@@ -64,10 +62,7 @@ def quantise_detail(quantiser: ScalarQuantiser, y: Tensor) -> Detail:
     skip only what is 0.
     """
     if isinstance(quantiser, VectorDetail):
-        z = quantiser.split(y)
-        coded = quantise_semantic(quantiser.book, z)
-        bits = y.new_tensor(coded.indices.numel() * math.log2(ENTRIES))
-        return Detail(quantiser.join(coded.z_hat, y), bits, coded.loss, (z, coded.indices))
+        return Detail(*quantiser.nearest(y))
     step_size, scales, means, common = quantiser.prior_params(*y.shape[2:])
     scaled = y / step_size
     r, bits = torch.zeros_like(y), y.new_zeros(())

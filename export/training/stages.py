@@ -1,6 +1,6 @@
 """The stages of training: what each trains, from what, and on which losses."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from dlf.export.model import DLF, Config
 from dlf.export.model.config import GRID, PATCH
-from dlf.export.model.vector_quantiser import VectorQuantiser
 from dlf.export.perceptual.lpips import LPIPS
 from dlf.export.training.ablation import Part, VectorDetail, ablated
 from dlf.export.training.adversary import Discriminator, balance, critic_loss, deceive_loss
@@ -75,12 +74,6 @@ class Nets(nn.Module):
         self.proxy = Proxy(config.codebook_dim)
         self.teacher = ablated(config, without).requires_grad_(False)
 
-    def codebooks(self) -> dict[str, VectorQuantiser]:
-        """The codebooks whose use is watched: that of the tokens, and that of the detail where it has one."""
-        codec = self.model.hybrid_codec
-        detail = codec.quantize_feat
-        return {"token": codec.quantize} | ({"detail": detail.book} if isinstance(detail, VectorDetail) else {})
-
     def trained(self, kind: Kind) -> nn.ModuleList:
         """The parts of the model that a stage trains."""
         codec = self.model.hybrid_codec
@@ -102,10 +95,13 @@ class Nets(nn.Module):
         restart_semantic(self.model, images[:64])
         entries = self.model.hybrid_codec.quantize.embedding.weight
         entries.copy_(spherical_means(self.proxy(images).mT.flatten(0, 3), len(entries)))
-        detail = self.model.hybrid_codec.quantize_feat
-        if isinstance(detail, VectorDetail):
-            vectors = F.normalize(detail.split(self.model.analysis(images[:64])[1]).mT.flatten(0, 2), dim=1)
-            detail.book.embedding.weight.copy_(spherical_means(vectors, len(detail.book.embedding.weight)))
+
+    @torch.no_grad()
+    def start_detail(self, images: Tensor) -> None:
+        """Start the codebook of the detail, where the model has one, with the latents of tiles (n, 3, 256, 256)."""
+        quantiser = self.model.hybrid_codec.quantize_feat
+        if isinstance(quantiser, VectorDetail):
+            quantiser.start(self.model.analysis(images)[1])
 
     @torch.no_grad()
     def start_decoder(self) -> None:
@@ -234,14 +230,15 @@ def random_crops(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
 
 @dataclass
 class Outcome:
-    """What a step gives: the loss without the rate, the rate to weigh, the discriminator's loss, what to log, and for the upkeep
-    of each of `Nets.codebooks` the vectors that it quantised and their indices."""
+    """What a step gives: the loss without the rate, the rate to weigh, the discriminator's loss, what to log, and tokens for the
+    codebook's upkeep."""
 
     loss: Tensor
     rate: Tensor
     critic: Tensor
     log: dict[str, Tensor]
-    vectors: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    z: Tensor | None = None
+    indices: Tensor | None = None
 
 
 def generate(model: DLF, latent: Tensor) -> Tensor:
@@ -398,12 +395,8 @@ def finetune(nets: Nets, losses: Losses, stage: Stage, batch: tuple[Tensor, ...]
     texture = torch.where(drop, stage.alone, 1.0)
     verdict = losses.gradient(stage, nets.critic, image, output, rng, texture)
     log = verdict.terms | {"detail_bpp": coded.bpp.detach(), "vq": coded.semantic.loss.detach(), "tokens": tokens.detach()}
-    quantised = coded.semantic.loss + coded.detail.loss
-    loss = (output * verdict.gradient).sum() + 0.25 * quantised + stage.proxy * tokens
-    vectors = {"token": (coded.z.detach(), coded.semantic.indices)}
-    if coded.detail.vectors:
-        vectors["detail"] = (coded.detail.vectors[0].detach(), coded.detail.vectors[1])
-    return Outcome(loss, coded.bpp, verdict.critic, log, vectors)
+    loss = (output * verdict.gradient).sum() + 0.25 * (coded.semantic.loss + coded.detail.loss) + stage.proxy * tokens
+    return Outcome(loss, coded.bpp, verdict.critic, log, coded.z.detach(), coded.semantic.indices)
 
 
 STEP = {"generator": generator, "proxy": proxy, "decoder": decoder, "finetune": finetune}

@@ -66,7 +66,6 @@ class Settings:
     proxy_tiles: int
     taught_tiles: int = 0
     rate_weight: float = 10.0  # at the start
-    kept: str = ""  # of the start's tensors, those whose names begin so; all others begin at random
     without: Part | None = None
 
     @staticmethod
@@ -114,15 +113,16 @@ class Trainer:
         torch.set_num_threads(1)
         torch.manual_seed(settings.seed)
         self.nets = Nets(settings.model, settings.without)
-        load_weights(self.nets.model, Path(settings.start), settings.kept)
+        load_weights(self.nets.model, Path(settings.start), settings.without)
+        if settings.without is Part.SCALAR:
+            self.nets.start_detail(photographs.crops(np.random.default_rng(settings.seed), TAUGHT_AT_ONCE, 2, 2))
         self.nets.to(machine.device)
         # A tenth less time for a step. (PyTorch's type declarations leave this overload out.)
         self.nets.model.vqgan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.losses = Losses.make(machine.device)
         self.stage, self.step, self.stage_step, self.seconds = 0, 0, 0, 0.0
         self.rate_weight, self.rate_mean = settings.rate_weight, 0.0
-        sizes = {name: len(book.embedding.weight) for name, book in self.nets.codebooks().items()}
-        self.usage = {name: torch.full((size,), 1 / size, device=machine.device) for name, size in sizes.items()}
+        self.usage = torch.full((settings.model.codebook_size,), 1 / settings.model.codebook_size, device=machine.device)
         self.optimiser: Optimiser | None = None
         self.taught: Taught | None = None
         self.critic_optimiser = torch.optim.AdamW(self.nets.critic.parameters(), settings.critic_lr, (0.5, 0.9))
@@ -166,7 +166,7 @@ class Trainer:
 
     def _start(self, stage: Stage) -> None:
         torch.manual_seed(self.settings.seed)
-        if stage.kind == "proxy" or (self.settings.kept and self.step == 0):
+        if stage.kind == "proxy":
             rng = np.random.default_rng(self.settings.seed)
             self.nets.start_proxy(self.photographs.crops(rng, self.settings.proxy_tiles, 1, 1).to(self.machine.device))
         if stage.kind == "decoder":
@@ -208,9 +208,9 @@ class Trainer:
         self.critic_optimiser.zero_grad()
         average(self.shadow, self.nets.model, self.stage_step, self.settings.average_decay)
         log = _means([outcome.log for outcome in outcomes])
-        for name in outcomes[0].vectors:
-            z, indices = (torch.cat(parts) for parts in zip(*(outcome.vectors[name] for outcome in outcomes), strict=True))
-            log |= self._keep_codebook(name, indices, z, progress)
+        if outcomes[0].indices is not None:
+            z, indices = (torch.cat([getattr(outcome, name) for outcome in outcomes]) for name in ("z", "indices"))
+            log |= self._keep_codebook(indices, z, progress)
         if stage.detail_bpp and "detail_bpp" in log:
             log |= self._steer(stage, log["detail_bpp"])
         self.step, self.stage_step = self.step + 1, self.stage_step + 1
@@ -250,15 +250,14 @@ class Trainer:
         self.rate_weight = min(max(self.rate_weight * math.exp(RATE_GAIN * max(-2.0, min(2.0, error))), 0.01), 1000.0)
         return {"rate_weight": self.rate_weight}
 
-    def _keep_codebook(self, name: str, indices: Tensor, z: Tensor, progress: float) -> dict[str, float]:
-        """Track how a codebook is used, and move unused entries; not near the end, when they could not settle."""
-        usage = self.usage[name]
-        share = torch.bincount(indices.flatten(), minlength=len(usage)) / indices.numel()
-        usage.lerp_(share, 1 - USAGE_MEMORY)
+    def _keep_codebook(self, indices: Tensor, z: Tensor, progress: float) -> dict[str, float]:
+        """Track how the semantic codebook is used, and move unused entries; not near the end, when they could not settle."""
+        share = torch.bincount(indices.flatten(), minlength=len(self.usage)) / indices.numel()
+        self.usage.lerp_(share, 1 - USAGE_MEMORY)
         moved = 0
         if (self.stage_step + 1) % self.settings.revive_steps == 0 and progress < 0.7:
-            moved = revive(self.nets.codebooks()[name], usage, z, threshold=0.05)
-        return {f"{name}_perplexity": perplexity(usage), f"{name}_codebook_moved": moved}
+            moved = revive(self.nets.model.hybrid_codec.quantize, self.usage, z, threshold=0.05)
+        return {"token_perplexity": perplexity(self.usage), "codebook_moved": moved}
 
     @torch.no_grad()
     def _judge(self, stage: Stage) -> None:
@@ -307,12 +306,9 @@ class Trainer:
         self.shadow = state["shadow"]
 
 
-def load_weights(model: DLF, file: Path, kept: str = "") -> None:
-    """Load the weights of a file whose names begin with `kept`; where its semantic codebook has another size, all except that
-    codebook."""
-    start, own = load_file(file), model.state_dict()
-    start = {name: tensor for name, tensor in start.items() if name.startswith(kept) and own[name].shape == tensor.shape}
-    missing = [name for name in model.load_state_dict(start, strict=False).missing_keys if name.startswith(kept)]
+def load_weights(model: DLF, file: Path, without: Part | None = None) -> None:
+    """Load the weights of a whole model's file; where its semantic codebook has another size, all except that codebook."""
+    missing = ablation.load_into(model, load_file(file), without)
     if missing not in ([], ["hybrid_codec.quantize.embedding.weight"]):
         raise CheckpointError(f"{file} lacks {missing[0]} in the shape of the configuration")
 

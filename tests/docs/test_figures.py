@@ -178,3 +178,15 @@ def test_rows_of_another_command(figures, tmp_path):
         "| encode, 1 | 8.7 |",
         "| decode | 1.6 |",
     ]
+
+
+def test_means_of_models_without_a_part(figures, tmp_path):
+    means = [{"model": name, "bpp": bpp, "metrics": {"DISTS": 0.25}} for name, bpp in (("full", 0.035), ("detail", 0.0039))]
+    (tmp_path / "f.json").write_text(json.dumps({"means": means}))
+    found = figures.filled("<!-- ablation f.json: bpp, DISTS -->\n<!-- end of figures -->", tmp_path)
+    assert found.splitlines()[1:-1] == [
+        "| means | bpp | DISTS |",
+        "|---|---|---|",
+        "| the whole model | 0.0350 | 0.250 |",
+        "| without detail | 0.0039 | 0.250 |",
+    ]

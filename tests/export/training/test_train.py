@@ -131,28 +131,30 @@ def test_all_stages_run_and_leave_a_checkpoint(
 
 
 @pytest.mark.parametrize("part", Part)
-def test_a_model_without_a_part_is_trained_from_random_weights_on_a_generator(
+def test_a_model_without_a_part_is_trained_from_the_weights_of_the_whole(
     settings: Callable[..., Settings], photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: Part
 ) -> None:
     config = settings("finetune")
-    config = replace(config, model=ablation.without(config.model, part), kept="vqgan.", without=part)
+    config = replace(config, model=ablation.without(config.model, part), without=part)
     if part is Part.DETAIL:
         config = replace(config, stages=(replace(config.stages[0], detail_dropout=1.0, detail_bpp=0.0),))
     run = trainer(config, photographs, tmp_path / "run", monkeypatch)
-    given = load_file(config.start)
-    begun = run._weights()
-    shared = {name for name in begun.keys() & given.keys() if torch.equal(begun[name], given[name])}
-    assert {name for name in begun if name.startswith("vqgan.")} <= shared
-    assert not any(torch.equal(begun[name], given[name]) for name in given if name.endswith("transformer.0.attn.in_proj_weight"))
+    given, begun = load_file(config.start), run._weights()
+    assert all(torch.equal(begun[name], given[name]) for name in begun.keys() & given.keys()) == (part is not Part.DETAIL)
     run.run()
     model = ablation.load(tmp_path / "run" / "finetune.safetensors")
     assert model.config == config.model
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, run.shadow[name]), name
-    lines = log(tmp_path / "run")
-    assert ("detail_perplexity" in lines[0]) == (part is Part.SCALAR)
+    rates = [line["detail_bpp"] for line in log(tmp_path / "run") if "lr" in line]
+    assert len(rates) == 3 and all(np.isfinite(rates))
     expected = {Part.DETAIL: 0.0, Part.SCALAR: 0.03125}
-    assert part not in expected or [line["detail_bpp"] for line in lines if "lr" in line] == [expected[part]] * 3
+    assert part not in expected or rates == [expected[part]] * 3
+
+
+def test_a_configuration_without_detail_drops_it_from_every_tile() -> None:
+    for stage in Settings.read(BUILTIN, Part.DETAIL).stages:
+        assert (stage.detail_dropout, stage.detail_bpp) == (1.0, 0.0)
 
 
 def test_a_stage_moves_what_it_trains_and_nothing_else(
