@@ -43,6 +43,7 @@ from dlf.runtime.formats import TILE
 # Tiles down and across of a large crop.
 LARGE = ((1, 2), (2, 1))
 TAUGHT_AT_ONCE = 8  # tiles
+DETAIL_TILES = 32  # whose latents a codebook of the detail begins with
 # How fast the weight of the rate follows the rate, and how fast averages of a run move.
 RATE_GAIN, RATE_MEMORY, USAGE_MEMORY = 0.03, 0.9, 0.98
 
@@ -115,7 +116,7 @@ class Trainer:
         self.nets = Nets(settings.model, settings.without)
         load_weights(self.nets.model, Path(settings.start), settings.without)
         if settings.without is Part.SCALAR:
-            self.nets.start_detail(photographs.crops(np.random.default_rng(settings.seed), TAUGHT_AT_ONCE, 2, 2))
+            self.nets.start_detail(photographs.crops(np.random.default_rng(settings.seed), DETAIL_TILES, 1, 1))
         self.nets.to(machine.device)
         # A tenth less time for a step. (PyTorch's type declarations leave this overload out.)
         self.nets.model.vqgan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
