@@ -17,6 +17,7 @@ from dlf.export import levels
 from dlf.export.integer_prior import cdf_indexes, entropy_tables
 from dlf.export.model import DLF
 from dlf.export.output_folder import writing
+from dlf.export.relative import relative
 from dlf.export.stages import PARITY, PARITY_SIZES, Sample, check_stage, export_stage, run_codec, stages
 from dlf.runtime.backends.choice import open_backend
 from dlf.runtime.backends.onnxruntime import ONNXRuntimeBackend
@@ -158,7 +159,7 @@ def _check_levels(bundle: Bundle, samples: Sequence[Sample]) -> None:
     for sample in samples:
         (latent,), (expected,) = sample.inputs, sample.outputs
         image = stage({"latent": latent.numpy()})["image"]
-        error = float(np.abs(image - expected.numpy()).max() / np.abs(expected.numpy()).max())
+        error = relative(np.abs(image - expected.numpy()).max(), np.abs(expected.numpy()).max())
         log.info("generator with libdlf's levels at %s: relative error %.1e", sample.size, error)
         if not error <= PARITY:  # also refuses NaN
             raise ExportError(

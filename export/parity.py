@@ -24,6 +24,7 @@ from dlf.export import emulation
 from dlf.export.model.scalar_quantiser import STEPS, coded_mask
 from dlf.export.perceptual.lpips import LPIPS
 from dlf.export.progress import UNSEEN, Progress, tiles_of
+from dlf.export.relative import relative
 from dlf.kernels.entropy_bin import EntropyTables
 from dlf.kernels.entropy_params_reference import position_class
 from dlf.runtime import images
@@ -168,8 +169,8 @@ class Gate:
         for sample, found, magnitudes in zip(self._samples, run.outputs, run.magnitudes, strict=False):
             for output, expected in sample.outputs[name].items():
                 deviation = found[output] - expected
-                noise[output] = _worst(noise.get(output, 0), np.sqrt(np.mean(deviation**2) / np.mean(expected**2)))
-                error[output] = _worst(error.get(output, 0), np.abs(deviation).max() / np.abs(expected).max())
+                noise[output] = _worst(noise.get(output, 0), relative(np.linalg.norm(deviation), np.linalg.norm(expected)))
+                error[output] = _worst(error.get(output, 0), relative(np.abs(deviation).max(), np.abs(expected).max()))
             for tensor, value in magnitudes.items():
                 largest[tensor] = _worst(largest.get(tensor, 0), value)
         headroom = {tensor: LARGEST_HALF / value if value else math.inf for tensor, value in largest.items()}

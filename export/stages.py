@@ -20,6 +20,7 @@ from torch.export import Dim
 
 from dlf.export.fusion import fused
 from dlf.export.model import DLF, Config
+from dlf.export.relative import relative
 from dlf.runtime.errors import ExportError
 from dlf.runtime.formats import BASE, DETAIL_PER_TILE, TILE, TOKENS_PER_TILE
 
@@ -242,7 +243,7 @@ def check_stage(stage: Stage, path: Path, samples: Sequence[Sample]) -> list[dic
     for sample in samples:
         actual = session.run(None, {port.name: x.numpy() for port, x in zip(stage.inputs, sample.inputs, strict=True)})
         errors = {
-            port.name: float(np.abs(a - e.numpy()).max() / np.abs(e.numpy()).max())
+            port.name: relative(np.abs(a - e.numpy()).max(), np.abs(e.numpy()).max())
             for port, a, e in zip(stage.outputs, actual, sample.outputs, strict=True)
         }
         log.info("%s at %s: relative error %s", stage.name, sample.size, {name: f"{error:.1e}" for name, error in errors.items()})

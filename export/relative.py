@@ -1,0 +1,10 @@
+"""Deviations as shares of what deviates, also of outputs that are 0 throughout, as a silent detail latent is."""
+
+import math
+
+
+def relative(deviation: float, size: float) -> float:
+    """A deviation as a share of a size: 0 where nothing deviates, whatever the size; infinite, from a size of 0."""
+    if size:
+        return float(deviation) / float(size)
+    return math.inf if deviation else 0.0
