@@ -28,12 +28,11 @@ from dlf.benchmarks import datasets, machine
 from dlf.benchmarks.metrics import NAMES, Metrics
 from dlf.export.model import DLF
 from dlf.export.training import ablation
-from dlf.export.training.data import to_tensor
 from dlf.export.training.stages import generate, whole
 from dlf.runtime.errors import DLFError
 from dlf.runtime.files import write_atomically
 from dlf.runtime.formats import TILE, TOKENS_PER_TILE
-from dlf.runtime.images import load
+from dlf.runtime.images import crop_to_pixels, load, pad_to_tiles
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,12 @@ class Means:
 def code(model: DLF, pixels: NDArray[np.uint8]) -> tuple[float, NDArray[np.uint8]]:
     """Bits per pixel, and what comes back of an image (height, width, 3), which is padded as in the codec."""
     height, width = pixels.shape[:2]
-    down, across = (-(-side // TILE) * TILE - side for side in (height, width))
-    padded = np.pad(pixels, ((0, down), (0, across), (0, 0)), "edge")
-    coded = whole(model, to_tensor([padded]))
-    output = generate(model, model.vqgan.quantize(coded.logits))[0, :, :height, :width]
+    padded = torch.from_numpy(pad_to_tiles(pixels))
+    coded = whole(model, padded)
+    output = generate(model, model.vqgan.quantize(coded.logits))
     tokens = TOKENS_PER_TILE * math.log2(model.config.codebook_size) / TILE**2
-    bpp = (float(coded.bpp) + tokens) * padded.shape[0] * padded.shape[1] / (height * width)
-    return bpp, (output.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(1, 2, 0).numpy()
+    bpp = (float(coded.bpp) + tokens) * padded[0, 0].numel() / (height * width)
+    return bpp, crop_to_pixels(output.numpy(), height, width)
 
 
 def measure(file: Path, images: Sequence[Path], metrics: Metrics) -> Means:

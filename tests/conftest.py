@@ -19,9 +19,9 @@ from dlf.runtime.backends.gpu_choice import GPU_ONLY
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files of tests that need the smallest model's bundle go last, but for one that goes first and makes it, so that of two
     processes none waits for it."""
-    needing = [item.path for item in items if "tiny_bundle" in getattr(item, "fixturenames", ())]
-    items.sort(key=lambda item: item.path in needing and item.path != needing[0])
-    items.sort(key=lambda item: item.path not in needing[:1])
+    needing = list(dict.fromkeys(item.path for item in items if "tiny_bundle" in getattr(item, "fixturenames", ())))
+    first, last = needing[:1], needing[1:]
+    items.sort(key=lambda item: (item.path not in first, item.path in last))
 
 
 @pytest.fixture(scope="session", autouse=True)
