@@ -106,7 +106,9 @@ class Options:
     ] = None
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. By default as many as there are.")] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that exists.")] = False
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show each stage's error against PyTorch.")] = False
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Show each step as it begins, and each stage's error against PyTorch.")
+    ] = False
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False
 
 

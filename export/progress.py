@@ -1,5 +1,6 @@
 """How far an export is: what it does, and how much of its work is done."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
@@ -9,6 +10,8 @@ from rich.console import Console
 
 from dlf.runtime.formats import tiles
 from dlf.runtime.images import Pixels
+
+log = logging.getLogger(__name__)
 
 ESTIMATED_BY = 300  # seconds: the time that is left is estimated by the speed in the last of them
 
@@ -53,6 +56,7 @@ class _Bar(Progress):
         self._task = bar.add_task("loading", total=None)
 
     def __call__(self, what: str) -> None:
+        log.info("%s", what)
         self._bar.update(self._task, description=what, refresh=True)
 
     def expect(self, units: float) -> None:
@@ -66,7 +70,7 @@ class _Bar(Progress):
 
 @contextmanager
 def bar(console: Console) -> Iterator[Progress]:
-    """Draw the progress on a terminal, with an estimate of the time that is left; elsewhere nothing."""
+    """Draw the progress on a terminal, with an estimate of the time that is left; elsewhere nothing. What begins is logged too."""
     columns = (
         rich.SpinnerColumn(),
         rich.BarColumn(),

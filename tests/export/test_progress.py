@@ -1,7 +1,9 @@
-"""The bar of an export: drawn on a terminal, with an estimate once some work is done, and nowhere else."""
+"""The bar of an export: drawn on a terminal, with an estimate once some work is done, and nowhere else; its steps are logged."""
 
+import logging
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from dlf.export.progress import bar
@@ -27,3 +29,9 @@ def test_a_terminal_is_shown_the_step_and_the_share_that_is_done():
 
 def test_what_is_no_terminal_gets_nothing():
     assert drawn(terminal=False).strip() == ""
+
+
+def test_steps_are_logged_as_they_begin(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, "dlf"):
+        drawn(terminal=False)
+    assert caplog.messages == ["calibrating", "measuring"]
