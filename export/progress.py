@@ -70,7 +70,7 @@ class _Bar(Progress):
 
 @contextmanager
 def bar(console: Console) -> Iterator[Progress]:
-    """Draw the progress on a terminal, with an estimate of the time that is left; elsewhere nothing. What begins is logged too."""
+    """Draw the progress on a terminal, with an estimate of the time that is left; elsewhere nothing. Steps are logged too."""
     columns = (
         rich.SpinnerColumn(),
         rich.BarColumn(),
