@@ -2,14 +2,16 @@
 
     python -m dlf.export.memory BUNDLE
 
-Each backend that is installed encodes and decodes four pictures, each in a process of its own, since the peak of a process cannot
-be lowered again. It is straight in the pixels, but for a step where stages begin to be released (docs/format.md, section 4).
+Each backend that is installed encodes and decodes four pictures, two of them also with stages released once they have run, in
+processes of their own, since the peak of a process cannot be lowered again. It is straight in the pixels, but for a step where
+stages begin to be released (docs/format.md, section 4).
 """
 
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,7 +55,7 @@ def record(bundle: Path, progress: Progress = UNSEEN) -> None:
 
 def work() -> int:
     """How many tiles stages compute to measure a bundle."""
-    tiles = sum(_tiles(size) for size in (*SMALL, *LARGE))
+    tiles = sum(_tiles(size) for size in (*SMALL, *SMALL, *LARGE))
     return len(backends()) * len(STAGES) * tiles
 
 
@@ -67,22 +69,30 @@ def _tiles(size: Size) -> int:
 
 
 def _measured(bundle: Path, backend: str, progress: Progress) -> dict[str, dict[str, Any]]:
-    """The straight lines through the peaks of small and of large pictures, of each direction."""
+    """The straight lines of each direction: small pictures with stages kept, and with stages released, and large ones."""
     with TemporaryDirectory() as folder:
         found: dict[str, dict[str, Any]] = {}
         for direction in DIRECTIONS:
             progress(f"memory that {backend} takes to {direction}")
-            small, large = (_line(bundle, backend, direction, sizes, Path(folder), progress) for sizes in (SMALL, LARGE))
-            found[direction] = {**small, "large": large}
+            measure = partial(_line, bundle, backend, direction, Path(folder), progress)
+            found[direction] = {**measure(SMALL), "released": measure(SMALL, low_memory=True), "large": measure(LARGE)}
         return found
 
 
 def _line(
-    bundle: Path, backend: str, direction: str, sizes: Sequence[Size], folder: Path, progress: Progress
+    bundle: Path,
+    backend: str,
+    direction: str,
+    folder: Path,
+    progress: Progress,
+    sizes: Sequence[Size],
+    *,
+    low_memory: bool = False,
 ) -> dict[str, float]:
     peaks = []
     for size in sizes:
-        peaks.append(peak(bundle, backend, direction, size, folder / "{}x{}.dlf".format(*size)))
+        file = folder / "{}x{}.dlf".format(*size)
+        peaks.append(peak(bundle, backend, direction, size, file, low_memory=low_memory))
         progress.advance(len(DIRECTIONS[direction]) * _tiles(size))
     low, high = peaks
     (less, more) = (height * width for height, width in sizes)
@@ -90,12 +100,14 @@ def _line(
     return {"bytes": max(0, round(low - slope * less)), "bytes_per_pixel": round(slope, 1)}
 
 
-def peak(bundle: Path, backend: str, direction: str, size: Size, file: Path) -> int:
-    """The peak, in bytes, of a process that encodes a made picture to a file, or decodes that file.
+def peak(bundle: Path, backend: str, direction: str, size: Size, file: Path, *, low_memory: bool = False) -> int:
+    """The peak, in bytes, of a process that encodes a made picture to a file, or decodes that file; with `low_memory` one that
+    releases each stage once it has run.
 
     Raises ExportError: the backend does not run the bundle.
     """
     command = [sys.executable, "-m", __spec__.name, str(bundle), "--run", backend, direction, *map(str, size), str(file)]
+    command += ["--low-memory"] if low_memory else []
     first_run = {**os.environ, "XDG_CACHE_HOME": os.devnull}  # in which stages are compiled, which takes more
     done = subprocess.run(command, env=first_run, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -105,9 +117,9 @@ def peak(bundle: Path, backend: str, direction: str, size: Size, file: Path) -> 
     return int(done.stdout)
 
 
-def _run(bundle: Path, backend: str, direction: str, height: int, width: int, file: Path) -> int:
+def _run(bundle: Path, backend: str, direction: str, height: int, width: int, file: Path, *, low_memory: bool) -> int:
     """Encode a picture to a file, or decode the file; the peak of this process in bytes."""
-    codec = Codec(bundle, backend)
+    codec = Codec(bundle, backend, low_memory=low_memory)
     if direction == "encode":
         coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
         file.write_bytes(codec.encode(coarse.repeat(8, 0).repeat(8, 1)))
@@ -125,10 +137,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def main(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that dlf-export has written.")],
     run: Annotated[tuple[str, str, int, int, Path] | None, typer.Option(hidden=True)] = None,
+    low_memory: Annotated[bool, typer.Option("--low-memory", hidden=True)] = False,
 ) -> None:
     """Measure what a bundle takes of memory on each backend here, and write it into the manifest."""
     if run:
-        print(_run(bundle, *run))
+        print(_run(bundle, *run, low_memory=low_memory))
     else:
         with bar(Console(stderr=True)) as progress:
             progress.expect(work())

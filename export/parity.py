@@ -309,7 +309,7 @@ def photograph_files(folder: Path) -> list[Path]:
     """The photographs of a folder. Raises ExportError: there are none."""
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise ExportError(f"{folder} holds no photographs ({', '.join(sorted(SUFFIXES))}); name another folder")
+        raise ExportError(f"{folder} is no folder with photographs ({', '.join(sorted(SUFFIXES))}); name another folder")
     return paths
 
 

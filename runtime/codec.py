@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from numbers import Integral
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
@@ -86,8 +87,8 @@ class Codec:
         self.bundle, self.backend = selected.bundle, selected.backend
         self.timings: dict[str, float] = {}
         self._limits = limits or Limits()
-        if memory_limit is not None and memory_limit < 1:
-            raise InvalidArgumentError(f"memory_limit is {memory_limit}; it must be at least 1 byte.")
+        if memory_limit is not None and not (isinstance(memory_limit, Integral) and memory_limit >= 1):
+            raise InvalidArgumentError(f"memory_limit is {memory_limit!r}; it must be a whole number of bytes, at least 1.")
         self._memory_limit = memory_limit
         self._checksum = checksum
         self._low_memory = low_memory

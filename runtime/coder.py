@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import BackendFailedError, BundleBrokenError, indexed
 from dlf.runtime.formats import DECODER_STAGES, LARGE_BATCH, TILE, tiles
 from dlf.runtime.formats import TOKENS_PER_TILE as TOKENS
-from dlf.runtime.libdlf import FileInfo
+from dlf.runtime.libdlf import Direction, FileInfo
 from dlf.runtime.steps import Timed, steps_of
 
 
@@ -53,9 +54,9 @@ class Coder:
         Raises OutOfMemoryError, BundleBrokenError, BackendFailedError.
         """
         count, (height, width) = len(pixels), pixels[0].shape[:2]
-        self.bundle.check_memory(self._backend.name, "encode", height, width, count, self._memory_limit)
+        once = self._releases("encode", height, width, count)
         down, across = tiles(height, width)
-        latents = self._run("analysis", {"image": self.steps.pad(pixels)}, count * down * across)
+        latents = self._run("analysis", {"image": self.steps.pad(pixels)}, once)
         z = self._checked("analysis", latents, "z", (count, down, across, self.bundle.entropy.codebook_dim, TOKENS))
         y = self._checked("analysis", latents, "y", (count, self.bundle.entropy.channels, 8 * down, 8 * across))
         coded = self.steps.encode(z, y)
@@ -68,21 +69,28 @@ class Coder:
         """The images of files of this model, of each its header and its bytes; see `Codec.decode`."""
         first = items[0][0]
         down, across = tiles(first.height, first.width)
-        self.bundle.check_memory(self._backend.name, "decode", first.height, first.width, len(items), self._memory_limit)
+        once = self._releases("decode", first.height, first.width, len(items))
         read = [indexed(index, self.bundle.entropy.read_file, data, file) for index, (file, data) in enumerate(items)]
         streams = [stream for _, stream in read] if detail else None
         arrays = self.steps.decode([tokens for tokens, _ in read], streams, down, across)
         for stage in DECODER_STAGES:
-            arrays = self._run(stage, arrays, len(items) * down * across)
+            arrays = self._run(stage, arrays, once)
         shape = (len(items), 3, TILE * down, TILE * across)
         image = self._checked("generator", arrays, "image", shape)
         return self.steps.crop(image, [(file.height, file.width) for file, _ in items], on_device)
 
-    def _run(self, name: str, inputs: Arrays, tiles: int) -> Arrays:
-        """Run a stage for a batch of so many tiles."""
-        once = self._low_memory or (self._backend.on_cpu and tiles * TILE**2 >= LARGE_BATCH)
+    def _releases(self, direction: Direction, height: int, width: int, images: int) -> bool:
+        """Whether stages are released once they have run for so many images. Raises OutOfMemoryError."""
+        needed = self.bundle.check_memory(
+            self._backend.name, direction, height, width, images, self._memory_limit, low_memory=self._low_memory
+        )
+        large = self._backend.on_cpu and images * prod(tiles(height, width)) * TILE**2 >= LARGE_BATCH
+        return needed or large or self._low_memory
+
+    def _run(self, name: str, inputs: Arrays, once: bool) -> Arrays:
+        """Run a stage, which is then kept, or released if it is for one run."""
         if once:
-            self.stages.pop(name, None)  # which would keep its parts
+            self.stages.clear()  # also those that other images have left
         with self._timed("load"), self._failures(name, "load"):
             once_on = {each: array.shape for each, array in inputs.items()} if once else None
             stage = self.stages.get(name) or stages.load(self._backend, self.bundle, name, once_on=once_on)

@@ -537,11 +537,19 @@ class BundleReader:
         self._check(library().dlf_levels_open(self._handle, threads or 0, handle))
         return Levels(handle) if handle else None
 
-    def check_memory(self, backend: str, direction: Direction, height: int, width: int, images: int, limit: int | None) -> None:
-        """Raise OutOfMemoryError if images of one size take more memory together than `limit`; see `dlf_bundle_check_memory`."""
+    def check_memory(
+        self, backend: str, direction: Direction, height: int, width: int, images: int, limit: int | None, *, low_memory: bool
+    ) -> bool:
+        """Whether stages must be released for images of one size to fit into `limit`; see `dlf_bundle_check_memory`.
+
+        Raises OutOfMemoryError: they do not fit even so.
+        """
         what = {"encode": 1, "decode": 2}[direction]
+        release = ctypes.c_uint32(low_memory)
+        most = min(limit or 0, 2**64 - 1)
         check = library().dlf_bundle_check_memory
-        self._check(check(self._handle, backend.encode(), what, width, height, images, limit or 0))
+        self._check(check(self._handle, backend.encode(), what, width, height, images, most, release))
+        return bool(release.value)
 
     def _ask(self, function: Callable[..., int], name: str) -> bytes:
         answer = ctypes.c_char_p()

@@ -111,7 +111,10 @@ FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
     "dlf_mapped_pages_end": (None, (c_void_p,)),
     "dlf_has_int8_dot_products": (c_int, ()),
     "dlf_backend_order": (c_char_p, (c_int,)),
-    "dlf_bundle_check_memory": (c_int, (c_void_p, c_char_p, c_uint32, c_uint32, c_uint32, c_uint32, c_uint64)),
+    "dlf_bundle_check_memory": (
+        c_int,
+        (c_void_p, c_char_p, c_uint32, c_uint32, c_uint32, c_uint32, c_uint64, ctypes.POINTER(c_uint32)),
+    ),
     "dlf_levels_isa": (c_char_p, ()),
     "dlf_levels_open": (c_int, (c_void_p, c_uint32, _out)),
     "dlf_levels_free": (None, (c_void_p,)),

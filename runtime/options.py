@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import fields
+from decimal import Decimal
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}  # of 1024
 def parse_bytes(text: str) -> int:
     """Return a number of bytes as the command line spells it: 4000000000, 512M, 1.5G. Raises typer.BadParameter."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    size = int(float(match[1]) * 1024 ** POWERS[match[2].upper()]) if match else 0
+    size = int(Decimal(match[1]) * 1024 ** POWERS[match[2].upper()]) if match else 0
     if size < 1:
         raise typer.BadParameter(f"{text!r} is not a size; write bytes, or a number with K, M, G or T, such as 4G.")
     return size

@@ -1,8 +1,10 @@
 """The rate that a user asks for: which of the models of a folder encode an image, and whose file is taken."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TypeVar
 
 from dlf.runtime.errors import InvalidArgumentError
@@ -34,12 +36,14 @@ class Rate:
         given = [name for name, value in vars(self).items() if value is not None]
         if len(given) > 1:
             raise InvalidArgumentError(f"{' and '.join(given)} exclude each other; give one of them.")
-        if self.quality is not None and self.quality < 0:
-            raise InvalidArgumentError(f"quality is {self.quality}; it must be at least 0.")
-        if self.target_bytes is not None and self.target_bytes < 1:
-            raise InvalidArgumentError(f"target_bytes is {self.target_bytes}; it must be at least 1.")
-        if self.target_bpp is not None and not self.target_bpp > 0:  # also refuses NaN
-            raise InvalidArgumentError(f"target_bpp is {self.target_bpp}; it must be above 0.")
+        for name, value, kind, least in (
+            ("quality", self.quality, Integral, 0),
+            ("target_bytes", self.target_bytes, Integral, 1),
+            ("target_bpp", self.target_bpp, Real, math.ulp(0.0)),
+        ):
+            if value is not None and not (isinstance(value, kind) and value >= least):  # NaN is none of these
+                what = "above 0" if kind is Real else f"a whole number, at least {least}"
+                raise InvalidArgumentError(f"{name} is {value!r}; it must be {what}.")
 
     def among(self, models: Sequence[T]) -> Sequence[T]:
         """Those of `models`, the lowest rate first, that have to encode an image.
@@ -58,7 +62,7 @@ class Rate:
         """Of one image's files, one by each model of `among`, the one to take."""
         if self.target_bytes is None and self.target_bpp is None:
             return files[0]
-        most = self.target_bytes if self.target_bpp is None else int(self.target_bpp * height * width / 8)
+        most = self.target_bytes if self.target_bpp is None else self.target_bpp * height * width / 8
         assert most is not None
         if fitting := [file for file in files if len(file) <= most]:
             return max(fitting, key=len)

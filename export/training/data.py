@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from dlf.runtime.errors import InvalidArgumentError
 from dlf.runtime.formats import TILE
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -29,7 +30,9 @@ def build_cache(folders: Iterable[Path], cache: Path, longest_short_side: int) -
     """Decode every image below the folders, with a shorter side of at most `longest_short_side`; returns their number."""
     files = sorted(f for folder in folders for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
     if not files:
-        raise FileNotFoundError(f"no image ({', '.join(sorted(SUFFIXES))}) below {', '.join(map(str, folders))}")
+        raise InvalidArgumentError(
+            f"There is no image ({', '.join(sorted(SUFFIXES))}) in the folders {', '.join(map(str, folders))}; name others."
+        )
     cache.mkdir(parents=True, exist_ok=True)
     images = [_decode(f, longest_short_side) for f in files]
     for name, array in (
@@ -82,7 +85,11 @@ class Photographs:
 
     @staticmethod
     def open(cache: Path, held_out: int = 46) -> "Photographs":
-        """Memory-map a cache folder."""
+        """Memory-map a cache folder. Raises InvalidArgumentError where there is none."""
+        if not (cache / "pixels.npy").is_file():
+            raise InvalidArgumentError(
+                f"{cache} is no cache of photographs; make one with `train cache PHOTOGRAPHS --cache {cache}`."
+            )
         return Photographs(np.load(cache / "pixels.npy", mmap_mode="r"), np.load(cache / "sizes.npy"), held_out)
 
     def image(self, i: int) -> NDArray[np.uint8]:

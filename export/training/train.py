@@ -15,16 +15,17 @@ import math
 import os
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import typer
-from PIL import Image
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -37,7 +38,8 @@ from dlf.export.training.hybrid import Taught
 from dlf.export.training.optimiser import Optimiser, average, schedule
 from dlf.export.training.quantisers import revive
 from dlf.export.training.stages import STEP, Losses, Nets, Outcome, Stage, judge, perplexity
-from dlf.runtime.errors import CheckpointError
+from dlf.runtime import images
+from dlf.runtime.errors import CheckpointError, DLFError, ImageError, InvalidArgumentError
 from dlf.runtime.formats import TILE
 
 # Tiles down and across of a large crop.
@@ -71,13 +73,18 @@ class Settings:
 
     @staticmethod
     def read(path: Path, without: Part | None = None) -> "Settings":
-        """Read a TOML file, for a model without a part; an unknown or missing key raises TypeError."""
-        content = tomllib.loads(path.read_text())
-        stages = tuple(Stage(**_tuples(stage)) for stage in content.pop("stage"))
-        if without is Part.DETAIL:
-            stages = tuple(replace(stage, detail_dropout=1.0, detail_bpp=0.0) for stage in stages)
-        model = ablation.without(Config(**_tuples(content.pop("model"))), without)
-        return Settings(model, stages, str(path.parent / content.pop("start")), **content, without=without)
+        """Read a TOML file, for a model without a part. Raises InvalidArgumentError: it is none, or has a wrong key."""
+        try:
+            content = tomllib.loads(path.read_text())
+            stages = tuple(Stage(**_tuples(stage)) for stage in content.pop("stage"))
+            if without is Part.DETAIL:
+                stages = tuple(replace(stage, detail_dropout=1.0, detail_bpp=0.0) for stage in stages)
+            model = ablation.without(Config(**_tuples(content.pop("model"))), without)
+            return Settings(model, stages, str(path.parent / content.pop("start")), **content, without=without)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InvalidArgumentError(
+                f"{path} is no training configuration ({type(error).__name__}: {error}); export/training/painted.toml is one."
+            ) from error
 
 
 def _tuples(table: dict[str, Any]) -> dict[str, Any]:
@@ -320,7 +327,17 @@ def _means(logs: list[dict[str, Tensor]]) -> dict[str, float]:
     return {k: float(np.nanmean(v)) for k, v in values.items() if not np.isnan(v).all()}
 
 
-app = typer.Typer(help="Train the built-in model.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Train the built-in model.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Bad input ends the command with a message."""
+    try:
+        yield
+    except (DLFError, OSError) as error:
+        typer.echo(f"train: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -330,7 +347,8 @@ def cache(
     short_side: Annotated[int, typer.Option(help="of the images, at most")] = 768,
 ) -> None:
     """Decode photographs once."""
-    typer.echo(f"{build_cache(folders, cache, short_side)} images in {cache}")
+    with _refusals():
+        typer.echo(f"{build_cache(folders, cache, short_side)} images in {cache}")
 
 
 @app.command()
@@ -340,7 +358,8 @@ def pack(
     megabytes: Annotated[float, typer.Option(help="that it may hold")] = 45.0,
 ) -> None:
     """Write crops of the photographs into a folder small enough to travel."""
-    typer.echo(f"{pack_crops(Photographs.open(cache), folder, int(1e6 * megabytes))} crops in {folder}")
+    with _refusals():
+        typer.echo(f"{pack_crops(Photographs.open(cache), folder, int(1e6 * megabytes))} crops in {folder}")
 
 
 @app.command()
@@ -348,18 +367,19 @@ def run(
     config: Annotated[Path, typer.Argument(help="TOML file")],
     cache: Annotated[Path, typer.Option(help="folder made by `cache`")],
     run: Annotated[Path, typer.Option(help="folder of this run; an unfinished run in it goes on")],
-    threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 2,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="what computes")] = "cpu",
     bfloat16: Annotated[
         bool, typer.Option(help="on a GPU, or a CPU that has it; elsewhere it is emulated and ten times slower")
     ] = False,
-    batch: Annotated[int, typer.Option(help="times the tiles of a stage in a batch")] = 1,
-    minutes: Annotated[float, typer.Option(help="after which to stop; the same command then goes on")] = math.inf,
+    batch: Annotated[int, typer.Option(min=1, help="times the tiles of a stage in a batch")] = 1,
+    minutes: Annotated[float, typer.Option(min=0, help="after which to stop; the same command then goes on")] = math.inf,
     without: Annotated[Part | None, typer.Option(help="train the model without one of its parts")] = None,
 ) -> None:
     """Train, or go on training."""
     machine = Machine(torch.device(device), bfloat16, threads, batch)
-    Trainer(Settings.read(config, without), Photographs.open(cache), run, machine).run(minutes)
+    with _refusals():
+        Trainer(Settings.read(config, without), Photographs.open(cache), run, machine).run(minutes)
 
 
 @app.command(name="judge")
@@ -368,15 +388,23 @@ def judge_weights(
     files: Annotated[list[Path], typer.Argument(help="photographs, whose last rows and columns beyond whole tiles are left out")],
 ) -> None:
     """Print, as JSON, how photographs come back: whole, from their tokens alone, and with the tokens of the tile before."""
-    model, losses = load_checkpoint(weights), Losses.make(CPU.device)
-    figures, used = [], torch.zeros(model.config.codebook_size)
-    for file in files:
-        pixels = np.asarray(Image.open(file).convert("RGB"))
-        height, width = (side // TILE * TILE for side in pixels.shape[:2])
-        found, tokens = judge(model, losses, to_tensor([pixels[:height, :width]]))
-        figures.append(found)
-        used += torch.bincount(tokens.flatten(), minlength=len(used))
-    typer.echo(json.dumps(_means(figures) | {"token_perplexity": perplexity(used)}, indent=1))
+    with _refusals():
+        model, losses = load_checkpoint(weights), Losses.make(CPU.device)
+        figures, used = [], torch.zeros(model.config.codebook_size)
+        for file in files:
+            found, tokens = judge(model, losses, to_tensor([_whole_tiles(file)]))
+            figures.append(found)
+            used += torch.bincount(tokens.flatten(), minlength=len(used))
+        typer.echo(json.dumps(_means(figures) | {"token_perplexity": perplexity(used)}, indent=1))
+
+
+def _whole_tiles(file: Path) -> NDArray[np.uint8]:
+    """The pixels of a photograph but for the last rows and columns beyond whole tiles. Raises ImageError."""
+    pixels = images.load(file)
+    height, width = (side // TILE * TILE for side in pixels.shape[:2])
+    if not height or not width:
+        raise ImageError(f"{file} is smaller than a tile; give a photograph of at least {TILE}x{TILE} pixels.")
+    return pixels[:height, :width]
 
 
 if __name__ == "__main__":

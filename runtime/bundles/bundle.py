@@ -59,8 +59,18 @@ class Bundle:
         """
         return self._reader.levels(threads)
 
-    def check_memory(self, backend: str, direction: Direction, height: int, width: int, images: int, limit: int | None) -> None:
-        """Refuse images of one size that would take more memory together than a limit.
+    def check_memory(
+        self,
+        backend: str,
+        direction: Direction,
+        height: int,
+        width: int,
+        images: int,
+        limit: int | None,
+        *,
+        low_memory: bool = False,
+    ) -> bool:
+        """Whether stages must be released once they have run, for images of one size to take at most so much memory together.
 
         It goes by what the manifest says that they took where the bundle was exported; a bundle or a backend that was not
         measured is never refused.
@@ -72,10 +82,11 @@ class Bundle:
             images: how many.
             limit: bytes of the whole process at its peak; None for what this machine, and the control groups of this
                 process, leave it.
+            low_memory: stages are released in any case.
 
-        Raises OutOfMemoryError, whose message says what would fit.
+        Raises OutOfMemoryError: they take more even so; the message says what would fit.
         """
-        self._reader.check_memory(backend, direction, height, width, images, limit)
+        return self._reader.check_memory(backend, direction, height, width, images, limit, low_memory=low_memory)
 
     def references(self) -> "References | None":
         """Return the reference outputs of the stages; None if the bundle has none. Raises BundleBrokenError."""

@@ -185,7 +185,7 @@ def test_photographs_by_default_are_real_ones() -> None:
 
 
 def test_refuses_to_go_on_without_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ExportError, match="holds no photographs"):
+    with pytest.raises(ExportError, match="no folder with photographs"):
         load_photographs(tmp_path)
     monkeypatch.setattr(parity, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match="--photographs"):

@@ -192,7 +192,7 @@ class _Weightless:
     [
         (["--precision", "int8", "--token-statistics", "PHOTOGRAPHS"], 2, "share their entropy model"),
         (["--name", "x", "--token-statistics", "PHOTOGRAPHS"], 2, "only be converted"),
-        (["--token-statistics", "EMPTY"], 1, "holds no photographs"),
+        (["--token-statistics", "EMPTY"], 1, "no folder with photographs"),
     ],
 )
 def test_the_command_refuses(

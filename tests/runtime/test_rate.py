@@ -118,9 +118,12 @@ def test_file_of_a_model_that_is_not_there_is_refused(models, toy_bundle, tmp_pa
     ("rate", "message"),
     [
         ({"quality": 4}, "quality is 4, and the model has 0 to 3"),
-        ({"quality": -1}, "quality is -1; it must be at least 0"),
+        ({"quality": -1}, "quality is -1; it must be a whole number, at least 0"),
         ({"target_bytes": 0}, "target_bytes is 0"),
         ({"target_bpp": float("nan")}, "target_bpp is nan"),
+        ({"target_bpp": "0.1"}, "target_bpp is '0.1'"),
+        ({"quality": 0.5}, "quality is 0.5"),
+        ({"target_bytes": "400"}, "target_bytes is '400'"),
         ({"quality": 0, "target_bpp": 0.1}, "quality and target_bpp exclude each other"),
     ],
 )

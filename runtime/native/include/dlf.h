@@ -379,9 +379,11 @@ enum { DLF_PREPARE_ENCODE = 1, DLF_PREPARE_DECODE = 2 };
  *  backend   its name, such as "openvino"; one for which the manifest says nothing is never refused
  *  what      DLF_PREPARE_ENCODE or DLF_PREPARE_DECODE
  *  limit     bytes of the whole process at its peak; 0: what this machine, and the control groups of this process, leave it
- * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY: they do not fit, and the message says what does. */
+ *  release   in: 1 if every stage is released once it has run, else 0; out: 1 if that is also needed for the images to fit
+ * Returns DLF_OK, INVALID_ARGUMENT, OUT_OF_MEMORY: they do not fit even so, and the message says what does. */
 DLF_NODISCARD DLF_API dlf_result dlf_bundle_check_memory(dlf_bundle *bundle, const char *backend, uint32_t what, uint32_t width,
-                                                         uint32_t height, uint32_t images, uint64_t limit) DLF_NOEXCEPT;
+                                                         uint32_t height, uint32_t images, uint64_t limit,
+                                                         uint32_t *release) DLF_NOEXCEPT;
 
 /* Check the text of a manifest.json, as dlf_bundle_open does, without the bundle's other files.
  *  data      hostile; size bytes
@@ -550,10 +552,11 @@ typedef struct dlf_context_options {
     const dlf_allocator *allocator; /* NULL: the C++ library's; copied */
     uint64_t max_memory;            /* bytes that the context may hold at a time, of what an allocator would give; more ends in
                                        OUT_OF_MEMORY; 0: no limit */
-    uint64_t memory_limit;          /* bytes that the whole process may hold at its peak, as dlf_bundle_check_memory has them */
-    uint32_t preview;               /* 1: dlf_decode and dlf_decode_into give previews: the image that a file's tokens alone tell,
-                                       with a detail latent of zeros. The file may be cut off anywhere behind its tokens, and
-                                       damage behind them is not noticed */
+    uint64_t memory_limit; /* bytes that the whole process may hold at its peak, as dlf_bundle_check_memory has them: stages
+                              are released once they have run where an image does not fit otherwise */
+    uint32_t preview;      /* 1: dlf_decode and dlf_decode_into give previews: the image that a file's tokens alone tell,
+                              with a detail latent of zeros. The file may be cut off anywhere behind its tokens, so that
+                              no checksum is checked: a damaged file gives another picture */
     /* Version 0.1 ends here. */
 } dlf_context_options;
 

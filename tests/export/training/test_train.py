@@ -22,7 +22,7 @@ from dlf.export.training.data import Photographs, build_cache, pack_crops
 from dlf.export.training.optimiser import Optimiser, orthogonalise, schedule
 from dlf.export.training.stages import Losses, Nets, Stage, Verdict
 from dlf.export.training.train import Settings, Trainer, app
-from dlf.runtime.errors import CheckpointError
+from dlf.runtime.errors import CheckpointError, InvalidArgumentError
 
 BUILTIN = Path(__file__).parents[3] / "export" / "training" / "builtin.toml"
 TINY = Config(
@@ -269,8 +269,33 @@ def test_the_configurations_are_complete() -> None:
 
 def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(BUILTIN.read_text().replace("seed = 1", "seed = 1\nsede = 2"))
-    with pytest.raises(TypeError, match="sede"):
+    with pytest.raises(InvalidArgumentError, match=r"a\.toml is no training configuration .*sede"):
         Settings.read(tmp_path / "a.toml")
+
+
+def refusal(*arguments: str) -> str:
+    """What the command says when it refuses its arguments, without a traceback."""
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code in (1, 2)
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def test_the_command_refuses_what_it_cannot_use(tmp_path: Path) -> None:
+    def of_run(config: str, *options: str) -> str:
+        return refusal("run", config, "--cache", str(tmp_path / "none"), "--run", str(tmp_path / "run"), *options)
+
+    Image.new("RGB", (300, 200)).save(tmp_path / "small.png")
+    (tmp_path / "garbled.toml").write_text("seed = = 1")
+    (tmp_path / "stageless.toml").write_text("seed = 1")
+    assert "none is no cache of photographs; make one" in of_run(str(BUILTIN))
+    for config in ("nowhere.toml", "small.png", "garbled.toml", "stageless.toml"):
+        assert f"{config} is no training configuration" in of_run(str(tmp_path / config))
+    assert "'cuda'" in of_run(str(BUILTIN), "--device", "tpu")
+    assert "0 is not in the range" in of_run(str(BUILTIN), "--threads", "0")
+    weights = str(BUILTIN.with_name("runs") / "ninth.safetensors")
+    assert "small.png is smaller than a tile" in refusal("judge", weights, str(tmp_path / "small.png"))
+    assert "no image" in refusal("cache", str(tmp_path / "empty"), "--cache", str(tmp_path / "cache"))
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
@@ -308,7 +333,7 @@ def test_crops_come_from_images_that_are_not_judged(photographs: Photographs) ->
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no image"):
+    with pytest.raises(InvalidArgumentError, match="no image"):
         build_cache([tmp_path], tmp_path / "cache", 512)
 
 

@@ -70,14 +70,17 @@ dlf_result dlf_bundle_file(dlf_bundle *bundle, const char *name, const char **pa
 }
 
 dlf_result dlf_bundle_check_memory(dlf_bundle *bundle, const char *backend, uint32_t what, uint32_t width, uint32_t height,
-                                   uint32_t images, uint64_t limit) noexcept {
+                                   uint32_t images, uint64_t limit, uint32_t *release) noexcept {
     if (bundle == nullptr)
         return DLF_ERROR_INVALID_ARGUMENT;
     return guarded(
         [&] {
-            check(bundle->bundle != nullptr && backend != nullptr && (what == DLF_PREPARE_ENCODE || what == DLF_PREPARE_DECODE));
+            check(bundle->bundle != nullptr && backend != nullptr && release != nullptr && *release <= 1 &&
+                  (what == DLF_PREPARE_ENCODE || what == DLF_PREPARE_DECODE));
             const auto direction = what == DLF_PREPARE_ENCODE ? dlf::Direction::kEncode : dlf::Direction::kDecode;
-            dlf::check_memory(bundle->bundle->memory(), backend, direction, width, height, images, limit);
+            *release =
+                dlf::check_memory(bundle->bundle->memory(), backend, direction, width, height, images, limit, *release != 0) ? 1
+                                                                                                                             : 0;
         },
         &bundle->message);
 }

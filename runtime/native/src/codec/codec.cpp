@@ -75,7 +75,7 @@ const std::pmr::vector<uint8_t> &Codec::encode(const dlf_image &image, bool chec
     if (std::max(image.width, image.height) > kMaxSide)
         fail(DLF_ERROR_SIZE_LIMIT, "no .dlf file holds an image of " + to_text(image.width, image.height) + " pixels");
 
-    check_memory(Direction::kEncode, image.width, image.height);
+    const bool keep = keeps_stages(Direction::kEncode, image.width, image.height);
     const EntropyModel &entropy = model_->entropy();
     const size_t down = tiles_along(image.height), across = tiles_along(image.width);
     {
@@ -83,7 +83,7 @@ const std::pmr::vector<uint8_t> &Codec::encode(const dlf_image &image, bool chec
         pad_to_tiles(image.pixels, stride, channels, image.height, image.width, buffers_.batch);
     }
     const dlf_tensor batch = tensor("image", buffers_.batch.data(), {1, 3, kTileSide * down, kTileSide * across});
-    const Outputs latents = run(kEncoderStage, {batch}, down, across);
+    const Outputs latents = run(kEncoderStage, {batch}, down, across, keep);
     const float *z = checked(kEncoderStage, latents, "z", {1, down, across, entropy.codebook_dim, kTokensPerTile});
     const float *y = checked(kEncoderStage, latents, "y", {1, entropy.channels, kDetailPerTile * down, kDetailPerTile * across});
     {
@@ -112,11 +112,13 @@ dlf_file_info Codec::parse(const void *data, size_t size) const {
 }
 
 void Codec::decode(const dlf_file_info &info, const void *data, uint8_t *pixels, size_t stride) {
+    check_model(info);
+    const bool keep = keeps_stages(Direction::kDecode, info.width, info.height);
     const size_t down = tiles_along(info.height), across = tiles_along(info.width);
     Outputs outputs;
     outputs.tensors = latents(info, static_cast<const uint8_t *>(data));
     for (const char *stage : kDecoderStages)
-        outputs = run(stage, outputs.tensors, down, across);
+        outputs = run(stage, outputs.tensors, down, across, keep);
     const float *picture = checked(kDecoderStages.back(), outputs, "image", {1, 3, kTileSide * down, kTileSide * across});
     const StepTimer timer("image");
     crop_to_pixels(picture, info.height, info.width, pixels, stride);
@@ -124,12 +126,14 @@ void Codec::decode(const dlf_file_info &info, const void *data, uint8_t *pixels,
 
 void Codec::release_memory() { buffers_ = Buffers(&memory_); }
 
-void Codec::check_memory(Direction direction, uint32_t width, uint32_t height) const {
-    dlf::check_memory(model_->bundle().memory(), model_->backend().name(), direction, width, height, 1, memory_limit_);
+// Whether the stages stay loaded after an image; refuses one that would take too much memory even if they do not.
+bool Codec::keeps_stages(Direction direction, uint32_t width, uint32_t height) const {
+    const bool release = check_memory(model_->bundle().memory(), model_->backend().name(), direction, width, height, 1,
+                                      memory_limit_, !model_->keeps_after(1));
+    return !release && model_->keeps_after(tiles_along(width) * tiles_along(height));
 }
 
-// The inputs of the stage "synthesis".
-std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t *data) {
+void Codec::check_model(const dlf_file_info &info) const {
     const EntropyModel &entropy = model_->entropy();
     const uint32_t fingerprint = model_->bundle().fingerprint();
     if (info.fingerprint != fingerprint || info.token_bits != entropy.token_bits ||
@@ -139,7 +143,11 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
                                         model_->bundle().folder().string() + " holds model " + fingerprint_text(fingerprint) +
                                         " (" + std::to_string(entropy.token_bits) +
                                         " bits a token); decode it with the bundle that wrote it");
-    check_memory(Direction::kDecode, info.width, info.height);
+}
+
+// The inputs of the stage "synthesis".
+std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t *data) {
+    const EntropyModel &entropy = model_->entropy();
     const size_t down = tiles_along(info.height), across = tiles_along(info.width);
     std::optional<RansDecoder> detail;
     try {
@@ -177,8 +185,7 @@ std::vector<dlf_tensor> Codec::latents(const dlf_file_info &info, const uint8_t 
 }
 
 // Runs a stage for one image of so many tiles.
-Codec::Outputs Codec::run(const char *stage, const std::vector<dlf_tensor> &inputs, size_t down, size_t across) {
-    const bool keep = model_->keeps_after(down * across);
+Codec::Outputs Codec::run(const char *stage, const std::vector<dlf_tensor> &inputs, size_t down, size_t across, bool keep) {
     Model::Loaded loaded = model_->stage(stage, keep, inputs);
     const StepTimer timer(stage);
     Outputs outputs = run(std::move(loaded.stage), inputs, keep);

@@ -60,10 +60,11 @@ private:
         std::vector<dlf_tensor> tensors;
     };
 
-    Outputs run(const char *stage, const std::vector<dlf_tensor> &inputs, size_t down, size_t across);
+    Outputs run(const char *stage, const std::vector<dlf_tensor> &inputs, size_t down, size_t across, bool keep);
     Outputs run(std::shared_ptr<const Stage> stage, const std::vector<dlf_tensor> &inputs, bool keep);
     const float *checked(const char *stage, const Outputs &outputs, const char *name, Shape shape) const;
-    void check_memory(Direction direction, uint32_t width, uint32_t height) const;
+    bool keeps_stages(Direction direction, uint32_t width, uint32_t height) const;
+    void check_model(const dlf_file_info &info) const;
     std::vector<dlf_tensor> latents(const dlf_file_info &info, const uint8_t *data);
 
     std::shared_ptr<Model> model_;

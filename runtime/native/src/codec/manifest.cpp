@@ -55,9 +55,12 @@ MemoryNeed need_from(const Json &entry) {
     return need;
 }
 
-// Bundles that were written before large images had measurements of their own tell one for all.
+// Bundles that were written before large images, or stages that are released, had measurements of their own tell one for all.
 SizedNeed sized_need_from(const Json &entry) {
-    return {need_from(entry), need_from(entry.contains("large") ? entry.at("large") : entry)};
+    SizedNeed need = {need_from(entry), need_from(entry.contains("large") ? entry.at("large") : entry), std::nullopt};
+    if (entry.contains("released"))
+        need.released = need_from(entry.at("released"));
+    return need;
 }
 
 // Whether the bundle has what the list of levels names.

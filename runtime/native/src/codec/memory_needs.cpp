@@ -1,6 +1,5 @@
 #include "codec/memory_needs.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -15,41 +14,67 @@ constexpr double kTilePixels = double{kTileSide} * kTileSide, kLargeTiles = kLar
 
 double bytes_of(const MemoryNeed &need, double tiles) { return need.bytes + need.bytes_per_pixel * kTilePixels * tiles; }
 
-double tiles_in(const MemoryNeed &need, double bytes) {
-    return std::max(0.0, (bytes - need.bytes) / (need.bytes_per_pixel * kTilePixels));
+constexpr double kMebibyte = 1 << 20;
+
+std::string in_mebibytes(double mebibytes) {
+    char text[400]; // any finite number
+    std::snprintf(text, sizeof text, "%.0f MiB", mebibytes);
+    return text;
 }
 
-std::string in_megabytes(double bytes) {
-    char text[32];
-    std::snprintf(text, sizeof text, "%.0f MB", std::ceil(bytes / 1e6));
-    return text;
+struct Plan {
+    double bytes;
+    bool release; // stages are released once they have run
+};
+
+// Stages are kept where that fits, or where it is not known what they take when they are released.
+Plan plan(const SizedNeed &need, double tiles, double available, bool low_memory) {
+    if (tiles >= kLargeTiles)
+        return {bytes_of(need.large, tiles), true};
+    const double kept = bytes_of(need.small, tiles);
+    if (!need.released || (!low_memory && kept <= available))
+        return {kept, low_memory};
+    return {bytes_of(*need.released, tiles), true};
+}
+
+// What would fit instead of an image of so many tiles, or of `images` that together have them.
+std::string remedy(const SizedNeed &need, double tiles, uint32_t images, double available, bool low_memory) {
+    const auto fits = [&](double fewer) { return fewer < tiles && plan(need, fewer, available, low_memory).bytes <= available; };
+    if (images > 1) {
+        uint32_t count = images - 1;
+        while (count > 0 && !fits(tiles / images * count))
+            --count;
+        return count == 0 ? "not even one fits; raise the limit"
+                          : "up to about " + std::to_string(count) + " fit; raise the limit, or take fewer at a time";
+    }
+    auto side = static_cast<size_t>(std::sqrt(tiles));
+    while (side > 0 && !fits(static_cast<double>(side * side)))
+        --side;
+    const std::string pixels = std::to_string(side * kTileSide);
+    return side == 0 ? "not even one tile of 256x256 fits; raise the limit"
+                     : "up to about " + pixels + "x" + pixels + " fit; raise the limit, or cut the image up";
 }
 
 } // namespace
 
-void check_memory(const MemoryNeeds &needs, const std::string &backend, Direction direction, uint32_t width, uint32_t height,
-                  uint32_t images, uint64_t limit) {
+bool check_memory(const MemoryNeeds &needs, const std::string &backend, Direction direction, uint32_t width, uint32_t height,
+                  uint32_t images, uint64_t limit, bool low_memory) {
     const std::map<std::string, SizedNeed> &measured = direction == Direction::kEncode ? needs.encode : needs.decode;
     const auto found = measured.find(backend);
     if (found == measured.end())
-        return;
-    const auto &[small, large] = found->second;
+        return low_memory;
+    const SizedNeed &need = found->second;
     const double available = static_cast<double>(limit == 0 ? usable_memory() : limit);
     const double tiles = static_cast<double>(tiles_along(width)) * static_cast<double>(tiles_along(height)) * images;
-    const double bytes = bytes_of(tiles >= kLargeTiles ? large : small, tiles);
-    if (bytes <= available)
-        return;
-    double fitting = tiles_in(large, available);
-    if (fitting < kLargeTiles)
-        fitting = std::min(tiles_in(small, available), kLargeTiles - 1);
-    const auto side = static_cast<size_t>(std::sqrt(fitting)) * kTileSide;
+    const Plan planned = plan(need, tiles, available, low_memory);
+    if (planned.bytes <= available)
+        return planned.release;
     const std::string count = images == 1 ? "" : std::to_string(images) + " images at a time of ";
-    const std::string largest = side == 0 ? "not even one tile of 256x256 fits; raise the limit"
-                                          : "up to about " + std::to_string(side) + "x" + std::to_string(side) +
-                                                " fit; raise the limit, or cut the image up";
     fail(DLF_ERROR_OUT_OF_MEMORY, count + std::to_string(width) + "x" + std::to_string(height) + " pixels take about " +
-                                      in_megabytes(bytes) + " to " + (direction == Direction::kEncode ? "encode" : "decode") +
-                                      " on " + backend + ", and the limit is " + in_megabytes(available) + "; " + largest);
+                                      in_mebibytes(std::ceil(planned.bytes / kMebibyte)) + " to " +
+                                      (direction == Direction::kEncode ? "encode" : "decode") + " on " + backend +
+                                      ", and the limit is " + in_mebibytes(std::floor(available / kMebibyte)) + "; " +
+                                      remedy(need, tiles, images, available, low_memory));
 }
 
 } // namespace dlf

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,18 +16,20 @@ struct MemoryNeed {
 };
 
 struct SizedNeed {
-    MemoryNeed small, large; // large: from kLargeBatch pixels on
+    MemoryNeed small, large;            // large: from kLargeBatch pixels on, where stages are released once they have run
+    std::optional<MemoryNeed> released; // of smaller images, where stages are released as well
 };
 
 struct MemoryNeeds {
     std::map<std::string, SizedNeed> encode, decode; // by the backend's name
 };
 
-// Refuses `images` of one size that would take more than `limit` bytes at a time, and says which size would not. Bundles that were
-// not measured on the backend refuse nothing.
-//  limit   0: what this process may use
+// Whether stages must be released once they have run, for `images` of one size to take at most `limit` bytes at a time. Refuses
+// images that would take more even so, and says which size would not. Bundles that were not measured on the backend refuse nothing.
+//  limit       0: what this process may use
+//  low_memory  stages are released in any case
 // Throws a Failure.
-void check_memory(const MemoryNeeds &needs, const std::string &backend, Direction direction, uint32_t width, uint32_t height,
-                  uint32_t images, uint64_t limit);
+bool check_memory(const MemoryNeeds &needs, const std::string &backend, Direction direction, uint32_t width, uint32_t height,
+                  uint32_t images, uint64_t limit, bool low_memory);
 
 } // namespace dlf

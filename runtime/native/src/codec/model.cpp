@@ -65,9 +65,11 @@ Model::Loaded Model::stage(const std::string &name, bool keep, const std::vector
     if (loaded != stages_.end()) {
         Loaded found = loaded->second;
         if (!keep)
-            stages_.erase(loaded);
+            stages_.clear();
         return found;
     }
+    if (!keep)
+        stages_.clear();
     log(DLF_LOG_DEBUG, ("loading " + numbered(name)).c_str());
     const StepTimer timer("load");
     Loaded stage;

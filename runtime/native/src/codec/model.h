@@ -29,8 +29,8 @@ public:
         std::shared_ptr<const GeneratorLevels> levels; // NULL: the stage gives all
     };
 
-    // A stage; loaded now, if it is not yet there. The model keeps it, or else releases it too: then it may be loaded for one run on
-    // such inputs alone.
+    // A stage; loaded now, if it is not yet there. The model keeps it, or else releases it and all others: then it may be loaded for
+    // one run on such inputs alone.
     Loaded stage(const std::string &name, bool keep, const std::vector<dlf_tensor> &inputs = {});
 
 private:
