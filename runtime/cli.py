@@ -73,7 +73,8 @@ MemoryLimit = Annotated[
     typer.Option(
         metavar="BYTES",
         parser=parse_bytes,
-        help="Refuse what takes more memory, before it starts; such as 4G. By default what the machine or its control group has.",
+        help="Refuse what takes more memory, before it starts; such as 4G, of 1024 MiB each. By default what the machine or its "
+        "control group has.",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
@@ -181,7 +182,8 @@ class DecodingOptions(CodingOptions):
         int, typer.Option(metavar="0..9", min=0, max=9, help="Compression of PNG files: 1 is fast, 9 gives the smallest.")
     ] = PNG_LEVEL
     preview: Annotated[
-        bool, typer.Option("--preview", help="Show what the tokens alone tell, also of a file that is cut off behind them.")
+        bool,
+        typer.Option("--preview", help="Show what the tokens alone tell, unchecked, also of a file that is cut off behind them."),
     ] = False
 
 
@@ -237,13 +239,13 @@ def encode(options: EncodingOptions) -> None:
     dlf decode photo.dlf -o photo.jpg
     dlf decode *.dlf -o large                       writes large/NAME.png
     dlf decode - < a.dlf > a.png
-    head -c 300 a.dlf | dlf decode --preview - -o a.png"""
+    head -c 300 a.dlf | dlf decode --preview - -o a.png    of up to 768x768 pixels; 32 bytes more for each 256x256 beyond"""
 )
 @takes(DecodingOptions)
 def decode(options: DecodingOptions) -> None:
     """Decode .dlf files to images: PNG, or the format of the output's suffix.
 
-    Metadata that a file keeps are written into PNG, JPEG, WebP and AVIF.
+    Metadata that a file keeps are written into PNG, JPEG, WebP and AVIF, but not into a preview.
     """
 
     def decode_one(codec: Codec, name: str, target: str) -> Coded:

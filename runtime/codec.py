@@ -187,7 +187,7 @@ class Codec:
         and other libraries use without a copy.
 
         Without `detail` it is a preview: the image that the file's tokens alone tell. Tokens stand first in a file, which may be
-        cut off anywhere behind them; damage behind them is not noticed.
+        cut off anywhere behind them. No checksum is checked then: damaged tokens give another picture.
 
         Everything that can be checked without a model is checked first. The neural stages run last, and only on a valid file.
 

@@ -77,7 +77,7 @@ class SizeLimitError(DLFError):
 
 
 class TokensMissingError(DLFError):
-    """The file is too short to hold the tokens of its image size."""
+    """The file is too short to hold the tokens of its image size, and its checksum and metadata."""
 
     code = 16
 

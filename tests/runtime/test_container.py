@@ -184,7 +184,7 @@ def test_missing_tokens_are_refused():
     data = make(300, 200, 9, b"")
     info = parse_file(data)
     for end in range(info.header_bytes, len(data)):
-        with pytest.raises(errors.TokensMissingError, match="300x200 image takes at least 74 bytes"):
+        with pytest.raises(errors.TokensMissingError, match="300x200 image, with checksum and metadata, take at least 74 bytes"):
             parse_file(data[:end])
 
 

@@ -164,7 +164,7 @@ def test_file_that_ends_before_its_metadata_is_refused():
     """A file whose header promises more than there is."""
     header = parse_file(picture()).header_bytes
     data = with_boxes(picture(), box(1, EXIF))[: header + 100]
-    refused_with(errors.TokensMissingError, r"300x200 image takes at least \d+ bytes after the header", data)
+    refused_with(errors.TokensMissingError, r"300x200 image, .* take at least \d+ bytes after the header", data)
 
 
 def test_damaged_picture_is_refused_before_its_metadata_are_replaced():

@@ -86,7 +86,7 @@ typedef enum dlf_result {
     DLF_ERROR_TRAILING_BYTES = 13,      /* bytes are left after the last symbol */
     DLF_ERROR_CHECKSUM = 14,
     DLF_ERROR_SIZE_LIMIT = 15,     /* more pixels, or a longer side, than the limits allow */
-    DLF_ERROR_TOKENS_MISSING = 16, /* the file is too short to hold the tokens of its image size */
+    DLF_ERROR_TOKENS_MISSING = 16, /* the file is too short to hold its tokens, checksum and metadata */
     DLF_ERROR_WRONG_MODEL = 17,    /* the file was written with another model (fingerprint) */
     DLF_ERROR_STREAM_CORRUPT = 18, /* the rANS state is not final after the last symbol, or a symbol or token is out of range */
 

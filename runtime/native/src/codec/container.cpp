@@ -41,8 +41,9 @@ std::string refusal(dlf_result result, const uint8_t *data, size_t size, const d
                std::to_string(kFileVersion) + " to " + std::to_string(kLastFileVersion) + "; it needs another version of dlf";
     case DLF_ERROR_TRUNCATED: return "it ends inside its header, after " + std::to_string(size) + " bytes; " + incomplete;
     case DLF_ERROR_TOKENS_MISSING:
-        return "a " + size_text(info.width, info.height) + " image takes at least " + std::to_string(least_payload(info)) +
-               " bytes after the header and there are " + std::to_string(size - info.header_bytes) + "; " + incomplete;
+        return "the tokens of a " + size_text(info.width, info.height) + " image, with checksum and metadata, take at least " +
+               std::to_string(least_payload(info)) + " bytes after the header and there are " +
+               std::to_string(size - info.header_bytes) + "; " + incomplete;
     case DLF_ERROR_CHECKSUM:
         return "its checksum does not match its bytes; it is damaged or cut short, so copy or download it again";
     case DLF_ERROR_STREAM_CORRUPT:
