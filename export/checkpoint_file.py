@@ -77,7 +77,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: a .safetensors file that cannot be read ({error})") from error
+            raise CheckpointError(f"{path}: a .safetensors file that cannot be read ({error}); download it again") from error
     start = head.lstrip()
     if not start:
         raise CheckpointError(f"{path}: is empty; download it again")
