@@ -292,7 +292,7 @@ def test_the_command_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     for config in ("nowhere.toml", "small.png", "garbled.toml", "stageless.toml"):
         assert f"{config} is no training configuration" in of_run(str(tmp_path / config))
     assert "'cuda'" in of_run(str(BUILTIN), "--device", "tpu")
-    assert "0 is not in the range" in of_run(str(BUILTIN), "--threads", "0")
+    assert "greater than or equal to 1" in of_run(str(BUILTIN), "--threads", "0")
     weights = str(BUILTIN.with_name("runs") / "ninth.safetensors")
     assert "small.png is smaller than a tile" in refusal("judge", weights, str(tmp_path / "small.png"))
     assert "no image" in refusal("cache", str(tmp_path / "empty"), "--cache", str(tmp_path / "cache"))
