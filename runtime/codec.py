@@ -46,9 +46,9 @@ class Codec:
             bundles fastest on this machine.
         threads: CPU threads; by default as many as the backend chooses.
         limits: the largest image that is encoded or decoded.
-        memory_limit: bytes that this process may hold at its peak; images that would take more are refused before any stage
-            runs, by what the bundle says of its stages on the backend. By default what the machine, and the control groups
-            of this process, leave it.
+        memory_limit: bytes that this process may hold at its peak, by what the bundle says of its stages on the backend. Where
+            images do not fit otherwise, stages are released as with `low_memory`; what would take more even so is refused
+            before any stage runs. By default what the machine, and the control groups of this process, leave it.
         checksum: whether encoded files carry a checksum (2 bytes); without it some damage decodes to a wrong picture.
         low_memory: release each stage after it has run, and load it again for the next image.
         stream: on a GPU, the handle of the CUDA stream on which the caller writes images and reads results.
