@@ -37,19 +37,26 @@ Plan plan(const SizedNeed &need, double tiles, double available, bool low_memory
     return {bytes_of(*need.released, tiles), true};
 }
 
+// The largest number below `bound` that fits, as far as more takes more; 0 if none does.
+template <typename Fits> uint64_t largest_below(uint64_t bound, const Fits &fits) {
+    uint64_t low = 0;
+    for (uint64_t high = bound; high - low > 1;) {
+        const uint64_t middle = low + (high - low) / 2;
+        (fits(static_cast<double>(middle)) ? low : high) = middle;
+    }
+    return low;
+}
+
 // What would fit instead of an image of so many tiles, or of `images` that together have them.
 std::string remedy(const SizedNeed &need, double tiles, uint32_t images, double available, bool low_memory) {
-    const auto fits = [&](double fewer) { return fewer < tiles && plan(need, fewer, available, low_memory).bytes <= available; };
+    const auto fits = [&](double fewer) { return plan(need, fewer, available, low_memory).bytes <= available; };
     if (images > 1) {
-        uint32_t count = images - 1;
-        while (count > 0 && !fits(tiles / images * count))
-            --count;
+        const uint64_t count = largest_below(images, [&](double fewer) { return fits(tiles / images * fewer); });
         return count == 0 ? "not even one fits; raise the limit"
                           : "up to about " + std::to_string(count) + " fit; raise the limit, or take fewer at a time";
     }
-    auto side = static_cast<size_t>(std::sqrt(tiles));
-    while (side > 0 && !fits(static_cast<double>(side * side)))
-        --side;
+    const auto bound = static_cast<uint64_t>(std::ceil(std::sqrt(tiles)));
+    const uint64_t side = largest_below(bound, [&](double fewer) { return fits(fewer * fewer); });
     const std::string pixels = std::to_string(side * kTileSide);
     return side == 0 ? "not even one tile of 256x256 fits; raise the limit"
                      : "up to about " + pixels + "x" + pixels + " fit; raise the limit, or cut the image up";
