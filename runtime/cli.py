@@ -239,7 +239,7 @@ def encode(options: EncodingOptions) -> None:
     dlf decode photo.dlf -o photo.jpg
     dlf decode *.dlf -o large                       writes large/NAME.png
     dlf decode - < a.dlf > a.png
-    head -c 300 a.dlf | dlf decode --preview - -o a.png    of up to 768x768 pixels; 32 bytes more for each 256x256 beyond"""
+    head -c 300 a.dlf | dlf decode --preview - -o a.png    enough for 768x768 pixels with the built-in model"""
 )
 @takes(DecodingOptions)
 def decode(options: DecodingOptions) -> None:

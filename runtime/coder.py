@@ -85,7 +85,7 @@ class Coder:
             self._backend.name, direction, height, width, images, self._memory_limit, low_memory=self._low_memory
         )
         large = self._backend.on_cpu and images * prod(tiles(height, width)) * TILE**2 >= LARGE_BATCH
-        return needed or large or self._low_memory
+        return needed or large
 
     def _run(self, name: str, inputs: Arrays, once: bool) -> Arrays:
         """Run a stage, which is then kept, or released if it is for one run."""

@@ -81,7 +81,7 @@ def test_stages_are_released_where_images_fit_in_no_other_way(also_released: Pat
         data = codec.encode(IMAGE)
         (coder,) = codec._coders.values()
         assert coder.stages
-        codec._memory_limit = coder._memory_limit = NEEDED - MIB
+        coder._memory_limit = NEEDED - MIB
         assert codec.decode(data).shape == IMAGE.shape
         assert not coder.stages  # not even those that were there
     with (
@@ -91,7 +91,7 @@ def test_stages_are_released_where_images_fit_in_no_other_way(also_released: Pat
         codec.decode(data)
 
 
-def test_stages_that_are_released_anyway_need_less_and_more_pixels_never_less(also_released: Path, backend: str) -> None:
+def test_stages_that_are_released_anyway_need_less(also_released: Path, backend: str) -> None:
     bundle = dlf.Codec(also_released, backend).bundle
     least = NEEDED // 2 + MIB
     assert bundle.check_memory(backend, "decode", 300, 500, 1, least)

@@ -1,4 +1,4 @@
-"""A command whose parameters are the fields of a dataclass."""
+"""A command whose parameters are the fields of a dataclass, and sizes in bytes."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer.testing import CliRunner
 
-from dlf.runtime.options import takes
+from dlf.runtime.options import parse_bytes, takes
 
 
 @dataclass(frozen=True)
@@ -41,3 +41,10 @@ def test_help_and_ranges_are_the_fields():
     assert "Show it." in text and "How many." in text
     assert CliRunner().invoke(command, ["a", "--threads", "0"]).exit_code == 2
     assert not given
+
+
+def test_sizes_are_exact_however_large():
+    assert parse_bytes("0.5K") == 512
+    assert parse_bytes("1.5GiB") == 3 << 29
+    assert parse_bytes(f"{2**64 + 4096}") == 2**64 + 4096
+    assert parse_bytes("9" * 400) > 2**64

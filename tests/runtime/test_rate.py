@@ -134,6 +134,12 @@ def test_rates_out_of_range_are_refused_before_the_image_is_looked_at(models, ra
         models.encode_many(["nowhere.png"], **rate)
 
 
+def test_no_target_is_too_high(models, alone):
+    largest = max((codec.encode(noise(0)) for codec in alone), key=len)
+    for target in (float("inf"), 1e308):
+        assert models.encode(noise(0), target_bpp=target) == largest
+
+
 def test_quality_of_a_single_model_is_zero(alone):
     assert alone[0].encode(noise(0), quality=0) == alone[0].encode(noise(0))
     with pytest.raises(dlf.InvalidArgumentError, match="has 0 alone"):

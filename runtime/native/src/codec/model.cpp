@@ -62,14 +62,11 @@ bool Model::keeps_after(size_t tiles) const {
 Model::Loaded Model::stage(const std::string &name, bool keep, const std::vector<dlf_tensor> &inputs) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto loaded = stages_.find(name);
-    if (loaded != stages_.end()) {
-        Loaded found = loaded->second;
-        if (!keep)
-            stages_.clear();
-        return found;
-    }
+    const Loaded kept = loaded == stages_.end() ? Loaded() : loaded->second;
     if (!keep)
         stages_.clear();
+    if (kept.stage != nullptr)
+        return kept;
     log(DLF_LOG_DEBUG, ("loading " + numbered(name)).c_str());
     const StepTimer timer("load");
     Loaded stage;
