@@ -7,7 +7,7 @@ import pytest
 
 from dlf.export import memory
 from dlf.runtime.bundles.bundle import Bundle
-from dlf.runtime.errors import ExportError
+from dlf.runtime.errors import ExportError, OutOfMemoryError
 
 
 @pytest.mark.slow
@@ -25,6 +25,9 @@ def test_the_line_is_within_15_percent_of_the_peak_at_other_sizes(
             estimate = found["bytes"] + found["bytes_per_pixel"] * side**2
             assert abs(estimate - peak) <= 0.15 * peak
             Bundle(bundle_copy).check_memory(backend, direction, side, side, 1, int(estimate) + 1, low_memory=low_memory)
+            if line:  # what is kept would be released
+                with pytest.raises(OutOfMemoryError):
+                    Bundle(bundle_copy).check_memory(backend, direction, side, side, 1, int(estimate) - 1, low_memory=low_memory)
 
 
 def test_a_bundle_that_does_not_run_is_told(bundle_copy: Path, backend: str, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ bool Model::keeps_after(size_t tiles) const {
 Model::Loaded Model::stage(const std::string &name, bool keep, const std::vector<dlf_tensor> &inputs) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto loaded = stages_.find(name);
-    const Loaded kept = loaded == stages_.end() ? Loaded() : loaded->second;
+    Loaded kept = loaded == stages_.end() ? Loaded() : loaded->second;
     if (!keep)
         stages_.clear();
     if (kept.stage != nullptr)
