@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import dlf
+from dlf.benchmarks import without_avx512
 
 # The widest vectors that a processor has, by the flag of /proc/cpuinfo: on them speed depends most, int8's above all.
 VECTORS = {"avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
@@ -14,9 +15,13 @@ VECTORS = {"avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "avx512f": "AV
 def describe() -> dict[str, str]:
     """Return the processor and its vectors, the cores that this process may use, memory, system and Python, as text."""
     flags = (_field("/proc/cpuinfo", "flags") or _field("/proc/cpuinfo", "Features") or "").split()
+    hidden = without_avx512.hidden()
+    if hidden:
+        flags = [flag for flag in flags if not flag.startswith(("avx512", "avx_vnni"))]
+    vectors = next((name for flag, name in VECTORS.items() if flag in flags), "unknown")
     return {
         "processor": _field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
-        "vectors": next((name for flag, name in VECTORS.items() if flag in flags), "unknown"),
+        "vectors": f"{vectors}; AVX-512 hidden" if hidden else vectors,
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
         "system": platform.platform(),
