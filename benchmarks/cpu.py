@@ -2,7 +2,8 @@
 
     python -m dlf.benchmarks.cpu kodim23.png --checkpoint model.ckpt --model bundle --model bundle-int8 --json cpu.json
 
-Each direction of each peer is timed in a process of its own, from file to file, as dlf-bench does. A stage's rate is the
+Each direction of each peer is timed in a process of its own, from file to file, as dlf-bench does. Where the speed of the machine
+varies, `--turns` times all peers several times, one after the other, and takes the medians of all runs. A stage's rate is the
 arithmetic of its graph (`dlf.benchmarks.graph_cost`) over its seconds; its share is that rate over the rate of the
 fastest matrix product in the same precision, measured in the same run. Peak memory is the process's: once with all stages kept
 loaded, once with each released after use.
@@ -10,10 +11,10 @@ loaded, once with each released after use.
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -77,28 +78,46 @@ def peers(models: list[Path], checkpoint: Path | None, compiled: bool, width: in
     return found
 
 
-def time(peer: Peer, direction: str, image: Path, threads: int, repeats: int, folder: str, gemm: dict[str, float]) -> Result:
-    """Time one direction; decoding reads the files that encoding wrote to `folder`."""
-    job = Job(peer.name, direction, 1, str(image), str(peer.source), threads, repeats, folder)
-    found = in_a_process(job)
-    seconds = {stage: float(np.median(found["steps"][stage])) for stage in STAGES[direction]}
-    rates = {stage: peer.flops[stage] / seconds[stage] for stage in seconds} if peer.flops else {}
-    low = None
-    if peer.flops:
-        low = in_a_process(Job(**{**asdict(job), "repeats": 0, "low_memory": True}))["peak_bytes"]
-    return Result(
-        peer=peer.name,
-        precision=peer.precision,
-        direction=direction,
-        seconds=float(np.median(found["warm"])),
-        repeats=found["warm"],
-        stages=seconds,
-        rates=rates,
-        shares={stage: rate / gemm[peer.precision] for stage, rate in rates.items()},
-        peak_bytes=found["peak_bytes"],
-        peak_bytes_low_memory=low,
-        versions=found["versions"],
-    )
+@dataclass
+class Runs:
+    """What one peer's processes measured in one direction; `low_memory` is the peak of one that releases stages."""
+
+    peer: Peer
+    direction: str
+    timings: list[dict[str, Any]] = field(default_factory=list)  # by the fields of `Timing`, a process each
+    low_memory: int | None = None
+
+    def result(self, gemm: dict[str, float]) -> Result:
+        """The medians of all runs, and the stages' shares of the machine's rates."""
+        peer = self.peer
+        seconds = {
+            stage: float(np.median([run for timing in self.timings for run in timing["steps"][stage]]))
+            for stage in STAGES[self.direction]
+        }
+        rates = {stage: peer.flops[stage] / seconds[stage] for stage in seconds} if peer.flops else {}
+        repeats = [run for timing in self.timings for run in timing["warm"]]
+        return Result(
+            peer=peer.name,
+            precision=peer.precision,
+            direction=self.direction,
+            seconds=float(np.median(repeats)),
+            repeats=repeats,
+            stages=seconds,
+            rates=rates,
+            shares={stage: rate / gemm[peer.precision] for stage, rate in rates.items()},
+            peak_bytes=max(timing["peak_bytes"] for timing in self.timings),
+            peak_bytes_low_memory=self.low_memory,
+            versions=self.timings[0]["versions"],
+        )
+
+
+def time(runs: Runs, image: Path, threads: int, repeats: int, folder: str) -> None:
+    """Time one peer in one direction once more; decoding reads the files that encoding wrote to `folder`."""
+    peer = runs.peer
+    job = Job(peer.name, runs.direction, 1, str(image), str(peer.source), threads, repeats, folder)
+    runs.timings.append(in_a_process(job))
+    if peer.flops and runs.low_memory is None:
+        runs.low_memory = in_a_process(Job(**{**asdict(job), "repeats": 0, "low_memory": True}))["peak_bytes"]
 
 
 def table(results: list[Result]) -> Table:
@@ -131,7 +150,8 @@ def main(
     checkpoint: Annotated[Path | None, typer.Option(help="What PyTorch runs; without it there is no comparison.")] = None,
     compiled: Annotated[bool, typer.Option("--compiled", help="Time torch.compile too.")] = False,
     threads: Annotated[int, typer.Option(min=1)] = 2,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed runs, after one that is not.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of a process, after one that is not.")] = 3,
+    turns: Annotated[int, typer.Option(min=1, help="How often every peer is timed, in turns, in new processes.")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Rewritten after each measurement.")] = None,
 ) -> None:
     """Time bundles and PyTorch on one photograph."""
@@ -140,22 +160,22 @@ def main(
     speeds = ", ".join(f"{precision} {rate / 1e9:.0f} G/s" for precision, rate in gemm.items())
     console.print(f"{machine.describe()['processor']}, {threads} threads; matrix products: {speeds}")
     height, width, _ = load(image).shape
-    results: list[Result] = []
     subject = {"image": image.name, "width": width, "height": height, "threads": threads}
-    for peer in peers(model, checkpoint, compiled, width, height):
+    timed = [[Runs(peer, direction) for direction in DIRECTIONS] for peer in peers(model, checkpoint, compiled, width, height)]
+    results: list[Result] = []
+    for directions in timed * turns:
         with TemporaryDirectory(prefix="dlf-bench-") as folder:
-            for direction in DIRECTIONS:
+            for runs in directions:
                 try:
-                    results.append(time(peer, direction, image, threads, repeats, folder, gemm))
+                    time(runs, image, threads, repeats, folder)
                 except DLFError as error:
-                    console.print(f"{peer} {direction}: {error}")
+                    console.print(f"{runs.peer} {runs.direction}: {error}")
                     break
-                found = [asdict(result) for result in results]
-                content = {"machine": machine.describe(), **subject, "gemm": gemm, "results": found}
+                console.print(f"{runs.peer} {runs.direction}: {runs.timings[-1]['warm']} s")
+                results = [each.result(gemm) for both in timed for each in both if each.timings]
+                content = {"machine": machine.describe(), **subject, "gemm": gemm, "results": [asdict(each) for each in results]}
                 if json_file:
                     write_atomically(json_file, json.dumps(content, indent=1).encode())
-                last = results[-1]
-                console.print(f"{peer} {direction}: {last.seconds:.3f} s, {last.stages}")
     console.print(table(results))
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,3 +55,15 @@ def test_a_peer_that_fails_is_named_and_the_others_are_timed(tiny_bundle: Path, 
     assert result.exit_code == 0, result.output
     assert "torch fp32 encode: Measuring torch encode ended with status 1" in " ".join(result.output.split())
     assert "openvino fp32 decode" in result.output
+
+
+def test_the_runs_of_all_turns_make_one_median() -> None:
+    def timing(warm: list[float], analysis: list[float], peak_bytes: int) -> dict[str, Any]:
+        return {"warm": warm, "steps": {"analysis": analysis}, "peak_bytes": peak_bytes, "versions": {"openvino": "1"}}
+
+    peer = cpu.Peer("openvino", Path("bundle"), "fp32", {"analysis": 60})
+    timings = [timing([3.0, 9.0], [2.0, 8.0], 100), timing([4.0], [3.0], 200), timing([2.0, 5.0], [1.0, 4.0], 150)]
+    result = cpu.Runs(peer, "encode", timings, low_memory=50).result({"fp32": 40.0})
+    assert (result.seconds, result.stages) == (4.0, {"analysis": 3.0})
+    assert (result.rates, result.shares) == ({"analysis": 20.0}, {"analysis": 0.5})
+    assert (result.peak_bytes, result.peak_bytes_low_memory) == (200, 50)

@@ -3,9 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from dlf.benchmarks.speed import in_a_process
+from dlf.benchmarks.speed_worker import Job
 from dlf.export import memory
+from dlf.runtime.bundles import builtin
 from dlf.runtime.bundles.bundle import Bundle
 from dlf.runtime.errors import ExportError, OutOfMemoryError
 
@@ -28,6 +33,18 @@ def test_the_line_is_within_15_percent_of_the_peak_at_other_sizes(
             if line:  # what is kept would be released
                 with pytest.raises(OutOfMemoryError):
                     Bundle(bundle_copy).check_memory(backend, direction, side, side, 1, int(estimate) - 1, low_memory=low_memory)
+
+
+@pytest.mark.slow
+def test_images_after_the_first_take_no_more_than_it(backend: str, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (768, 1280, 3), dtype=np.uint8)).save(photo)
+    for direction in ("encode", "decode"):
+        first, fourth = (
+            in_a_process(Job(backend, direction, 1, str(photo), str(builtin.path()), 1, repeats, str(tmp_path)))["peak_bytes"]
+            for repeats in (0, 3)
+        )
+        assert fourth <= 1.1 * first
 
 
 def test_a_bundle_that_does_not_run_is_told(bundle_copy: Path, backend: str, tmp_path: Path) -> None:
