@@ -160,7 +160,7 @@ def main(
     speeds = ", ".join(f"{precision} {rate / 1e9:.0f} G/s" for precision, rate in gemm.items())
     console.print(f"{machine.describe()['processor']}, {threads} threads; matrix products: {speeds}")
     height, width, _ = load(image).shape
-    subject = {"image": image.name, "width": width, "height": height, "threads": threads}
+    subject = {"image": image.name, "width": width, "height": height, "threads": threads, "turns": turns}
     timed = [[Runs(peer, direction) for direction in DIRECTIONS] for peer in peers(model, checkpoint, compiled, width, height)]
     results: list[Result] = []
     for directions in timed * turns:

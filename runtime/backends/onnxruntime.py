@@ -19,7 +19,7 @@ class ONNXRuntimeBackend:
         self.versions = {"onnxruntime": onnxruntime.__version__}
         self._options = onnxruntime.SessionOptions()
         self._options.log_severity_level = 3  # errors
-        # A second run of a size would lay out all maps in one new block, beside those that the first has taken and keeps.
+        # With it, the second run of a size lays out all maps in one new block, beside those that the first has taken and keeps.
         self._options.enable_mem_pattern = False
         if threads is not None:
             self._options.intra_op_num_threads = threads

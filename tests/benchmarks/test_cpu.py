@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from dlf.benchmarks import cpu, graph_cost
+from dlf.benchmarks.speed_worker import Job
 from dlf.export.checkpoint import GROUPS_KEY
 
 
@@ -55,6 +56,23 @@ def test_a_peer_that_fails_is_named_and_the_others_are_timed(tiny_bundle: Path, 
     assert result.exit_code == 0, result.output
     assert "torch fp32 encode: Measuring torch encode ended with status 1" in " ".join(result.output.split())
     assert "openvino fp32 decode" in result.output
+
+
+def test_peers_are_timed_in_turns(tiny_bundle: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = []
+
+    def in_a_process(job: Job) -> dict[str, Any]:
+        jobs.append(job)
+        steps = {stage: [1.0] for stage in cpu.STAGES[job.direction]}
+        return {"warm": [len(jobs)], "steps": steps, "peak_bytes": 1, "versions": {}}
+
+    monkeypatch.setattr(cpu, "in_a_process", in_a_process)
+    monkeypatch.setattr(cpu, "installed", lambda: ("openvino", "onnxruntime"))
+    cpu.main(photo, [tiny_bundle], repeats=1, turns=2, json_file=tmp_path / "cpu.json")
+    timed = [(job.peer, job.direction) for job in jobs if not job.low_memory]
+    assert timed == 2 * [(peer, direction) for peer in ("openvino", "onnxruntime") for direction in ("encode", "decode")]
+    assert sum(job.low_memory for job in jobs) == 4
+    assert json.loads((tmp_path / "cpu.json").read_text())["turns"] == 2
 
 
 def test_the_runs_of_all_turns_make_one_median() -> None:

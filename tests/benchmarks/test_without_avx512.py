@@ -1,7 +1,9 @@
 """A processor's AVX-512 is hidden from the libraries of a command and of what it starts."""
 
 import json
+import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,12 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from dlf.benchmarks import without_avx512
+
 _FLAGS = set(Path("/proc/cpuinfo").read_text().split())
 
-pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64" or not {"cpuid_fault", "avx512_vnni"} <= _FLAGS,
-    reason="needs an x86-64 processor with AVX-512 VNNI whose CPUID can be refused",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        platform.machine() != "x86_64" or not {"cpuid_fault", "avx512_vnni"} <= _FLAGS or without_avx512.hidden(),
+        reason="needs an x86-64 processor with AVX-512 VNNI whose CPUID can be refused",
+    ),
+    pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler"),
+]
 
 # What each library takes this processor for, asked in a new thread.
 _SEEN = """
@@ -35,13 +42,13 @@ def seen():
     }
 
 with ThreadPoolExecutor(1) as pool:
-    print(json.dumps(pool.submit(seen).result()))
+    print(json.dumps(pool.submit(seen).result()), flush=True)
 """
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = (sys.executable, "-m", "dlf.benchmarks.without_avx512", *command)
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
 
 
 def test_libraries_see_avx2_and_the_exit_code_is_the_commands() -> None:
@@ -61,5 +68,44 @@ def test_without_it_the_same_libraries_see_avx512() -> None:
     assert found["described"] == "AVX-512 VNNI"
 
 
-def test_a_fault_of_the_command_still_ends_it() -> None:
-    assert run(sys.executable, "-c", "import ctypes; ctypes.string_at(0)").returncode == 128 + signal.SIGSEGV
+def test_a_handler_of_the_commands_own_gets_its_own_faults_alone() -> None:
+    # machine.describe has started a process by vfork, which resets its handlers before it executes.
+    result = run(sys.executable, "-X", "faulthandler", "-c", _SEEN + "import ctypes; ctypes.string_at(0)")
+    assert json.loads(result.stdout)["torch"] == "AVX2"
+    assert "Fatal Python error: Segmentation fault" in result.stderr
+    assert result.returncode == -signal.SIGSEGV
+
+
+@pytest.mark.parametrize("fault", ["import ctypes; ctypes.string_at(0)", "import os; os.kill(os.getpid(), 11); print('alive')"])
+def test_a_fault_ends_a_command_without_a_handler(fault: str) -> None:
+    result = run(sys.executable, "-c", f"{_SEEN}\n{fault}")
+    assert result.returncode == -signal.SIGSEGV
+    assert json.loads(result.stdout)["torch"] == "AVX2"
+
+
+def test_constructors_of_linked_libraries_see_avx2(tmp_path: Path) -> None:
+    (tmp_path / "asks.c").write_text(
+        "#include <stdio.h>\n__attribute__((constructor)) static void ask(void) {"
+        ' __builtin_cpu_init(); printf("%d %d\\n", !!__builtin_cpu_supports("avx512f"), !!__builtin_cpu_supports("avx2")); }\n'
+    )
+    (tmp_path / "main.c").write_text("int main(void) { return 0; }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "asks.c", "-o", "libasks.so"], cwd=tmp_path, check=True)
+    linked = ["-Wl,--no-as-needed", "-L.", "-lasks", f"-Wl,-rpath,{tmp_path}"]
+    subprocess.run(["cc", "main.c", *linked, "-o", "main"], cwd=tmp_path, check=True)
+    assert run(str(tmp_path / "main")).stdout == "0 1\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"XDG_CACHE_HOME": "a folder"}, "AVX-512 cannot be hidden; nothing was run"),  # the loader divides names at spaces
+        ({"PATH": "/nonexistent"}, "hiding AVX-512 needs a C compiler, and there is no cc"),
+    ],
+)
+def test_nothing_is_run_where_it_cannot_be_hidden(environment: dict[str, str], message: str, tmp_path: Path) -> None:
+    if "XDG_CACHE_HOME" in environment:
+        environment = {"XDG_CACHE_HOME": str(tmp_path / environment["XDG_CACHE_HOME"])}
+    result = run("/bin/echo", "ran", **environment)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert not result.stdout
