@@ -37,7 +37,7 @@ def _compiled() -> Path:
     Raises OSError or CalledProcessError: it cannot be compiled or kept.
     """
     if shutil.which("cc") is None:
-        raise OSError("hiding AVX-512 needs a C compiler, and there is no cc")
+        raise OSError("hiding AVX-512 needs a C compiler, and there is no cc; install gcc")
     library = cache_folder() / "libwithout-avx512.so"
     with TemporaryDirectory() as folder:
         made = Path(folder, library.name)
@@ -51,18 +51,18 @@ def _compiled() -> Path:
 def main(command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run, with its options.")]) -> None:
     """Become a command without AVX-512."""
     try:
-        environment = {**os.environ, _PRELOADED: ":".join(filter(None, [str(_compiled()), os.environ.get(_PRELOADED)]))}
-        # The loader ignores what it cannot load, such as from a folder with a space in its name.
-        probe = subprocess.run(
-            [sys.executable, "-c", f"import {__spec__.name} as it, sys; sys.exit(not it.hidden())"], env=environment
-        )
-        if probe.returncode:
-            sys.exit("AVX-512 cannot be hidden; nothing was run")
+        library = _compiled()
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(str(error))
+    environment = {**os.environ, _PRELOADED: ":".join(filter(None, [str(library), os.environ.get(_PRELOADED)]))}
+    # The loader ignores what it cannot load, such as from a folder with a space in its name.
+    probe = [sys.executable, "-c", f"import {__spec__.name} as it, sys; sys.exit(not it.hidden())"]
+    if subprocess.run(probe, env=environment).returncode:
+        sys.exit("AVX-512 cannot be hidden; nothing was run")
+    try:
         os.execvpe(command[0], command, environment)
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"hiding AVX-512: {error}")
     except OSError as error:
-        sys.exit(f"{command[0]}: {error.strerror or error}")
+        sys.exit(f"{command[0]}: {error.strerror}")
 
 
 if __name__ == "__main__":
